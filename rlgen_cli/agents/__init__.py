@@ -1,0 +1,1 @@
+"""Agents: each file whole and readable alone."""

@@ -1,0 +1,49 @@
+"""One-step search: tries every action on a copy of the state and keeps the one whose reward is highest.
+
+A scripted baseline, possible because environments are functions over a state. It learns nothing and sees the true
+reward; where no action improves the sample, it takes a random one among those that cost nothing (a pen that moves).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.types import Discrete, Env, EnvSpec, Metrics, Reward, State, Transition
+
+
+class Greedy:
+    """The best next action by the reward alone; ties, told apart at `resolution`, are broken at random."""
+
+    @staticmethod
+    def accepts(spec: EnvSpec) -> bool:
+        return isinstance(spec.action, Discrete)
+
+    def __init__(self, *, reward: Reward, resolution: float) -> None:
+        self.reward, self.resolution = reward, float(resolution)
+
+    @torch.no_grad()
+    def act(self, env: Env, state: State, *, explore: bool, rng: torch.Generator) -> Tensor:
+        assert isinstance(env.spec.action, Discrete)
+        before = env.view(state)
+        n = len(before.effort)
+        gains = []
+        for action in range(env.spec.action.n):
+            after = env.step(state, torch.full((n,), action, device=before.effort.device))
+            view = env.view(after)
+            gains.append(self.reward(before, view, env.done(after)).total)
+        gain = torch.stack(gains, 1)  # [N, A]
+        noise = torch.rand(gain.shape, generator=rng, device=gain.device)
+        return (gain + self.resolution * noise).argmax(1)
+
+    def observe(self, transition: Transition) -> None:
+        pass
+
+    def update(self, progress: float) -> Metrics:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,326 @@
+"""The only module that turns config into objects.
+
+A config node with `_target_` names a class; its other keys are that class's keyword arguments. Keys are checked
+against the signature and values against the annotations before anything runs, and nested nodes are built first (or
+bound, with `_partial_: true`, when the class that takes them finishes them). What may be combined is derived from
+specs, never listed.
+"""
+
+import functools
+import importlib
+import inspect
+import types as python_types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from rlgen_cli import seeding
+from rlgen_cli.data.images import Splits
+from rlgen_cli.errors import UserError, nearest, require
+from rlgen_cli.networks.precision import Precision
+from rlgen_cli.rewards.reward import Reward, Term
+from rlgen_cli.types import Agent, Discrete, Env
+
+PACKAGE = "rlgen_cli"
+SPLITS = ("train", "valid", "test")
+
+
+def config_folder() -> Path:
+    """The YAMLs: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+@dataclass
+class Session:
+    """Everything a run needs, built from its config."""
+
+    config: DictConfig
+    device: torch.device
+    data: Splits | None
+    envs: dict[str, Env]  # by split
+    reward: Reward
+    agent: Agent
+    streams: dict[str, torch.Generator]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The top-level keys of train.yaml that are no group; `check` raises for a wrong type or range."""
+
+    total_steps: int
+    num_envs: int
+    seed: int
+    device: str
+    threads: int
+    precision: typing.Literal["auto", "float32", "bfloat16"]
+    log_interval: int
+    eval_interval: int
+    eval_episodes: int
+    checkpoint_interval: int
+    keep_checkpoints: int
+    stop_at: int | None
+    resume: str | None
+    trust: list[str]
+
+    def __post_init__(self) -> None:
+        for key in ("total_steps", "num_envs", "log_interval", "eval_interval", "eval_episodes"):
+            require(getattr(self, key) >= 1, f"{key}: must be at least 1, got {getattr(self, key)}.")
+        for key in ("checkpoint_interval", "keep_checkpoints"):
+            require(getattr(self, key) >= 1, f"{key}: must be at least 1, got {getattr(self, key)}.")
+        require(self.threads >= 0, f"threads: must be at least 1, or 0 for one per core, got {self.threads}.")
+
+
+GROUPS = ("env", "agent", "reward", "data")
+
+
+def settings(config: DictConfig) -> Settings:
+    """The checked top-level keys."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    values = {key: value for key, value in plain.items() if key not in GROUPS}
+    return _call(Settings, values, "", {})
+
+
+def device_of(config: DictConfig) -> torch.device:
+    """`auto` is CUDA where there is one."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(config.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device: {config.device} cannot be used ({reason}); use auto, cpu or cuda.") from None
+    return device
+
+
+def build(config: DictConfig) -> Session:
+    """All objects of a run.
+
+    Raises:
+        UserError: for a key, a value or a combination that cannot work, naming it and what would be right.
+    """
+    chosen = settings(config)
+    torch.set_num_threads(chosen.threads or torch.get_num_threads())
+    device = device_of(config)
+    streams = seeding.streams(chosen.seed, device)
+    data = build_data(config)
+    data = data.to(device) if data else None
+    condition = resolve_condition(config, data)
+    envs = {split: build_env(config, data, split, device, condition) for split in SPLITS}
+    env = envs["train"]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seeding.stream(chosen.seed, "init").initial_seed())
+        reward = build_reward(config, env, data, streams["reward"], device)
+        agent = build_agent(config, env, reward, streams["replay"], device)
+    return Session(config, device, data, envs, reward, agent, streams)
+
+
+def build_data(config: DictConfig) -> Splits | None:
+    """The dataset's splits at the environment's size; None for an environment that takes none."""
+    if "data" not in inspect.signature(find(config.env._target_, "env")).parameters:
+        return None
+    dataset = component(config.data, "data")
+    return dataset.load(config.env.size, config.env.channels)
+
+
+def build_env(config: DictConfig, data: Splits | None, split: str, device: torch.device, condition: str) -> Env:
+    node: Any = OmegaConf.to_container(config.env, resolve=True)
+    if "condition" in node:
+        node["condition"] = condition
+    return component(node, "env", data=data, split=split, device=device)
+
+
+def resolve_condition(config: DictConfig, data: Splits | None) -> str:
+    """What `env.condition=auto` means: the context that the reward's terms need, and labels where they would help."""
+    asked = config.env.get("condition", "none")
+    if asked != "auto":
+        return asked
+    wishes: set[str] = set()
+    for name, node in config.reward.terms.items():
+        score = find(node._target_, f"reward.terms.{name}")
+        wishes |= getattr(score, "needs", frozenset())
+        if data is not None and data.train.classes:
+            wishes |= getattr(score, "wants", frozenset())
+    if {"target", "label"} <= wishes:
+        return "both"
+    return next((wish for wish in ("target", "label") if wish in wishes), "none")
+
+
+def build_reward(
+    config: DictConfig, env: Env, data: Splits | None, rng: torch.Generator, device: torch.device
+) -> Reward:
+    require(bool(config.reward.get("terms")), "reward: has no term; add one, as in +reward/term=target.")
+    terms = {}
+    for name, node in config.reward.terms.items():
+        path = f"reward.terms.{name}"
+        plain: Any = OmegaConf.to_container(node, resolve=True)
+        weight, form = plain.pop("weight", None), plain.pop("form", None)
+        require(_fits(weight, float), f"{path}.weight: must be a number, got {weight!r}.")
+        require(form in ("potential", "terminal"), f"{path}.form: must be potential or terminal, got {form!r}.")
+        missing = set(find(plain.get("_target_"), path).needs) - env.spec.context
+        if missing:
+            raise UserError(
+                f"{path}: needs a {' and a '.join(sorted(missing))}, which env.condition={config.env.get('condition')} "
+                f"does not give; use env.condition=auto."
+            )
+        real = data.train if data else None
+        if real is None and "real" in inspect.signature(find(plain["_target_"], path)).parameters:
+            raise UserError(f"{path}: needs images, and this environment takes no data; use env=pixel.")
+        score = component(plain, path, spec=env.spec, real=real, rng=rng, device=device)
+        terms[name] = Term(score, float(weight), form)
+    return Reward(terms)
+
+
+def build_agent(
+    config: DictConfig, env: Env, reward: Reward, rng: torch.Generator, device: torch.device
+) -> Agent:
+    kind = find(config.agent.get("_target_"), "agent")
+    if not kind.accepts(env.spec):
+        raise UserError(_misfit(config, env))
+    precision = Precision(config.precision, device)
+    runtime = {"env": env, "reward": reward, "rng": rng, "num_envs": config.num_envs, "device": device}
+    return component(config.agent, "agent", precision=precision, **runtime)
+
+
+def _misfit(config: DictConfig, env: Env) -> str:
+    """Why this agent cannot act here, and which could."""
+    able = []
+    for file in sorted((config_folder() / "agent").glob("*.yaml")):
+        target = yaml.safe_load(file.read_text()).get("_target_")
+        if target and find(target, "agent").accepts(env.spec):
+            able.append(file.stem)
+    name = config.agent._target_.rpartition(".")[2]
+    hint = "use a discrete action (pixel, pen or stroke_grid)" if not isinstance(env.spec.action, Discrete) else ""
+    return (
+        f"agent: {name} cannot act in env.action={config.env.get('action')}, which has {env.spec.action}; {hint} or "
+        f"an agent that can ({', '.join(able)})."
+    )
+
+
+def check_foreign(node: Any, trust: list[str], path: str = "") -> None:
+    """Refuse a stranger's config that would import anything but this package and the modules the user trusts."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None:
+            _allowed(str(target), trust, f"{path}._target_")
+            if str(target).endswith(".Function"):
+                _allowed(str(node.get("path", "")).replace(":", "."), trust, f"{path}.path")
+        for key, value in node.items():
+            check_foreign(value, trust, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            check_foreign(value, trust, f"{path}[{i}]")
+
+
+def _allowed(target: str, trust: list[str], path: str) -> None:
+    trusted = any(target == name or target.startswith(f"{name}.") for name in trust)
+    if not (target.startswith(f"{PACKAGE}.") or trusted):
+        module = target.rpartition(".")[0]
+        raise UserError(
+            f"{path}: this saved config would import {target}, which is no part of rlgen; "
+            f"if you know it, allow it with trust=[{module}]."
+        )
+
+
+def find(target: Any, path: str) -> Any:
+    """The class or function that a `_target_` names."""
+    require(isinstance(target, str), f"{path}._target_: must name a class, got {target!r}.")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}._target_: {target} cannot be imported ({error}).") from None
+
+
+def component(node: Any, path: str, **runtime: Any) -> Any:
+    """The object that `node` describes; of `runtime`, it gets what its signature asks for."""
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    target, partial = find(plain.pop("_target_", None), path), plain.pop("_partial_", False)
+    return _call(target, plain, path, runtime, partial)
+
+
+def _call(target: Callable[..., Any], values: dict[str, Any], path: str, runtime: dict, partial: bool = False) -> Any:
+    """`target(**values, **runtime)` with keys, types and missing values checked against the signature."""
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    runtime = {key: value for key, value in runtime.items() if key in parameters}
+    valid = [name for name in parameters if name not in runtime]
+    prefix = f"{path}." if path else ""
+    arguments = {}
+    for key, value in values.items():
+        if key not in parameters and not open_ended:
+            raise UserError(f"{prefix}{key}: is no key here; {nearest(str(key), valid)}")
+        arguments[key] = _value(value, hints.get(key, Any), f"{prefix}{key}")
+    if partial:
+        return functools.partial(_reporting(target, path), **arguments, **runtime)
+    for name, parameter in parameters.items():
+        given = name in arguments or name in runtime
+        if not given and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+            raise UserError(f"{prefix}{name}: is missing.")
+    return _reporting(target, path)(**arguments, **runtime)
+
+
+def _reporting(target: Callable[..., Any], path: str) -> Callable[..., Any]:
+    """`target`, with the config path put before the key that its own errors begin with."""
+
+    def call(**arguments: Any) -> Any:
+        try:
+            return target(**arguments)
+        except UserError as error:
+            message = str(error)
+            known = message.startswith(("env.", "agent.", "reward.", "data.", "data:")) or not path
+            raise UserError(message if known else f"{path}.{message}") from None
+
+    return call
+
+
+def _value(value: Any, hint: Any, path: str) -> Any:
+    """`value` as `hint` wants it: nested components built, whole numbers made floats, wrong types refused."""
+    if isinstance(value, dict) and "_target_" in value:
+        return component(value, path)
+    if value == "???":
+        raise UserError(f"{path}: must be given.")
+    if not _fits(value, hint):
+        raise UserError(f"{path}: must be {_describe(hint)}, got {value!r}.")
+    return float(value) if hint is float else value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain config value has the annotated type; annotations of objects fit anything."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, python_types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, typing.get_args(hint)[1]) for item in value.values())
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool, type(None)):
+        return isinstance(value, hint)
+    return hint is Any or not isinstance(value, int | float | str | bool | list | type(None))
+
+
+def _describe(hint: Any) -> str:
+    """An annotation in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(str, arguments))
+    if origin in (typing.Union, python_types.UnionType):
+        return " or ".join(_describe(option) for option in arguments)
+    if origin is list:
+        return f"a list, each {_describe(arguments[0])}"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(hint, f"a component with a _target_ ({getattr(hint, '__name__', hint)})")

@@ -1,0 +1,258 @@
+"""The `rlgen` command: subcommands over Hydra, and errors in one sentence. Imports nothing heavy at the top."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlgen_cli import __version__
+from rlgen_cli.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = """rlgen: reinforcement learning that makes things
+
+  rlgen train [KEY=VALUE …]    train an agent, as in  rlgen train env=pixel agent=dqn reward=target
+                               -m sweeps: rlgen train -m seed=1,2,3;  resume=FOLDER goes on in a run's folder
+  rlgen sample [KEY=VALUE …]   pictures from a run, as in  rlgen sample run=latest n=64 seed=0 format=svg
+  rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment
+  rlgen doctor                 whether this machine is fit, and what is missing
+
+  rlgen train --help           every key with its default (also: rlgen sample --help)
+  rlgen train --cfg job        the config a command would run with
+  rlgen --version              the version
+  eval "$(rlgen -sc install=bash)"   tab completion (zsh: with bashcompinit; fish: -sc install=fish)
+"""
+HYDRA_COMMANDS = ("train", "sample")
+COMMANDS = (*HYDRA_COMMANDS, "list", "doctor")
+NO_RUN = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--version")
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 a bug, 2 a wrong input, 130 interrupted."""
+    try:
+        dispatch(sys.argv[1:])
+    except UserError as error:
+        print(f"rlgen: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("rlgen: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run one subcommand."""
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("--help", "-h", "help"):
+        print(HELP, end="")
+    elif command == "--version":
+        print(f"rlgen {__version__}")
+    elif command in ("-sc", "--shell-completion"):
+        complete(rest)
+    elif command == "list":
+        from rlgen_cli.listing import print_listing
+
+        print_listing(rest)
+    elif command == "doctor":
+        from rlgen_cli.doctor import examine
+
+        examine()
+    elif command in HYDRA_COMMANDS:
+        run_hydra(command, rest)
+    else:
+        raise UserError(f"{command}: is no subcommand; {nearest(command, COMMANDS)} (rlgen --help shows all)")
+
+
+def run_hydra(command: str, arguments: list[str]) -> None:
+    """Hand a subcommand to Hydra; a single training is built completely before Hydra writes anything."""
+    register_resolvers()
+    if any(argument.startswith("--experimental-rerun") for argument in arguments):
+        raise UserError("--experimental-rerun: reads a pickle, which could run anything; use rlgen train resume=FOLDER.")
+    program = os.path.basename(sys.argv[0])
+    sys.argv = [program, *arguments]
+    if command == "train" and (wanted := value_of("resume", arguments)):
+        return resume(wanted, arguments)
+    session = None
+    if command == "train" and not sweeps(arguments) and not any(flag in arguments for flag in NO_RUN):
+        from rlgen_cli.build import build
+
+        session = build(composed(command, arguments))
+    task = train_task(session) if command == "train" else sample_task
+    with_hydra_errors(command, arguments, lambda: start(command, task))
+
+
+def start(command: str, task: Callable[["DictConfig"], Any]) -> None:
+    """Hydra's own main, with our configs."""
+    import hydra
+
+    from rlgen_cli.build import config_folder
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `with_hydra_errors` as they are
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(task)()
+
+
+def train_task(session: Any) -> Callable[["DictConfig"], str]:
+    """One job: the session that was built already, or (in a sweep) a new one."""
+
+    def task(config: "DictConfig") -> str:
+        from hydra.core.hydra_config import HydraConfig
+
+        from rlgen_cli.build import build
+        from rlgen_cli.train import train
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            status = train(session or build(config), folder)
+        except UserError as error:
+            if session is None:
+                print(f"rlgen: {folder.name}: {error}", file=sys.stderr)
+            raise
+        report(status, folder)
+        return status
+
+    return task
+
+
+def sample_task(config: "DictConfig") -> None:
+    from rlgen_cli.sample import sample
+
+    print(f"samples: {shown(sample(config))}")
+
+
+def resume(folder: str, arguments: list[str]) -> None:
+    """`rlgen train resume=FOLDER`: the run's own config, with new top-level settings only."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from rlgen_cli.build import Settings
+    from rlgen_cli.train import resume as go_on
+
+    changes = {}
+    for override in OverridesParser.create().parse_overrides(arguments):
+        key = override.key_or_group
+        if key == "resume":
+            continue
+        if key not in Settings.__dataclass_fields__:
+            raise UserError(f"{key}: cannot change when a run goes on; its config is kept but for top-level settings.")
+        changes[key] = override.value()
+    report(go_on(Path(folder), changes), Path(folder))
+
+
+def report(status: str, folder: Path) -> None:
+    """Where the results lie, or how to go on."""
+    if status == "finished":
+        print(f"finished: {shown(folder)}\n  pictures: {shown(folder / 'samples' / 'final')}")
+    else:
+        print(f"stopped, checkpoint saved; go on with:\n  rlgen train resume={shown(folder)}")
+
+
+def shown(path: Path) -> str:
+    """Relative to here when it lies below."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def composed(command: str, arguments: list[str]) -> "DictConfig":
+    """The config that Hydra will run with, errors in one sentence."""
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path, get_args_parser
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf, open_dict
+
+    from rlgen_cli.build import config_folder
+
+    def compose() -> "DictConfig":
+        from hydra import version
+
+        version.setbase("1.3")
+        parsed = get_args_parser().parse_args(arguments)
+        path = create_config_search_path(str(config_folder()))
+        if parsed.config_dir:
+            if not os.path.isdir(parsed.config_dir):
+                raise UserError(f"--config-dir: there is no folder {parsed.config_dir}.")
+            path.prepend("command-line", f"file://{os.path.abspath(parsed.config_dir)}")
+        try:
+            hydra = Hydra.create_main_hydra2("rlgen", path)
+            config = hydra.compose_config(parsed.config_name or command, list(parsed.overrides), RunMode.RUN)
+        finally:
+            GlobalHydra.instance().clear()
+        with open_dict(config):
+            del config["hydra"]
+        OmegaConf.set_struct(config, True)
+        return config
+
+    return with_hydra_errors(command, arguments, compose)
+
+
+def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], Any]) -> Any:
+    """Run `action`; what Hydra and OmegaConf say about wrong input becomes one sentence."""
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return action()
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+        if error.options:
+            raise UserError(f"{group}={name}: there is no such choice; {nearest(name, error.options)}") from None
+        raise UserError(" ".join(str(error).split())) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        text = str(error.__cause__ or error)
+        match = re.search(r"Could not override '([^']+)'", str(error))
+        if match and ("not in struct" in text or "No match in the defaults" in str(error)):
+            key = match.group(1)
+            raise UserError(f"{key}: is no key here; {nearest_key(command, arguments, key)}") from None
+        raise UserError(" ".join(str(error).split())) from None
+
+
+def nearest_key(command: str, arguments: list[str], key: str) -> str:
+    """Valid names beside an unknown `key`, from the config without it."""
+    from omegaconf import DictConfig, OmegaConf
+
+    others = [a for a in arguments if a.startswith("-") or "=" not in a or a.partition("=")[0].lstrip("+~") != key]
+    parent, _, name = key.rpartition(".")
+    config: Any = composed(command, others)
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig):
+        return nearest_key(command, others, parent) if parent else ""
+    return nearest(name, [str(k) for k in node if not str(k).startswith("_")])
+
+
+def complete(arguments: list[str]) -> None:
+    """Shell completion: subcommands by ourselves, the rest by Hydra with the subcommand's config."""
+    register_resolvers()
+    query = any(argument.startswith("query=") for argument in arguments)
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if query and len(words) <= 2:
+        print(" ".join(name for name in COMMANDS if name.startswith(words[-1] if len(words) == 2 else "")))
+        return
+    command = words[1] if query else "train"
+    if command == "list":
+        print("env agent reward data experiment")
+        return
+    if command not in HYDRA_COMMANDS:
+        return
+    if query:
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    sys.argv = [os.path.basename(sys.argv[0]), "-sc", *arguments]
+    start(command, sample_task)
+
+
+def sweeps(arguments: list[str]) -> bool:
+    return any(a in ("-m", "--multirun") or a.upper() == "HYDRA.MODE=MULTIRUN" for a in arguments)
+
+
+def value_of(key: str, arguments: list[str]) -> str | None:
+    """The value of `key=value` on the command line; null counts as none."""
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
+    return values[-1].strip("'\"") if values and values[-1] not in ("null", "") else None
+
+
+def register_resolvers() -> None:
+    """`${run_id:}`: six hex digits of no seed, so that runs started in the same second have their own folders."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("run_id", lambda: os.urandom(3).hex(), use_cache=True, replace=True)

@@ -1,0 +1,1 @@
+"""Datasets: embedded glyphs, MNIST-like files, any folder of images."""

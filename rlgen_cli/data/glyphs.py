@@ -1,0 +1,57 @@
+"""The embedded default: letters and digits in Pillow's own font under random affine changes. No file, no download."""
+
+import random
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content, to_channels
+from rlgen_cli.errors import require
+
+
+class Glyphs:
+    """`per_class` pictures of each of `characters`, rotated, sheared, scaled and moved by up to `distortion`.
+
+    Labelled by character. White on black, like MNIST. The pictures depend on these arguments only.
+    """
+
+    def __init__(self, characters: str, per_class: int, distortion: float) -> None:
+        require(len(characters) > 0, "characters: must hold at least one character.")
+        require(per_class >= 1, f"per_class: must be at least 1, got {per_class}.")
+        require(0.0 <= distortion <= 1.0, f"distortion: must be in [0, 1], got {distortion}.")
+        self.characters = "".join(dict.fromkeys(characters))
+        self.per_class, self.distortion = per_class, float(distortion)
+
+    def load(self, size: int, channels: int) -> Splits:
+        rng = random.Random(0)
+        images, labels = [], []
+        for label, character in enumerate(self.characters):
+            large = _draw(character, 4 * size)
+            for _ in range(self.per_class):
+                images.append(pil_to_tensor(self._distort(large, size, rng)))
+                labels.append(label)
+        stack = to_channels(torch.stack(images), channels)
+        return split_by_content(Images(stack, torch.tensor(labels), tuple(self.characters)))
+
+    def _distort(self, large: Image.Image, size: int, rng: random.Random) -> Image.Image:
+        """One affine change about the centre, drawn at four times the size, then reduced."""
+        amount, side = self.distortion, large.width
+        turn, shear = (rng.uniform(-0.25, 0.25) * amount for _ in range(2))
+        wide, high = (1.0 + rng.uniform(-0.15, 0.25) * amount for _ in range(2))
+        shift_x, shift_y = (rng.uniform(-0.07, 0.07) * amount * side for _ in range(2))
+        a, b, d, e = wide, turn + shear, -turn, high  # output to input coordinates
+        c = side / 2 * (1 - a - b) + shift_x
+        f = side / 2 * (1 - d - e) + shift_y
+        warped = large.transform(large.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
+        return warped.resize((size, size), Image.Resampling.BOX)
+
+
+def _draw(character: str, side: int) -> Image.Image:
+    """White on black, centred, filling about two thirds of the square."""
+    image = Image.new("L", (side, side), 0)
+    font = ImageFont.load_default(size=side * 0.78)
+    draw = ImageDraw.Draw(image)
+    left, top, right, bottom = draw.textbbox((0, 0), character, font=font)
+    position = ((side - right - left) / 2, (side - bottom - top) / 2)
+    draw.text(position, character, fill=255, font=font, stroke_width=max(side // 80, 0))
+    return image

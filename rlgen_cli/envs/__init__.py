@@ -1,0 +1,1 @@
+"""Environments: batches of unfinished samples, as pure functions over a state."""

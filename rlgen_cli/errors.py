@@ -1,0 +1,21 @@
+"""Errors that a user can cause and mend; the command line prints them as one sentence and exits with 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What is wrong, where, and what would be right, in one sentence."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise `UserError(message)` unless `holds`; `message` begins with the key that is wrong."""
+    if not holds:
+        raise UserError(message)
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """«did you mean …» for an unknown `word`: the closest valid names, or all of them when none is close."""
+    names = sorted(set(valid))
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"valid are: {', '.join(names)}."

@@ -1,0 +1,1 @@
+"""Files a person opens: PNG, GIF, SVG."""

@@ -1,0 +1,54 @@
+"""PNG grids and GIF time-lapses."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+FRAME_MS, LAST_MS = 60, 1500
+
+
+def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Pictures [N, C, H, W] in [0, 1] side by side, uint8 [3, H', W'], grey gaps between."""
+    n = len(images)
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    tiles = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    tiles = pad(tiles, [0, gap, 0, gap], value=0.5)
+    if rows * columns > n:
+        tiles = torch.cat([tiles, torch.full((rows * columns - n, *tiles.shape[1:]), 0.5, device=tiles.device)])
+    high, wide = tiles.shape[-2:]
+    sheet = tiles.view(rows, columns, 3, high, wide).permute(2, 0, 3, 1, 4).reshape(3, rows * high, columns * wide)
+    return (pad(sheet, [gap, 0, gap, 0], value=0.5) * 255).round().to(torch.uint8)
+
+
+def beside(left: Tensor, right: Tensor) -> Tensor:
+    """Two sheets [3, H, W] with a white bar between."""
+    bar = torch.full((3, left.shape[1], 4), 255, dtype=torch.uint8, device=left.device)
+    return torch.cat([left, bar, right], 2)
+
+
+def enlarge(sheet: Tensor, least: int = 512) -> Tensor:
+    """Whole-number enlargement to about `least` pixels, so that small pictures can be seen."""
+    factor = max(1, round(least / max(sheet.shape[1:])))
+    return sheet.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+
+
+def write_png(path: Path, sheet: Tensor) -> None:
+    """A uint8 sheet [3, H, W]."""
+    _image(sheet).save(path, optimize=True)
+
+
+def write_gif(path: Path, sheets: list[Tensor]) -> None:
+    """Uint8 sheets [3, H, W] as an endless time-lapse that rests on its last frame."""
+    frames = [_image(sheet).convert("P", palette=Image.Palette.ADAPTIVE, colors=64) for sheet in sheets]
+    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
+
+
+def _image(sheet: Tensor) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(sheet.permute(1, 2, 0).cpu().numpy()))

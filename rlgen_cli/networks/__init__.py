@@ -1,0 +1,1 @@
+"""Networks, and the choice of precision and memory layout."""

@@ -1,0 +1,27 @@
+"""Returns over stretches of time: shapes are [B, L], time along the last dimension."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def lambda_returns(reward: Tensor, value: Tensor, terminated: Tensor, gamma: float, trace: float) -> Tensor:
+    """G_t = r_t + γ (1 − end_t) ((1 − λ) V(s_{t+1}) + λ G_{t+1}), with G_L = V(s_L) at the stretch's end, [B, L].
+
+    `value` [B, L] is V of the state that each step led to. λ (`trace`) 0 gives one-step targets, 1 the return up to
+    the stretch's end (Sutton and Barto 2018, eq. 12.18).
+    """
+    going = gamma * (~terminated).float()
+    following = value[:, -1]
+    returns = []
+    for t in reversed(range(reward.shape[1])):
+        mixed = (1 - trace) * value[:, t] + trace * following
+        following = reward[:, t] + going[:, t] * mixed
+        returns.append(following)
+    return torch.stack(returns[::-1], 1)
+
+
+def soft_value(q: Tensor, temperature: float) -> Tensor:
+    """τ · log mean exp(Q / τ) over the last dimension, [B]: between the mean (τ → ∞) and the maximum (τ → 0)."""
+    return temperature * (torch.logsumexp(q / temperature, -1) - math.log(q.shape[-1]))

@@ -1,0 +1,1 @@
+"""Rewards: named, weighted terms, each a score of samples turned into a per-step reward."""

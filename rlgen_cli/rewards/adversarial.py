@@ -1,0 +1,183 @@
+"""A discriminator, trained along with the agent on real images against finished samples; its logit is the score."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from rlgen_cli.data.images import Images
+from rlgen_cli.errors import require
+from rlgen_cli.networks.convnet import Blur, ConvNet
+from rlgen_cli.types import EnvSpec, Metrics, View
+
+
+class Adversarial:
+    """How real a sample looks.
+
+    Losses: `nonsaturating` (Goodfellow et al. 2014) with lazy R1 (Mescheder et al. 2018), or `wgan_gp` (Gulrajani et
+    al. 2017), `penalty` being the weight of the gradient penalty in both. Where the environment's context has a
+    label, the discriminator is conditioned on it by projection (Miyato and Koyama 2018).
+
+    Args:
+        channels, width: size of the discriminator. blur: judge slightly blurred pictures. noise: standard deviation
+            of the noise added to both sides while training.
+        memory: finished samples kept; a share `old` of each batch's fakes comes from all of them, the rest from the
+            newest `recent`.
+        interval: batched environment steps per update. batch_size: real images, and as many fakes.
+    """
+
+    needs: frozenset[str] = frozenset()
+    wants: frozenset[str] = frozenset(["label"])
+
+    def __init__(
+        self,
+        *,
+        spec: EnvSpec,
+        real: Images,
+        rng: torch.Generator,
+        device: torch.device,
+        loss: Literal["nonsaturating", "wgan_gp"],
+        penalty: float,
+        penalty_interval: int,
+        channels: int,
+        width: int,
+        blur: bool,
+        noise: float,
+        learning_rate: float,
+        batch_size: int,
+        interval: int,
+        memory: int,
+        recent: int,
+        old: float,
+    ) -> None:
+        require(penalty >= 0, f"penalty: must be at least 0, got {penalty}.")
+        require(learning_rate > 0, f"learning_rate: must be above 0, got {learning_rate}.")
+        require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
+        require(min(penalty_interval, interval) >= 1, "interval: must be at least 1.")
+        require(1 <= recent <= memory, f"recent: must be from 1 to memory = {memory}, got {recent}.")
+        require(0.0 <= old <= 1.0, f"old: must be in [0, 1], got {old}.")
+        self.real, self.rng, self.device = real, rng, device
+        self.loss, self.penalty, self.penalty_interval = loss, float(penalty), penalty_interval
+        self.noise, self.batch_size, self.interval = float(noise), batch_size, interval
+        self.recent, self.from_old, self.warmup = recent, round(old * batch_size), spec.max_steps
+        self.conditional = "label" in spec.context
+        classes = spec.classes if self.conditional else 0
+        self.net = Discriminator(spec.sample, classes, channels, width, blur).to(device)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate, betas=(0.0, 0.99), foreach=True)
+        # One row more than the memory holds: unfinished samples are written there and never read.
+        self.samples = torch.zeros(memory + 1, *spec.sample, dtype=torch.uint8, device=device)
+        self.labels = torch.zeros(memory + 1, dtype=torch.long, device=device)
+        self.stored = torch.zeros((), dtype=torch.long, device=device)  # finished samples seen
+        self.calls, self.updates = 0, 0
+
+    @torch.no_grad()
+    def __call__(self, view: View) -> Tensor:
+        return self.net(view.sample, self._label(view))
+
+    def learn(self, after: View, done: Tensor) -> Metrics:
+        """Keep the finished samples; every `interval` calls, one update, once every environment has finished one."""
+        self._keep(after, done)
+        self.calls += 1
+        if self.calls <= self.warmup or self.calls % self.interval:
+            return {}
+        return self._update()
+
+    def _label(self, view: View) -> Tensor | None:
+        return view.context.label if self.conditional else None
+
+    def _keep(self, view: View, done: Tensor) -> None:
+        capacity = len(self.samples) - 1
+        slot = torch.where(done, (self.stored + done.cumsum(0) - 1) % capacity, capacity)
+        self.samples[slot] = (view.sample * 255).round().to(torch.uint8)
+        if view.context.label is not None:
+            self.labels[slot] = view.context.label
+        self.stored = self.stored + done.sum()
+
+    def _update(self) -> Metrics:
+        real, real_label = self._real()
+        fake, fake_label = self._fake()
+        x = torch.cat([real, fake])
+        x = x + self.noise * torch.randn(x.shape, generator=self.rng, device=self.device)
+        label = torch.cat([real_label, fake_label]) if self.conditional else None
+        penalise = self.penalty > 0 and self.updates % self.penalty_interval == 0
+        x.requires_grad_(penalise and self.loss == "nonsaturating")
+        on_real, on_fake = self.net(x, label).chunk(2)
+        if self.loss == "nonsaturating":
+            loss = softplus(-on_real).mean() + softplus(on_fake).mean()
+            if penalise:
+                loss = loss + self.penalty_interval * self.penalty / 2 * _squared_slope(on_real, x)[: len(real)].mean()
+        else:
+            loss = on_fake.mean() - on_real.mean()
+            if penalise:
+                loss = loss + self.penalty_interval * self.penalty * self._wgan_penalty(x.detach(), label)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.updates += 1
+        return {"loss": loss.detach(), "on_real": on_real.detach().mean(), "on_fake": on_fake.detach().mean()}
+
+    def _wgan_penalty(self, x: Tensor, label: Tensor | None) -> Tensor:
+        """(‖∇D‖ − 1)² between real and fake, conditioned on the real label."""
+        real, fake = x.chunk(2)
+        share = torch.rand(len(real), 1, 1, 1, generator=self.rng, device=self.device)
+        between = (share * real + (1 - share) * fake).requires_grad_()
+        score = self.net(between, None if label is None else label[: len(real)])
+        return ((_squared_slope(score, between) + 1e-12).sqrt() - 1).square().mean()
+
+    def _real(self) -> tuple[Tensor, Tensor]:
+        index = torch.randint(len(self.real.images), (self.batch_size,), generator=self.rng, device=self.device)
+        return self.real.images[index].float() / 255, self.real.labels[index]
+
+    def _fake(self) -> tuple[Tensor, Tensor]:
+        """Finished samples, some of the newest and some of all that are kept."""
+        capacity = len(self.samples) - 1
+        kept = self.stored.clamp(max=capacity)
+        reach = torch.minimum(kept, torch.full_like(kept, self.recent)).expand(self.batch_size).clone()
+        reach[: self.from_old] = kept
+        age = (torch.rand(self.batch_size, generator=self.rng, device=self.device) * reach).long()
+        slot = (self.stored - 1 - age) % capacity
+        return self.samples[slot].float() / 255, self.labels[slot]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "samples": self.samples,
+            "labels": self.labels,
+            "stored": self.stored,
+            "calls": self.calls,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.samples, self.labels, self.stored = state["samples"], state["labels"], state["stored"]
+        self.calls, self.updates = state["calls"], state["updates"]
+
+
+class Discriminator(nn.Module):
+    """Logits [N] of pictures [N, C, H, W]; with classes, a projection on the label is added."""
+
+    def __init__(self, sample: tuple[int, int, int], classes: int, channels: int, width: int, blur: bool) -> None:
+        super().__init__()
+        self.blur = Blur(sample[0]) if blur else nn.Identity()
+        self.net = ConvNet(sample, channels, width, slope=0.2)
+        self.out = nn.Linear(width, 1)
+        self.classes = nn.Embedding(classes, width) if classes else None
+        if self.classes is not None:
+            nn.init.normal_(self.classes.weight, std=width**-0.5)
+
+    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        features = self.net(self.blur(x))
+        logit = self.out(features).squeeze(1)
+        if self.classes is None:
+            return logit
+        return logit + (features * self.classes(label)).sum(1)
+
+
+def _squared_slope(score: Tensor, x: Tensor) -> Tensor:
+    """‖∂ score / ∂ x‖² per sample, [N], differentiable."""
+    (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
+    return slope.square().flatten(1).sum(1)

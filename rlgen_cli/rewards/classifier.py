@@ -1,0 +1,76 @@
+"""The log-probability of the asked label under a small classifier that is trained on the data once and cached."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, log_softmax
+
+from rlgen_cli.checkpoint import cache_folder, write_atomic
+from rlgen_cli.data.images import Images, digest
+from rlgen_cli.errors import require
+from rlgen_cli.networks.convnet import Blur, ConvNet
+from rlgen_cli.types import EnvSpec, View
+
+log = logging.getLogger(__name__)
+
+
+class Classifier:
+    """log p(label | sample), at most 0.
+
+    The classifier sees `steps` batches of noisy, slightly blurred training images; the result is cached by the
+    pictures and these arguments. Its confidence on random strokes means nothing, so it is a part of a mix, not a judge.
+    `temperature` above 1 keeps the score from saturating.
+    """
+
+    needs = frozenset(["label"])
+
+    def __init__(
+        self, *, spec: EnvSpec, real: Images, device: torch.device, steps: int, noise: float, temperature: float
+    ) -> None:
+        require(steps >= 1, f"steps: must be at least 1, got {steps}.")
+        require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
+        self.temperature = float(temperature)
+        self.net = nn.Sequential(
+            Blur(spec.sample[0]), ConvNet(spec.sample, 16, 64, slope=0.0), nn.Linear(64, len(real.classes))
+        )
+        self._load_or_train(real, steps, float(noise))
+        self.net.to(device).requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, view: View) -> Tensor:
+        label = view.context.label
+        assert label is not None
+        logits = self.net(view.sample) / self.temperature
+        return log_softmax(logits, 1).gather(1, label.unsqueeze(1)).squeeze(1)
+
+    def _load_or_train(self, real: Images, steps: int, noise: float) -> None:
+        key = hashlib.sha256(f"1 {digest(real.images)} {digest(real.labels)} {steps} {noise}".encode()).hexdigest()
+        path = cache_folder() / "classifiers" / f"{key[:24]}.safetensors"
+        if path.exists():
+            self.net.load_state_dict(load_tensors(path.read_bytes()))
+            return
+        log.info("training the reward's classifier once (%d batches)", steps)
+        self._train(real.to("cpu"), steps, noise)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(Path(path), save_tensors(self.net.state_dict()))
+
+    def _train(self, real: Images, steps: int, noise: float) -> None:
+        rng = torch.Generator().manual_seed(0)
+        for parameter in self.net.parameters():  # the same start whatever was drawn before
+            bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
+            nn.init.uniform_(parameter, -bound, bound, generator=rng)
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=2e-3)
+        for _ in range(steps):
+            index = torch.randint(len(real.images), (128,), generator=rng)
+            x = real.images[index].float() / 255
+            strength = noise * torch.rand(128, 1, 1, 1, generator=rng)
+            x = x + strength * torch.randn(x.shape, generator=rng)
+            loss = cross_entropy(self.net(x), real.labels[index], label_smoothing=0.05)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()

@@ -1,0 +1,36 @@
+"""A function of your own as a score."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.errors import UserError, require
+from rlgen_cli.types import View
+
+
+class Function:
+    """`path` names a function, module:name on the Python path, that takes finished or unfinished samples (float
+    [N, C, H, W] in [0, 1]) and returns a number for each, [N]."""
+
+    needs: frozenset[str] = frozenset()
+
+    def __init__(self, *, path: str) -> None:
+        module, _, name = path.partition(":")
+        require(bool(name), f"path: must read module:function, got {path!r}.")
+        try:
+            self.function: Callable[[Tensor], Any] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"path: {path} cannot be imported ({error}).") from None
+        self.path = path
+
+    @torch.no_grad()
+    def __call__(self, view: View) -> Tensor:
+        score = torch.as_tensor(self.function(view.sample), dtype=torch.float32, device=view.sample.device)
+        require(
+            score.shape == (len(view.sample),),
+            f"path: {self.path} must return one number per sample, [{len(view.sample)}], got {list(score.shape)}.",
+        )
+        return score

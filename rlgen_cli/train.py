@@ -1,0 +1,223 @@
+"""`rlgen train`: the whole loop, readable from top to bottom."""
+
+import json
+import logging
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from rlgen_cli import checkpoint
+from rlgen_cli.build import Session, build, check_foreign
+from rlgen_cli.errors import UserError
+from rlgen_cli.evaluate import evaluate, sheet
+from rlgen_cli.export.raster import enlarge, write_png
+from rlgen_cli.logging import RunLog, environment
+from rlgen_cli.sample import write_samples
+from rlgen_cli.tree import select
+from rlgen_cli.types import Metrics, Scored, Transition
+
+log = logging.getLogger(__name__)
+WORST = -1e30  # below any score, and JSON can say it
+COUNTERS = ("step", "latest_total", "best", "best_total")
+
+
+def train(session: Session, folder: Path) -> str:
+    """Train in `folder`, from its newest checkpoint if it has one; returns the final status."""
+    config, env, agent, reward, streams = (
+        session.config, session.envs["train"], session.agent, session.reward, session.streams,
+    )  # fmt: skip
+    loop = Loop(env.reset(config.num_envs, streams["env"]), Tally(config.num_envs, session.device, list(reward.terms)))
+    if checkpoint.steps(folder):
+        restore(session, loop, folder)
+    else:
+        describe(session, folder)
+    run = RunLog(folder, loop.step, config.total_steps, OmegaConf.to_yaml(config, resolve=True))
+    stop_at = min(config.total_steps, config.stop_at or config.total_steps)
+    with Interrupt() as interrupt, logged_failure(run, loop):
+        state, metrics = loop.state, Metrics()
+        view = env.view(state)
+        while loop.step < stop_at and not interrupt.asked:
+            action = agent.act(env, state, explore=True, rng=streams["policy"])
+            after = env.step(state, action)
+            after_view, done = env.view(after), env.done(after)
+            scored = reward(view, after_view, done)
+            agent.observe(Transition(state, action, scored.total, scored.settled, after, done))
+            metrics |= reward.learn(after_view, done)
+            metrics |= agent.update(loop.step / config.total_steps)
+            loop.tally.add(scored, done)
+            state = select(done, env.reset(config.num_envs, streams["env"]), after)
+            view = env.view(state)
+            loop.state, loop.step = state, loop.step + config.num_envs
+            if due(loop.step, config.log_interval, config):
+                run.scalars(loop.step, loop.tally.read() | {name: float(value) for name, value in metrics.items()})
+            if due(loop.step, config.eval_interval, config):
+                judge(session, loop, run)
+            if due(loop.step, config.checkpoint_interval, config):
+                save(session, loop, folder)
+        save(session, loop, folder)
+        status = "finished" if loop.step >= config.total_steps else "preempted"
+        if status == "finished":
+            write_samples(session, "test", 64, 0, ["png", "gif", "svg"], folder / "samples" / "final")
+        run.status(status, loop.step, best=loop.best)
+    run.close()
+    return status
+
+
+class Loop:
+    """What the loop itself carries from step to step, and a checkpoint must hold beside the components."""
+
+    def __init__(self, state: Any, tally: "Tally") -> None:
+        self.state, self.tally = state, tally
+        self.step, self.latest_total = 0, WORST  # of the newest evaluation
+        self.best, self.best_total = "", WORST  # among the checkpoints
+
+
+class Tally:
+    """Returns of finished episodes, summed on the device and read once per log interval."""
+
+    def __init__(self, num_envs: int, device: torch.device, terms: list[str]) -> None:
+        self.names = ["return", *(f"term/{name}" for name in terms)]
+        self.running = torch.zeros(len(self.names), num_envs, device=device)
+        self.finished = torch.zeros(len(self.names), device=device)
+        self.count = torch.zeros((), device=device)
+
+    def add(self, scored: Scored, done: Tensor) -> None:
+        self.running += torch.stack([scored.total, *scored.terms.values()])
+        self.finished += (self.running * done).sum(1)
+        self.count += done.sum()
+        self.running *= ~done
+
+    def read(self) -> dict[str, float]:
+        """Mean return, and mean sum of each raw term, over the episodes finished since the last reading."""
+        means = (self.finished / self.count.clamp(min=1)).tolist()
+        episodes = float(self.count)
+        self.finished.zero_()
+        self.count.zero_()
+        return dict(zip(self.names, means, strict=True)) if episodes else {}
+
+
+def due(step: int, interval: int, config: DictConfig) -> bool:
+    """True once per `interval` environment steps, though steps come `num_envs` at a time."""
+    return step // interval > (step - config.num_envs) // interval
+
+
+def judge(session: Session, loop: Loop, run: RunLog) -> None:
+    """Evaluate on validation data and keep the sample grid."""
+    config = session.config
+    result = evaluate(session, "valid", config.eval_episodes, config.seed)
+    scores = {f"eval/{name}": value for name, value in result.scores.items()}
+    run.scalars(loop.step, scores | {"eval/total": result.total, "eval/diversity": result.diversity})
+    picture = enlarge(sheet(result.view))
+    run.picture(loop.step, "samples", picture)
+    samples = run.folder / "samples"
+    samples.mkdir(exist_ok=True)
+    write_png(samples / f"{_name(loop.step)}.png", picture)
+    loop.latest_total = result.total
+
+
+def save(session: Session, loop: Loop, folder: Path) -> None:
+    """A complete checkpoint at this step, the best one if the newest evaluation says so."""
+    tally = loop.tally
+    if loop.latest_total > loop.best_total:
+        loop.best_total, loop.best = loop.latest_total, _name(loop.step)
+    components = {
+        "agent": session.agent.state_dict(),
+        "reward": session.reward.state_dict(),
+        "env": loop.state._asdict(),
+        "loop": {name: getattr(loop, name) for name in COUNTERS}
+        | {"running": tally.running, "finished": tally.finished, "count": tally.count},
+        "streams": {name: generator.get_state() for name, generator in session.streams.items()},
+    }
+    checkpoint.save(folder / "checkpoints" / _name(loop.step), components)
+    checkpoint.prune(folder, session.config.keep_checkpoints, loop.best)
+
+
+def restore(session: Session, loop: Loop, folder: Path) -> None:
+    """Everything as it was at the newest intact checkpoint."""
+    saved = checkpoint.load_newest(folder, session.device)
+    session.agent.load_state_dict(saved["agent"])
+    session.reward.load_state_dict(saved["reward"])
+    for name, generator in session.streams.items():
+        generator.set_state(saved["streams"][name].cpu())
+    loop.state = type(loop.state)(**saved["env"])
+    for name in COUNTERS:
+        setattr(loop, name, saved["loop"][name])
+    loop.tally.running, loop.tally.finished, loop.tally.count = (
+        saved["loop"][key] for key in ("running", "finished", "count")
+    )
+
+
+def describe(session: Session, folder: Path) -> None:
+    """What a reader needs beside the results: the resolved config and the machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = OmegaConf.to_yaml(session.config, resolve=True)
+    checkpoint.write_atomic(folder / "config.yaml", text.encode())
+    record = json.dumps(environment(session.device, session.config.seed), indent=1)
+    checkpoint.write_atomic(folder / "environment.json", record.encode())
+
+
+def resume(folder: Path, overrides: dict[str, Any]) -> str:
+    """Go on in a run's folder, exactly; `overrides` are new top-level settings such as total_steps."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"resume: {folder} is no run's folder (it holds no config.yaml).")
+    if not checkpoint.steps(folder):
+        raise UserError(f"resume: {folder} holds no checkpoint to go on from.")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    config.stop_at = None
+    for key, value in overrides.items():
+        OmegaConf.update(config, key, value)
+    check_foreign(OmegaConf.to_container(config), list(config.trust))
+    return train(build(config), folder)
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM ask for a stop between two steps, so that the checkpoint is exact; a second Ctrl-C ends at
+    once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Interrupt":
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step; once more to stop at once", flush=True)
+
+
+class logged_failure:
+    """Leaves the reason of a failure in train.log and status.json before it goes on its way."""
+
+    def __init__(self, run: RunLog, loop: Loop) -> None:
+        self.run, self.loop = run, loop
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if kind is None or error is None:
+            return
+        log.error("failed at step %d", self.loop.step, exc_info=error)
+        self.run.status("failed", self.loop.step, error=f"{kind.__name__}: {error}", best=self.loop.best)
+        self.run.close()
+
+
+def _name(step: int) -> str:
+    return f"step_{step:09d}"

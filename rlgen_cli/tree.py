@@ -1,0 +1,48 @@
+"""Maps over NamedTuples of tensors with one leading dimension: states, observations, contexts."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def map_tensors(fn: Callable[..., Tensor], *trees: T) -> T:
+    """Apply `fn` field by field; a field that is None in the first tree stays None."""
+    first: Any = trees[0]
+    if first is None:
+        return first
+    if isinstance(first, Tensor):
+        return fn(*trees)  # type: ignore[return-value]
+    return type(first)(*(map_tensors(fn, *fields) for fields in zip(*trees, strict=True)))  # type: ignore[arg-type]
+
+
+def select(mask: Tensor, chosen: T, other: T) -> T:
+    """Rows of `chosen` where `mask` [N] is true, rows of `other` elsewhere."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
+
+    return map_tensors(pick, chosen, other)
+
+
+def take(tree: T, index: Tensor) -> T:
+    """Rows `index` of every field."""
+    return map_tensors(lambda field: field[index], tree)
+
+
+def join(*trees: T) -> T:
+    """All fields concatenated along the leading dimension."""
+    return map_tensors(lambda *fields: torch.cat(fields), *trees)
+
+
+def clone(tree: T) -> T:
+    """A copy that shares no memory with `tree`."""
+    return map_tensors(torch.clone, tree)
+
+
+def flatten(tree: Any) -> dict[str, Tensor]:
+    """The tensors by field name (one level of NamedTuple), for checkpoints."""
+    return {name: field for name, field in tree._asdict().items() if field is not None}

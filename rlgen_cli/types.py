@@ -1,0 +1,182 @@
+"""The words of the house: specs, states, views, transitions, and the protocols that components keep.
+
+An environment holds a batch of unfinished samples as tensors and applies actions to them; a reward scores what an
+action did to a sample; an agent learns which actions make finished samples score high.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+Metrics: TypeAlias = dict[str, Tensor]  # scalars that stay on the device until a log interval
+State: TypeAlias = Any  # a NamedTuple of tensors with leading dimension N; each environment has its own
+
+
+class Observation(NamedTuple):
+    """What networks see of N states."""
+
+    image: Tensor  # float [N, P, H, W], planes in [0, 1]
+    patch: Tensor  # float [N, P', k, k], a close view around the pen; k may be 0
+    vector: Tensor  # float [N, D]: time left, pen position, noise, label
+    preview: Tensor  # float [N, A], what each action would gain at once, or [N, 0] when the environment cannot say
+
+
+class Context(NamedTuple):
+    """What is fixed for an episode and what rewards may look at; a field that an environment lacks is None."""
+
+    target: Tensor | None = None  # float [N, C, H, W] in [0, 1]
+    label: Tensor | None = None  # int64 [N]
+
+
+class View(NamedTuple):
+    """What rewards see of N states."""
+
+    sample: Tensor  # float [N, C, H, W] in [0, 1]
+    context: Context
+    effort: Tensor  # int64 [N]: marks made so far
+
+
+class Transition(NamedTuple):
+    """One step of N environments. `reward` [N] is complete as of now; `settled` [N] is the part that never goes
+    stale (terms without trained parts), so that a replay agent has to recompute the rest only."""
+
+    state: State
+    action: Tensor
+    reward: Tensor
+    settled: Tensor
+    next_state: State
+    terminated: Tensor  # bool [N]: the piece is finished, nothing to bootstrap from
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """`n` actions; the first planes × rows × columns of them lie on a `grid` (plane-major), if there is one."""
+
+    n: int
+    grid: tuple[int, int, int] | None = None
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """Uniform actions, int64 [count]."""
+        return torch.randint(self.n, (count,), generator=rng, device=rng.device)
+
+    def __str__(self) -> str:
+        return f"{self.n} discrete actions"
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """Vectors of `dim` numbers in [0, 1]."""
+
+    dim: int
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """Uniform actions, float [count, dim]."""
+        return torch.rand(count, self.dim, generator=rng, device=rng.device)
+
+    def __str__(self) -> str:
+        return f"a continuous action of {self.dim} numbers"
+
+
+ActionSpec: TypeAlias = Discrete | Continuous
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """Shapes of one episode's observation."""
+
+    image: tuple[int, int, int]
+    patch: tuple[int, int, int]
+    vector: int
+    preview: int = 0
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Observation, action and sample spaces of one episode, and what its context holds."""
+
+    observation: ObservationSpec
+    action: ActionSpec
+    sample: tuple[int, int, int]  # C, H, W
+    max_steps: int
+    context: frozenset[str]
+    classes: int  # number of labels; 0 without labels
+
+
+class Stroke(NamedTuple):
+    """Marks as vectors, for SVG: a quadratic Bézier in pixel coordinates, N rows; `drawn` false is a pen move."""
+
+    points: Tensor  # float [N, 3, 2], x and y of start, control, end
+    width: Tensor  # float [N], pixels
+    colour: Tensor  # float [N, C]
+    opacity: Tensor  # float [N]
+    drawn: Tensor  # bool [N]
+
+
+class Env(Protocol):
+    """Pure functions over a state; nothing an episode depends on lives outside it."""
+
+    spec: EnvSpec
+
+    def reset(self, n: int, rng: torch.Generator) -> State:
+        """N fresh episodes, all randomness taken from `rng`."""
+        ...
+
+    def step(self, state: State, action: Tensor) -> State:
+        """The states after `action`; no auto-reset, no host sync; a finished state stays as it is."""
+        ...
+
+    def done(self, state: State) -> Tensor:
+        """bool [N]: the sample is finished."""
+        ...
+
+    def observe(self, state: State) -> Observation:
+        """What networks see."""
+        ...
+
+    def view(self, state: State) -> View:
+        """What rewards see."""
+        ...
+
+    def action_mask(self, state: State) -> Tensor | None:
+        """bool [N, A] of allowed actions, or None when all are."""
+        ...
+
+
+class Reward(Protocol):
+    """The weighted sum of named terms (rewards/reward.py)."""
+
+    def __call__(self, before: View, after: View, done: Tensor) -> "Scored": ...
+
+    def fresh(self, before: View, after: View, done: Tensor) -> Tensor | None:
+        """The part of the reward that trained terms give now, [N]; None when no term is trained."""
+        ...
+
+
+class Scored(NamedTuple):
+    """A reward and what it is made of."""
+
+    total: Tensor  # [N]
+    settled: Tensor  # [N]: the weighted sum of the terms without trained parts
+    terms: dict[str, Tensor]  # each term unweighted, [N]
+
+
+class Agent(Protocol):
+    """Owns its memory, networks and optimizers."""
+
+    def act(self, env: Env, state: State, *, explore: bool, rng: torch.Generator) -> Tensor:
+        """Actions for N states of `env` (training or held-out data): [N] int64 or [N, dim] float."""
+        ...
+
+    def observe(self, transition: Transition) -> None:
+        """Take in one batched step."""
+        ...
+
+    def update(self, progress: float) -> Metrics:
+        """Learn; {} until ready. `progress` in [0, 1] is the share of the training that is over."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
