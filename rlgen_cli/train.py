@@ -58,11 +58,13 @@ def train(session: Session, folder: Path) -> str:
                 run.scalars(loop.step, loop.tally.read() | {name: float(value) for name, value in metrics.items()})
             if due(loop.step, config.eval_interval, config):
                 judge(session, loop, run)
-            if due(loop.step, config.checkpoint_interval, config):
+            if due(loop.step, config.checkpoint_interval, config) or loop.step >= config.total_steps:
+                rank(loop)
                 save(session, loop, folder)
-        save(session, loop, folder)
         status = "finished" if loop.step >= config.total_steps else "preempted"
-        if status == "finished":
+        if status == "preempted":
+            save(session, loop, folder)
+        else:
             write_samples(session, "test", 64, 0, ["png", "gif", "svg"], folder / "samples" / "final")
         run.status(status, loop.step, best=loop.best)
     run.close()
@@ -121,11 +123,15 @@ def judge(session: Session, loop: Loop, run: RunLog) -> None:
     loop.latest_total = result.total
 
 
-def save(session: Session, loop: Loop, folder: Path) -> None:
-    """A complete checkpoint at this step, the best one if the newest evaluation says so."""
-    tally = loop.tally
+def rank(loop: Loop) -> None:
+    """Call the checkpoint of this step the best one if the newest evaluation says so."""
     if loop.latest_total > loop.best_total:
         loop.best_total, loop.best = loop.latest_total, _name(loop.step)
+
+
+def save(session: Session, loop: Loop, folder: Path) -> None:
+    """A complete checkpoint at this step."""
+    tally = loop.tally
     components = {
         "agent": session.agent.state_dict(),
         "reward": session.reward.state_dict(),

@@ -49,8 +49,8 @@ def test_bad_glyphs_are_refused(arguments):
         Glyphs(*arguments)
 
 
-def mnist(root):
-    return IdxImages("mnist", str(root) if root else None, "http://127.0.0.1:9/nowhere", {}, list("0123456789"))
+def mnist(root, threshold=None):
+    return IdxImages("mnist", str(root) if root else None, "http://127.0.0.1:9/nowhere", {}, list("0123456789"), threshold)
 
 
 def test_idx_files_plain_and_gzipped(tmp_path):
@@ -64,6 +64,9 @@ def test_idx_files_plain_and_gzipped(tmp_path):
     zipped = mnist(folder).load(28, 1)
     assert torch.equal(plain.test.images, zipped.test.images)
     assert mnist(folder).load(16, 3).test.images.shape == (30, 3, 16, 16)
+    binary = mnist(folder, 100).load(28, 1).test.images
+    assert torch.equal(binary == 255, plain.test.images > 100)
+    assert binary.unique().tolist() == [0, 255]
 
 
 def test_bad_idx_files_are_named(tmp_path):

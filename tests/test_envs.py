@@ -135,10 +135,10 @@ def test_the_table_of_grid_strokes_is_the_rasteriser():
 
 def test_the_pen_stops_at_the_border_and_lifts():
     env, _, state = make("action=pen")
-    state = state._replace(pen=torch.tensor([[0, 0]] * 8, dtype=torch.int16))
+    state = state._replace(pen=torch.tensor([[1, 1]] * 8, dtype=torch.int16))
     up_left = torch.zeros(8, dtype=torch.long)  # dx = dy = −3, pen up
     moved = env.step(state, up_left)
-    assert (moved.pen == 0).all()
+    assert (moved.pen == 1).all()  # env.margin
     assert torch.equal(moved.canvas, state.canvas)
     assert (moved.marks == 0).all()
     drawn = env.step(state, up_left + 49)
@@ -152,7 +152,7 @@ def test_the_preview_is_what_the_reward_will_be(line):
     env = run.envs["train"]
     state = env.reset(60, run.streams["env"])
     border = torch.arange(60) % 2 == 0
-    state = state._replace(pen=torch.where(border.unsqueeze(1), 0, state.pen.long()).to(torch.int16))
+    state = state._replace(pen=torch.where(border.unsqueeze(1), 1, state.pen.long()).to(torch.int16))
     promised = env.observe(state).preview
     for _ in range(30):
         action = env.spec.action.sample(60, run.streams["policy"])

@@ -8,7 +8,8 @@ Deviations from the papers, numbered:
 3. Soft backup (Haarnoja et al. 2017, eq. 9) uses log-mean-exp instead of log-sum-exp: a constant per step for a fixed
    number of actions, which keeps values near those of hard backup. The policy is then Boltzmann, in evaluation too.
 4. Prioritised replay (Schaul et al. 2016) ranks a window by the mean |TD error| of its positions.
-5. The learning rate and ε follow the training's progress, not a step count.
+5. The learning rate, ε and γ follow the training's progress, not a step count; a γ that rises learns the next
+   strokes first and long plans later (François-Lavet et al. 2015).
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ class DQN:
 
     Args:
         network: builds a Q-network from observation spec, action spec and `dueling`.
-        gamma: discount per step. double, dueling, n_step, trace, priority, correction, temperature: see the module;
+        gamma: discount per step, a schedule. double, dueling, n_step, trace, priority, correction, temperature: see the module;
             temperature 0 is the hard maximum.
         updates: gradient steps per batched environment step, may be a fraction.
         batch_size: windows per update. warmup: environment steps before the first update.
@@ -60,7 +61,7 @@ class DQN:
         device: torch.device,
         precision: Precision,
         network: Callable[..., torch.nn.Module],
-        gamma: float,
+        gamma: Linear,
         double: bool,
         dueling: bool,
         n_step: int,
@@ -80,7 +81,8 @@ class DQN:
         learning_rate: Linear,
         max_grad_norm: float,
     ) -> None:
-        require(0.0 <= gamma <= 1.0, f"gamma: must be in [0, 1], got {gamma}.")
+        for discount in (gamma.start, gamma.end):
+            require(0.0 <= discount <= 1.0, f"gamma: must be in [0, 1], got {discount}.")
         require(n_step >= 1, f"n_step: must be at least 1, got {n_step}.")
         require(0.0 <= trace <= 1.0, f"trace: must be in [0, 1], got {trace}.")
         require(temperature >= 0.0, f"temperature: must be at least 0, got {temperature}.")
@@ -93,7 +95,7 @@ class DQN:
         assert isinstance(env.spec.action, Discrete)
         self.env, self.reward, self.rng, self.precision = env, reward, rng, precision
         self.actions = env.spec.action
-        self.gamma, self.double, self.n_step, self.trace = float(gamma), double, n_step, float(trace)
+        self.gamma, self.double, self.n_step, self.trace = gamma, double, n_step, float(trace)
         self.temperature, self.batch_size, self.updates = float(temperature), batch_size, float(updates)
         self.target_update, self.tau, self.target_interval = target_update, float(tau), target_interval
         self.epsilon, self.learning_rate, self.max_grad_norm = epsilon, learning_rate, float(max_grad_norm)
@@ -150,7 +152,8 @@ class DQN:
             if fresh is not None:
                 reward = reward + fresh.view(shape)
             value = self._value(after).view(shape)
-            td_target = lambda_returns(reward, value, window.terminated | ~window.valid, self.gamma, self.trace)
+            ended = window.terminated | ~window.valid
+            td_target = lambda_returns(reward, value, ended, self.gamma(self.progress), self.trace)
         q = self._q(self.online, self.env, before).gather(1, window.action.view(-1, 1)).view(shape)
         weight = window.valid * window.weight.unsqueeze(1)
         loss = (smooth_l1_loss(q, td_target, reduction="none") * weight).sum() / window.valid.sum().clamp(min=1)

@@ -24,11 +24,14 @@ class IdxImages:
     chosen by a hash of their pixels, is the validation split.
 
     `root` is a folder that holds the files; without it they are downloaded from `url` into the cache folder and
-    checked against `md5` (of the gzip files, by name).
+    checked against `md5` (of the gzip files, by name). With a `threshold`, pixels above it are white, others black.
     """
 
-    def __init__(self, name: str, root: str | None, url: str, md5: dict[str, str], classes: list[str]) -> None:
+    def __init__(
+        self, name: str, root: str | None, url: str, md5: dict[str, str], classes: list[str], threshold: int | None
+    ) -> None:
         self.name, self.url, self.md5, self.classes = name, url, md5, tuple(classes)
+        self.threshold = threshold
         self.root = None if root is None else Path(root)
         if self.root is not None:
             require(self.root.is_dir(), f"root: there is no folder {self.root}; name the folder of the IDX files.")
@@ -40,6 +43,8 @@ class IdxImages:
 
         def part(images: Tensor, labels: Tensor) -> Images:
             images = to_channels(resize(images.unsqueeze(1), size), channels)
+            if self.threshold is not None:
+                images = (images > self.threshold).to(torch.uint8) * 255
             return Images(images, labels.long(), self.classes)
 
         return Splits(part(train_x[~valid], train_y[~valid]), part(train_x[valid], train_y[valid]), part(test_x, test_y))

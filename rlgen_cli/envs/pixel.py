@@ -35,7 +35,7 @@ class PixelCanvas:
             RGB canvases the colours of the data.
         action: pixel, pen or stroke_grid (discrete), or stroke (continuous).
         pen: for action=pen: `move` (by −reach…reach) or `grid` (to any lattice point).
-        reach, grid, widths, bends, line: see tools.py.
+        reach, margin, grid, widths, bends, line: see tools.py.
         max_steps: actions an episode.
         stop: adds an action that finishes the picture.
         start: blank, image (a data image with a square of `erase` times the side rubbed out), or random pixels.
@@ -62,6 +62,7 @@ class PixelCanvas:
         pen: Literal["move", "grid"],
         reach: int,
         grid: int,
+        margin: int,
         widths: list[float],
         bends: list[float],
         line: Literal["smooth", "pixel"],
@@ -101,7 +102,7 @@ class PixelCanvas:
         elif action == "stroke":
             self.tool = StrokeTool(size, channels, widths, device)
         elif action == "pen" and pen == "move":
-            self.tool = MoveTool(size, self.palette, reach, widths, line)
+            self.tool = MoveTool(size, self.palette, reach, margin, widths, line)
         else:
             self.tool = GridTool(size, self.palette, grid, widths, bends if action == "stroke_grid" else [0.0])
         self.has_pen = self.tool.pen_range[1] > 0
@@ -124,7 +125,7 @@ class PixelCanvas:
         if self.stop_action >= 0:
             assert isinstance(action, Discrete)
             action = Discrete(action.n + 1, action.grid)
-        planes = self.channels * (1 + self.sees_target)
+        planes = self.channels * (1 + self.sees_target) + self.sees_target
         observation = ObservationSpec(
             image=(planes + self.has_pen, self.size, self.size),
             patch=(planes + 1 if self.patch else 0, self.patch, self.patch),
@@ -143,8 +144,7 @@ class PixelCanvas:
         """Fresh episodes whose data images are `index` [N]."""
         n, device = len(index), self.device
         low, high = self.tool.pen_range
-        inset = 1 if isinstance(self.tool, MoveTool) else 0  # ReSketch never starts on the border
-        pen = torch.randint(low + inset, high - inset + 1, (n, 2), generator=rng, device=device, dtype=torch.int16)
+        pen = torch.randint(low, high + 1, (n, 2), generator=rng, device=device, dtype=torch.int16)
         zero = torch.zeros(n, dtype=torch.int16, device=device)
         noise = torch.randn(n, self.noise, generator=rng, device=device)
         stopped = torch.zeros(n, dtype=torch.bool, device=device)
@@ -193,6 +193,10 @@ class PixelCanvas:
         if self.sees_target:
             planes.append(self.images[state.index])
         picture = torch.cat(planes, 1).float() / 255  # [N, C or 2C, H, W]
+        if self.sees_target:
+            canvas, target = picture.chunk(2, 1)
+            wrong = (target - canvas).abs().mean(1, keepdim=True)  # spares the network a product of planes
+            picture = torch.cat([picture, wrong], 1)
         vector = [1 - state.step.unsqueeze(1) / self.max_steps, state.noise]
         image = picture
         if self.has_pen:
@@ -208,7 +212,7 @@ class PixelCanvas:
         if not self.preview:
             return picture.new_zeros(len(picture), 0)
         assert isinstance(self.tool, MoveTool)
-        canvas, target = picture.chunk(2, 1)  # [N, C, H, W] each
+        canvas, target = picture[:, :-1].chunk(2, 1)  # [N, C, H, W] each
         inks = self.tool.inks.view(1, -1, self.channels, 1, 1).float() / 255
         now = (target - canvas).square().sum(1, keepdim=True)  # [N, 1, H, W]
         then = (target.unsqueeze(1) - inks).square().sum(2)  # [N, inks, H, W]

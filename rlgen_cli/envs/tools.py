@@ -68,11 +68,12 @@ class MoveTool:
     """The pen moves by −reach…reach on both axes, up or down (ReSketch: reach 3 gives 98 actions).
 
     Action = plane·(2·reach + 1)² + (dy + reach)·(2·reach + 1) + dx + reach; plane 0 is pen up, the others draw with
-    each ink and width. Moves that leave the canvas stop at its border. `line=pixel` draws without anti-aliasing.
+    each ink and width. The pen starts and stays at least `margin` pixels inside the canvas. `line=pixel` draws without anti-aliasing.
     """
 
-    def __init__(self, size: int, palette: Tensor, reach: int, widths: list[float], line: str) -> None:
+    def __init__(self, size: int, palette: Tensor, reach: int, margin: int, widths: list[float], line: str) -> None:
         require(1 <= reach < size, f"reach: must be from 1 to {size - 1}, got {reach}.")
+        require(0 <= 2 * margin < size - 1, f"margin: must be from 0 to {(size - 2) // 2}, got {margin}.")
         whole = all(float(w).is_integer() for w in widths)
         require(line == "smooth" or whole, f"widths: must be whole numbers with line=pixel, got {list(widths)}.")
         self.size, self.reach, self.widths, self.device = size, reach, widths, palette.device
@@ -80,7 +81,7 @@ class MoveTool:
         self.side = 2 * reach + 1
         self.planes = 1 + len(self.inks) * len(widths)
         self.action = Discrete(self.planes * self.side**2)
-        self.pen_range = (0, size - 1)
+        self.pen_range = (margin, size - 1 - margin)
         self.middle = reach + int(max(widths)) + 1
         self.windows = self._windows(line).to(self.device)  # uint8 [widths, moves, k, k]
         self.width_of = torch.tensor(widths, device=self.device)

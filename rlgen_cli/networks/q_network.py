@@ -109,6 +109,7 @@ class MapHead(nn.Module):
         line = torch.linspace(-1, 1, high)
         self.register_buffer("where", torch.stack(torch.meshgrid(line, line, indexing="ij")).unsqueeze(0))
         self.stem = nn.Conv2d(inputs, width, 3, padding=1)
+        self.point = nn.Sequential(nn.Conv2d(inputs, width, 1), nn.ReLU(), nn.Conv2d(width, width, 1))
         self.local = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth - 1))
         coarse = -(-high // 4)
         self.coarse = nn.Sequential(
@@ -135,7 +136,7 @@ class MapHead(nn.Module):
         coarse = self.coarse(x)  # [N, width, ~H/4, ~W/4]
         features = torch.relu(self.mean(coarse.mean((2, 3))))
         coarse = nn.functional.interpolate(coarse, (high, wide)) + features.view(n, -1, 1, 1)
-        x = torch.relu(self.stem(x) + coarse)
+        x = torch.relu(self.stem(x) + self.point(x) + coarse)  # the neighbourhood, the point itself, the whole
         if self.grid != (high, wide):  # the rest at the grid's resolution
             x = nn.functional.adaptive_avg_pool2d(x, self.grid)
         for conv in self.local:
