@@ -21,7 +21,7 @@ FLAGS = {
     "n-step": ["agent.n_step=3"],
     "λ": ["agent.n_step=4", "agent.trace=0.8"],
     "prioritised": ["agent.priority=0.6"],
-    "soft": ["agent.temperature=0.02"],
+    "soft": ["agent.temperature.start=0.02", "agent.temperature.end=0.02"],
     "plain head": ["agent.network.head=plain", "agent.network.pool=1", "agent.network.width=128"],
 }
 
@@ -62,7 +62,7 @@ def test_dqn_beats_random_at_copying(action, tmp_path):
 
 
 def test_double_q_takes_the_online_choice_and_the_target_value():
-    run = session("env=tiny", "threads=1", "agent.temperature=0")
+    run = session("env=tiny", "threads=1", "agent.double=true")
     agent = run.agent
     state = agent.env.reset(3, run.streams["env"])
     online, target = torch.zeros(3, 16), torch.arange(16.0).expand(3, 16)
@@ -85,7 +85,7 @@ def test_exploration_follows_epsilon_and_sober_environments_do_not_explore():
 
 
 def test_a_soft_policy_draws_from_the_softmax():
-    run = session("env=tiny", "threads=1", "agent.temperature=1.0")
+    run = session("env=tiny", "threads=1", "agent.temperature.start=1", "agent.temperature.end=1")
     agent = run.agent
     state = agent.env.reset(20_000, run.streams["env"])
     q = torch.full((1, 16), -100.0)

@@ -123,7 +123,7 @@ def test_bezier_is_differentiable():
 
 def test_the_table_of_grid_strokes_is_the_rasteriser():
     palette = torch.tensor([[0], [255]], dtype=torch.uint8)
-    tool = GridTool(16, palette, 4, [1.5, 2.5], [0.0, 0.4])
+    tool = GridTool(16, palette, 4, 1, [1.5, 2.5], [0.0, 0.4])
     assert tool.table is not None
     rng = torch.Generator().manual_seed(0)
     pen = torch.randint(4, (50, 2), generator=rng, dtype=torch.int16)

@@ -67,7 +67,7 @@ def test_every_combination_runs_samples_and_resumes_bit_for_bit(agent, action, r
     assert (parts / "samples" / "final" / "grid.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("flags", ["agent.priority=0.5 agent.n_step=3", "agent.temperature=0.1", "agent.updates=0.3"])
+@pytest.mark.parametrize("flags", ["agent.priority=0.5 agent.n_step=3", "agent.temperature.start=0.1 agent.temperature.end=0.05", "agent.updates=0.3"])
 def test_flags_resume_bit_for_bit(flags, tmp_path):
     words = [*small("agent=dqn", "env.action=pen"), *flags.split()]
     train(session(*words, "stop_at=156"), tmp_path / "whole")

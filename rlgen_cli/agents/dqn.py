@@ -8,7 +8,7 @@ Deviations from the papers, numbered:
 3. Soft backup (Haarnoja et al. 2017, eq. 9) uses log-mean-exp instead of log-sum-exp: a constant per step for a fixed
    number of actions, which keeps values near those of hard backup. The policy is then Boltzmann, in evaluation too.
 4. Prioritised replay (Schaul et al. 2016) ranks a window by the mean |TD error| of its positions.
-5. The learning rate, ε and γ follow the training's progress, not a step count; a γ that rises learns the next
+5. The learning rate, ε, γ and the temperature follow the training's progress, not a step count; a γ that rises learns the next
    strokes first and long plans later (François-Lavet et al. 2015).
 """
 
@@ -33,12 +33,12 @@ class DQN:
 
     Args:
         network: builds a Q-network from observation spec, action spec and `dueling`.
-        gamma: discount per step, a schedule. double, dueling, n_step, trace, priority, correction, temperature: see the module;
-            temperature 0 is the hard maximum.
+        gamma: discount per step. temperature: of the soft backup and policy; 0 is the hard maximum.
+        double, dueling, n_step, trace, priority, correction: see the module.
         updates: gradient steps per batched environment step, may be a fraction.
         batch_size: windows per update. warmup: environment steps before the first update.
         target_update: soft (rate `tau` per update) or hard (a copy every `target_interval` updates).
-        epsilon, learning_rate: schedules over the training.
+        epsilon, learning_rate (and gamma, temperature): schedules over the training.
         sober: share of the environments that never take ε-random actions, so that a discriminator sees what the
             policy itself makes.
 
@@ -66,7 +66,7 @@ class DQN:
         dueling: bool,
         n_step: int,
         trace: float,
-        temperature: float,
+        temperature: Linear,
         priority: float,
         correction: float,
         capacity: int,
@@ -85,7 +85,9 @@ class DQN:
             require(0.0 <= discount <= 1.0, f"gamma: must be in [0, 1], got {discount}.")
         require(n_step >= 1, f"n_step: must be at least 1, got {n_step}.")
         require(0.0 <= trace <= 1.0, f"trace: must be in [0, 1], got {trace}.")
-        require(temperature >= 0.0, f"temperature: must be at least 0, got {temperature}.")
+        coldest = min(temperature.start, temperature.end)
+        soft = coldest > 0 or temperature.start == temperature.end == 0
+        require(soft, "temperature: must be above 0 from start to end, or 0 at both for the hard maximum.")
         require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
         require(updates > 0, f"updates: must be above 0, got {updates}.")
         require(0.0 < tau <= 1.0, f"tau: must be in (0, 1], got {tau}.")
@@ -96,7 +98,8 @@ class DQN:
         self.env, self.reward, self.rng, self.precision = env, reward, rng, precision
         self.actions = env.spec.action
         self.gamma, self.double, self.n_step, self.trace = gamma, double, n_step, float(trace)
-        self.temperature, self.batch_size, self.updates = float(temperature), batch_size, float(updates)
+        self.soft, self.temperature = coldest > 0, temperature
+        self.batch_size, self.updates = batch_size, float(updates)
         self.target_update, self.tau, self.target_interval = target_update, float(tau), target_interval
         self.epsilon, self.learning_rate, self.max_grad_norm = epsilon, learning_rate, float(max_grad_norm)
         self.first_calls = max(warmup // num_envs, n_step + 1)
@@ -108,7 +111,7 @@ class DQN:
 
         self.online, self.target = build(), build().requires_grad_(False)
         self.target.load_state_dict(self.online.state_dict())
-        self.optimizer = torch.optim.Adam(self.online.parameters(), lr=learning_rate(0.0), eps=1e-8, foreach=True)
+        self.optimizer = torch.optim.Adam(self.online.parameters(), lr=learning_rate(0.0), eps=1e-5, foreach=True)
         self.replay = Replay(capacity, num_envs, device, priority, correction)
         self.progress, self.credit, self.count = 0.0, 0.0, 0
 
@@ -116,9 +119,9 @@ class DQN:
     def act(self, env: Env, state: State, *, explore: bool, rng: torch.Generator) -> Tensor:
         """Greedy, or Boltzmann at `temperature`; with `explore`, uniform with probability ε."""
         q = self._q(self.online, env, state)
-        if self.temperature > 0:
+        if self.soft:
             uniform = torch.rand(q.shape, generator=rng, device=q.device).clamp(1e-9, 1 - 1e-7)
-            q = q / self.temperature - (-uniform.log()).log()  # the Gumbel trick draws from the softmax
+            q = q / self.temperature(self.progress) - (-uniform.log()).log()  # the Gumbel trick draws from the softmax
         action = q.argmax(1)
         if not explore:
             return action
@@ -178,8 +181,8 @@ class DQN:
     def _value(self, state: State) -> Tensor:
         """V of the target network, [N]: soft, double (van Hasselt et al. 2016), or the plain maximum."""
         q = self._q(self.target, self.env, state)
-        if self.temperature > 0:
-            return soft_value(q, self.temperature)
+        if self.soft:
+            return soft_value(q, self.temperature(self.progress))
         if self.double:
             return q.gather(1, self._q(self.online, self.env, state).argmax(1, keepdim=True)).squeeze(1)
         return q.amax(1)

@@ -104,7 +104,7 @@ class PixelCanvas:
         elif action == "pen" and pen == "move":
             self.tool = MoveTool(size, self.palette, reach, margin, widths, line)
         else:
-            self.tool = GridTool(size, self.palette, grid, widths, bends if action == "stroke_grid" else [0.0])
+            self.tool = GridTool(size, self.palette, grid, margin, widths, bends if action == "stroke_grid" else [0.0])
         self.has_pen = self.tool.pen_range[1] > 0
         require(self.has_pen or patch == 0, f"patch: a close view needs a pen; env.action={action} has none.")
         self.preview = float(preview) if self.sees_target and isinstance(self.tool, MoveTool) else 0.0

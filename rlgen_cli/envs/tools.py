@@ -161,10 +161,13 @@ class GridTool:
     """The pen moves to any point of a grid × grid lattice, in a straight line or a quadratic Bézier arc.
 
     Action = plane·grid² + row·grid + column; plane 0 is pen up, the others draw with each ink, bend and width. A bend
-    b puts the control point b·chord to the left of the chord's middle. Strokes are looked up in a table when it fits.
+    b puts the control point b·chord to the left of the chord's middle. The lattice leaves `margin` pixels free. Strokes are looked up in a table when it fits.
     """
 
-    def __init__(self, size: int, palette: Tensor, grid: int, widths: list[float], bends: list[float]) -> None:
+    def __init__(
+        self, size: int, palette: Tensor, grid: int, margin: int, widths: list[float], bends: list[float]
+    ) -> None:
+        require(0 <= 2 * margin < size - 1, f"margin: must be from 0 to {(size - 2) // 2}, got {margin}.")
         require(2 <= grid <= size, f"grid: must be from 2 to env.size = {size}, got {grid}.")
         self.size, self.grid, self.device = size, grid, palette.device
         self.inks = palette[1:]
@@ -174,7 +177,6 @@ class GridTool:
         planes = 1 + len(self.inks) * len(kinds)
         self.action = Discrete(planes * grid**2, (planes, grid, grid))
         self.pen_range = (0, grid - 1)
-        margin = size / grid / 2 - 0.5  # grid points are the centres of equal cells
         self.axis = torch.linspace(margin, size - 1 - margin, grid, device=self.device)
         self.table = self._table() if len(kinds) * grid**4 * size**2 <= TABLE_BYTES else None
 

@@ -60,8 +60,7 @@ class PlainHead(nn.Module):
     """The pooled picture, the close view and the vector through a perceptron; returns ([N, A], [N, width]).
 
     The vector (time left, label, noise …) also scales and shifts every hidden layer (FiLM, Perez et al. 2018), so
-    that one network can behave as differently as ten labels ask for. The close view reaches the Q-values through a
-    linear path too: what a short stroke gains at once is nearly a sum over the pixels it covers.
+    that one network can behave as differently as ten labels ask for.
     """
 
     def __init__(self, observation: ObservationSpec, actions: int, width: int, layers: int, pool: int) -> None:
@@ -70,26 +69,31 @@ class PlainHead(nn.Module):
         near = observation.patch[0] * observation.patch[1] * observation.patch[2]
         inputs = planes * -(-high // pool) * -(-wide // pool) + near + observation.vector
         self.features = width
-        self.pool = nn.AvgPool2d(pool, ceil_mode=True) if pool > 1 else nn.Identity()
+        self.pool = pool
         sizes = [inputs] + [width] * layers
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
         self.film = nn.Linear(observation.vector, 2 * width * layers)
         self.out = nn.Linear(width, actions)
-        self.near = nn.Linear(near, actions, bias=False) if near else None
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        if self.near is not None:
-            nn.init.zeros_(self.near.weight)
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        patch = observation.patch.flatten(1)
-        x = torch.cat([self.pool(observation.image).flatten(1), patch, observation.vector], 1)
+        seen = (reduce(observation.image, self.pool), observation.patch, observation.vector)
+        x = torch.cat([part.flatten(1) for part in seen], 1)
         film = self.film(observation.vector).chunk(2 * len(self.hidden), 1)
         for i, (linear, norm) in enumerate(zip(self.hidden, self.norms, strict=True)):
             x = torch.relu(norm(linear(x)) * (1 + film[2 * i]) + film[2 * i + 1])
-        q = self.out(x)
-        return (q if self.near is None else q + self.near(patch)), x
+        return self.out(x), x
+
+
+def reduce(image: Tensor, factor: int) -> Tensor:
+    """Mean over factor × factor blocks, [N, C, ⌈H/f⌉, ⌈W/f⌉]; zeros beyond the border. Strided sums are five times
+    faster on a CPU than average pooling."""
+    high, wide = image.shape[2:]
+    image = nn.functional.pad(image, [0, -wide % factor, 0, -high % factor])
+    rows = sum((image[:, :, i::factor] for i in range(1, factor)), image[:, :, ::factor])
+    return sum((rows[..., i::factor] for i in range(1, factor)), rows[..., ::factor]) / factor**2
 
 
 class MapHead(nn.Module):
