@@ -28,10 +28,10 @@ check: setup
 
 # Long: hours on two cores. Each writes its table and pictures below docs/.
 benchmarks: setup
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/resketch.py
-	$(BIN)/python benchmarks/digits.py
-	$(BIN)/python benchmarks/sprites.py
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.resketch
+	$(BIN)/python -m benchmarks.digits
+	$(BIN)/python -m benchmarks.sprites
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

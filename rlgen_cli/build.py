@@ -49,6 +49,15 @@ class Session:
     agent: Agent
     streams: dict[str, torch.Generator]
 
+    def load(self, saved: dict[str, Any]) -> None:
+        """Agent and reward as a checkpoint holds them."""
+        try:
+            self.agent.load_state_dict(saved["agent"])
+            self.reward.load_state_dict(saved["reward"])
+        except (RuntimeError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"checkpoint: does not fit the run's config ({reason}).") from None
+
 
 @dataclass(frozen=True)
 class Settings:

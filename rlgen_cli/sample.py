@@ -38,8 +38,7 @@ def sample(config: DictConfig) -> Path:
     session = build(trained)
     parts = frozenset(["agent", "reward"])
     state = checkpoint.load(saved, session.device, parts) if saved else checkpoint.load_newest(run, session.device, parts)
-    session.agent.load_state_dict(state["agent"])
-    session.reward.load_state_dict(state["reward"])
+    session.load(state)
     out = Path(config.out) if config.out else run / "samples" / f"n{config.n}_seed{config.seed}"
     write_samples(session, config.split, config.n, config.seed, formats, out)
     return out

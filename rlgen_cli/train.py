@@ -27,14 +27,16 @@ WORST = -1e30  # below any score, and JSON can say it
 COUNTERS = ("step", "latest_total", "best", "best_total")
 
 
-def train(session: Session, folder: Path) -> str:
-    """Train in `folder`, from its newest checkpoint if it has one; returns the final status."""
+def train(session: Session, folder: Path, resuming: bool = False) -> str:
+    """Train in `folder`, a new one or (`resuming`) from its newest checkpoint; returns the final status."""
     config, env, agent, reward, streams = (
         session.config, session.envs["train"], session.agent, session.reward, session.streams,
     )  # fmt: skip
     loop = Loop(env.reset(config.num_envs, streams["env"]), Tally(config.num_envs, session.device, list(reward.terms)))
-    if checkpoint.steps(folder):
+    if resuming:
         restore(session, loop, folder)
+    elif checkpoint.steps(folder):
+        raise UserError(f"hydra.run.dir: {folder} holds a run already; resume={folder} goes on with it.")
     else:
         describe(session, folder)
     run = RunLog(folder, loop.step, config.total_steps, OmegaConf.to_yaml(config, resolve=True))
@@ -147,8 +149,7 @@ def save(session: Session, loop: Loop, folder: Path) -> None:
 def restore(session: Session, loop: Loop, folder: Path) -> None:
     """Everything as it was at the newest intact checkpoint."""
     saved = checkpoint.load_newest(folder, session.device)
-    session.agent.load_state_dict(saved["agent"])
-    session.reward.load_state_dict(saved["reward"])
+    session.load(saved)
     for name, generator in session.streams.items():
         generator.set_state(saved["streams"][name].cpu())
     loop.state = type(loop.state)(**saved["env"])
@@ -181,7 +182,7 @@ def resume(folder: Path, overrides: dict[str, Any]) -> str:
     for key, value in overrides.items():
         OmegaConf.update(config, key, value)
     check_foreign(OmegaConf.to_container(config), list(config.trust))
-    return train(build(config), folder)
+    return train(build(config), folder, resuming=True)
 
 
 class Interrupt:

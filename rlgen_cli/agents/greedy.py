@@ -1,7 +1,7 @@
 """One-step search: tries every action on a copy of the state and keeps the one whose reward is highest.
 
 A scripted baseline, possible because environments are functions over a state. It learns nothing and sees the true
-reward; where no action improves the sample, it takes a random one among those that cost nothing (a pen that moves).
+reward. Where no action improves the sample it goes where the environment says that one will (`wander`), if it can say.
 """
 
 from typing import Any
@@ -34,7 +34,11 @@ class Greedy:
             gains.append(self.reward(before, view, env.done(after)).total)
         gain = torch.stack(gains, 1)  # [N, A]
         noise = torch.rand(gain.shape, generator=rng, device=gain.device)
-        return (gain + self.resolution * noise).argmax(1)
+        best = (gain + self.resolution * noise).argmax(1)
+        wander = getattr(env, "wander", None)
+        if wander is None:
+            return best
+        return torch.where(gain.amax(1) > self.resolution, best, wander(state))
 
     def observe(self, transition: Transition) -> None:
         pass

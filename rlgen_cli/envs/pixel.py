@@ -213,12 +213,27 @@ class PixelCanvas:
             return picture.new_zeros(len(picture), 0)
         assert isinstance(self.tool, MoveTool)
         canvas, target = picture[:, :-1].chunk(2, 1)  # [N, C, H, W] each
+        whole = target.square().flatten(1).sum(1, keepdim=True).clamp(min=1.0)
+        gain = self.tool.preview(state.pen, self._gain(canvas, target)) / whole * self.preview
+        return gain if self.stop_action < 0 else torch.nn.functional.pad(gain, [0, 1])
+
+    def _gain(self, canvas: Tensor, target: Tensor) -> Tensor:
+        """By how much each ink would bring each pixel's square closer to the target, [N, inks, H, W]."""
         inks = self.tool.inks.view(1, -1, self.channels, 1, 1).float() / 255
         now = (target - canvas).square().sum(1, keepdim=True)  # [N, 1, H, W]
-        then = (target.unsqueeze(1) - inks).square().sum(2)  # [N, inks, H, W]
-        whole = target.square().flatten(1).sum(1, keepdim=True).clamp(min=1.0)
-        gain = self.tool.preview(state.pen, now - then) / whole * self.preview
-        return gain if self.stop_action < 0 else torch.nn.functional.pad(gain, [0, 1])
+        return now - (target.unsqueeze(1) - inks).square().sum(2)
+
+    def wander(self, state: CanvasState) -> Tensor:
+        """For scripted baselines: the pen-up move towards the nearest place where a mark would help, [N].
+
+        Raises:
+            UserError: for an environment without a moving pen or a target to copy.
+        """
+        require(self.sees_target, "env.condition: this baseline copies, so it needs a target.")
+        if not isinstance(self.tool, MoveTool):
+            return torch.zeros_like(state.step, dtype=torch.long)
+        gain = self._gain(state.canvas.float() / 255, self.images[state.index].float() / 255)
+        return self.tool.approach(state.pen, self.tool.best_gain(gain) > 1e-6)
 
     def _pen_plane(self, xy: Tensor) -> Tensor:
         """1 at the pixel under the pen, float [N, 1, H, W]."""

@@ -26,6 +26,7 @@ class Mark(NamedTuple):
 
 class Tool(Protocol):
     action: ActionSpec
+    inks: Tensor  # uint8 [inks, C], the colours that marks can have
     pen_range: tuple[int, int]  # smallest and largest pen coordinate; (0, 0) for tools without a pen
 
     def mark(self, pen: Tensor, action: Tensor) -> Mark: ...
@@ -43,7 +44,7 @@ class PixelTool:
     pen_range = (0, 0)
 
     def __init__(self, size: int, palette: Tensor) -> None:
-        self.size, self.palette = size, palette
+        self.size, self.palette, self.inks = size, palette, palette
         self.action = Discrete(len(palette) * size * size, (len(palette), size, size))
         self.cells = torch.arange(size * size, device=palette.device)
 
@@ -119,6 +120,28 @@ class MoveTool:
         clipped = (end[..., 1] * self.side + end[..., 0]).view(n, 1, 1, -1).expand_as(sums)
         drawn = sums.gather(3, clipped).flatten(1)
         return torch.cat([drawn.new_zeros(n, self.side**2), drawn], 1)
+
+    def best_gain(self, gain: Tensor) -> Tensor:
+        """The most that one mark could gain from each pen position, given `gain` [N, inks, H, W]: [N, H, W]."""
+        k = 2 * self.middle + 1
+        marks = self.windows.view(-1, 1, k, k).float() / 255
+        maps = gain.flatten(0, 1).unsqueeze(1)  # [N · inks, 1, H, W]
+        sums = torch.nn.functional.conv2d(maps, marks, padding=self.middle).amax(1)
+        return sums.view(len(gain), -1, self.size, self.size).amax(1)
+
+    def approach(self, pen: Tensor, wanted: Tensor) -> Tensor:
+        """The pen-up action towards the nearest position [N, H, W] that is wanted; it stays where none is."""
+        low, high = self.pen_range
+        reachable = (self.axis >= low) & (self.axis <= high)
+        wanted = wanted & reachable & reachable.view(-1, 1)
+        away_x = (self.axis - pen[:, :1]).abs().unsqueeze(1)  # [N, 1, W]
+        away_y = (self.axis - pen[:, 1:]).abs().unsqueeze(2)  # [N, H, 1]
+        distance = torch.maximum(away_x, away_y).float().masked_fill(~wanted, torch.inf).flatten(1)
+        cell = distance.argmin(1)
+        goal = torch.stack([cell % self.size, cell // self.size], 1)
+        goal = torch.where(distance.amin(1, keepdim=True).isinf(), pen.long(), goal)
+        step = (goal - pen).clamp(-self.reach, self.reach) + self.reach
+        return step[:, 1] * self.side + step[:, 0]
 
     def stroke(self, pen: Tensor, action: Tensor) -> Stroke:
         plane, _, end = self._decode(pen, action)
@@ -239,6 +262,7 @@ class StrokeTool:
 
     def __init__(self, size: int, channels: int, widths: list[float], device: torch.device) -> None:
         self.size, self.narrow, self.wide = size, min(widths), max(widths)
+        self.inks = torch.full((1, channels), 255, dtype=torch.uint8, device=device)
         self.action = Continuous(8 + channels)
 
     def mark(self, pen: Tensor, action: Tensor) -> Mark:

@@ -1,0 +1,132 @@
+"""Judges that take no part in any training: a fixed feature net, distances in its features, and classifiers.
+
+Definitions
+- Fréchet distance: between Gaussians fitted to the 64 features of `shared/data/judge/mnist28.npz`.
+- Precision (Kynkäänniemi et al. 2019): share of samples inside the k-nearest-neighbour manifold of real images.
+- Coverage (Naeem et al. 2020): share of real images with a sample inside their k-nearest-neighbour ball. k = 5.
+- Accepted: an 11-class classifier, ten digits and «not a digit», gives a digit. Its negatives are random strokes of the
+  same environment, digits with shuffled patches, and blends of two digits.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+NOT_A_DIGIT = 10
+
+
+class Features(nn.Module):
+    """The fixed net: features [N, 64] of pictures [N, 1, H, W] in [0, 1], resized to 28 × 28 where needed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = np.load(SHARED / "judge" / "mnist28.npz")
+        self.c1, self.c2, self.f1 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1), nn.Linear(3136, 64)
+        self.load_state_dict({key: torch.from_numpy(weights[key]) for key in weights.files if not key.startswith("f2")})
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        parts = []
+        for x in images.split(500):
+            if x.shape[-1] != 28:
+                x = F.interpolate(x, (28, 28), mode="bilinear", antialias=True)
+            x = F.max_pool2d(torch.relu(self.c1(x * 2 - 1)), 2)
+            x = F.max_pool2d(torch.relu(self.c2(x)), 2)
+            parts.append(torch.relu(self.f1(x.flatten(1))))
+        return torch.cat(parts)
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """|μ_a − μ_b|² + tr(C_a + C_b − 2 (C_a C_b)^½) of feature sets [N, D]."""
+    a, b = a.double(), b.double()
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
+
+
+def precision_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
+    """Of feature sets [N, D] of equal size."""
+    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # the nearest is the image itself
+    near = torch.cdist(real, fake) <= radius.unsqueeze(1)  # [real, fake]
+    return float(near.any(0).float().mean()), float(near.any(1).float().mean())
+
+
+class Classifier(nn.Module):
+    """Two convolutions and a hidden layer: logits [N, classes] of pictures [N, 1, S, S]."""
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * (size // 4) ** 2, 128), nn.ReLU(), nn.Linear(128, classes),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+    @torch.no_grad()
+    def classify(self, images: Tensor) -> Tensor:
+        """Classes [N]."""
+        return torch.cat([self(part).argmax(1) for part in images.split(1000)])
+
+
+def train_classifier(batch: Callable[[torch.Generator], tuple[Tensor, Tensor]], size: int, classes: int, steps: int, seed: int) -> Classifier:
+    """Adam on `steps` batches, one cycle of the learning rate."""
+    rng = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    net = Classifier(size, classes).train()
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for _ in range(steps):
+        images, labels = batch(rng)
+        loss = F.cross_entropy(net(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+def shift(images: Tensor, most: int, rng: torch.Generator) -> Tensor:
+    """The whole batch moved by up to `most` pixels."""
+    dx, dy = torch.randint(-most, most + 1, (2,), generator=rng).tolist()
+    return torch.roll(images, (dy, dx), (2, 3))
+
+
+def shuffle_patches(images: Tensor, parts: int, rng: torch.Generator) -> Tensor:
+    """Each picture cut into parts × parts pieces, put together in another order."""
+    n, _, size, _ = images.shape
+    side = size // parts
+    patches = images.view(n, parts, side, parts, side).permute(0, 1, 3, 2, 4).reshape(n, parts * parts, side, side)
+    order = torch.rand(n, parts * parts, generator=rng).argsort(1)
+    mixed = patches.gather(1, order.view(n, -1, 1, 1).expand_as(patches))
+    return mixed.view(n, parts, parts, side, side).permute(0, 1, 3, 2, 4).reshape(n, 1, size, size)
+
+
+def blend(images: Tensor, rng: torch.Generator) -> Tensor:
+    """The brighter of two digits, one of them moved, at every pixel."""
+    other = images[torch.randperm(len(images), generator=rng)]
+    return torch.maximum(images, shift(other, 3, rng))
+
+
+def digit_judge(images: Tensor, labels: Tensor, strokes: Tensor, steps: int, seed: int) -> Classifier:
+    """The 11-class judge, from real digits and random `strokes`, both float [M, 1, S, S]."""
+
+    def batch(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        index = torch.randint(len(images), (160,), generator=rng)
+        real, label = images[index], labels[index].clone()
+        drawn = strokes[torch.randint(len(strokes), (64,), generator=rng)]
+        wrong = [shuffle_patches(real[:24], 2, rng), shuffle_patches(real[24:48], 4, rng), blend(real[48:80], rng), drawn]
+        x = torch.cat([shift(real, 1, rng), *wrong])
+        x = (x + 0.1 * torch.randn(x.shape, generator=rng)).clamp(0, 1)
+        return x, torch.cat([label, torch.full((len(x) - len(real),), NOT_A_DIGIT)])
+
+    return train_classifier(batch, images.shape[-1], 11, steps, seed)

@@ -1,0 +1,237 @@
+"""The command as a user meets it: help, lists, completion, and wrong input in one sentence with exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rlgen_cli import cli
+from rlgen_cli.build import config_folder
+from tests.conftest import small, write_idx
+
+
+@pytest.fixture
+def rlgen(monkeypatch, capsys):
+    """Run the command in this process: (exit code, what it printed, what it complained)."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rlgen", *words])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        seen = capsys.readouterr()
+        return code, seen.out, seen.err
+
+    return run
+
+
+def written() -> list[Path]:
+    """Files below the working folder, but for the cache."""
+    return [path for path in Path.cwd().rglob("*") if path.is_file() and "cache" not in path.parts]
+
+
+def test_help_names_every_subcommand_and_imports_no_torch(rlgen):
+    code, out, _ = rlgen("--help")
+    assert code == 0
+    assert all(f"rlgen {name}" in out for name in cli.COMMANDS)
+    script = "import sys, rlgen_cli.cli as c; sys.argv = ['rlgen', '--help']; c.main(); print('torch' in sys.modules, 'hydra' in sys.modules)"
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_hydras_own_help_and_config(rlgen):
+    code, out, _ = rlgen("train", "--help")
+    assert code == 0
+    assert "total_steps" in out
+    code, out, _ = rlgen("train", "--cfg", "job", "seed=7")
+    assert code == 0
+    assert "seed: 7" in out
+    assert not written()
+
+
+@pytest.mark.parametrize("group", ["env", "agent", "reward", "data", "experiment"])
+def test_list_has_a_line_for_every_yaml(rlgen, group):
+    code, out, _ = rlgen("list", group)
+    assert code == 0
+    for file in (config_folder() / group).glob("*.yaml"):
+        line = next(line for line in out.splitlines() if line.split()[:1] == [file.stem])
+        assert len(line.split()) > 2, f"{file.name} says nothing of itself in its first comment"
+
+
+def test_doctor(rlgen):
+    code, out, _ = rlgen("doctor")
+    assert code == 0
+    assert "torch" in out
+    assert "threads" in out
+
+
+WRONG = {
+    "trian": r"did you mean train",
+    "train agnet=dqn": r"agnet: .*did you mean agent",
+    "train agent.gama=1": r"agent\.gama: .*did you mean gamma",
+    "train env.colour=3": r"env\.colour: .*did you mean colours",
+    "train total_step=5": r"total_step: .*did you mean total_steps",
+    "train agent=dqnn": r"agent=dqnn: there is no such choice; did you mean dqn",
+    "train env=canvas": r"env=canvas: there is no such choice; .*pixel",
+    "train +reward/term=ink": r"reward/term=ink: .*ink_cost",
+    "train reward=beauty": r"reward=beauty: there is no such choice; .*target",
+    "train agent.batch_size=big": r"agent\.batch_size: must be a whole number, got 'big'",
+    "train agent.batch_size=1.5": r"agent\.batch_size: must be a whole number, got 1\.5",
+    "train agent.tau=true": r"agent\.tau: must be a number, got True",
+    "train agent.tau=2": r"agent\.tau: must be in \(0, 1\], got 2",
+    "train agent.double=1": r"agent\.double: must be true or false, got 1",
+    "train env.line=curly": r"env\.line: must be smooth or pixel, got 'curly'",
+    "train env.size=1000": r"env\.size: must be from 8 to 128, got 1000",
+    "train env.widths=3": r"env\.widths: must be a list",
+    "train total_steps=0": r"total_steps: must be at least 1",
+    "train seed=one": r"seed: must be a whole number, got 'one'",
+    "train device=tpu": r"device: tpu cannot be used",
+    "train precision=int4": r"precision: must be auto or float32 or bfloat16",
+    "train agent.epsilon.share=0": r"agent\.epsilon\.share: must be in \(0, 1\], got 0",
+    "train agent.epsilon.start=x": r"agent\.epsilon\.start: must be a number, got 'x'",
+    "train agent.network.head=big": r"agent\.network\.head: must be auto or plain or maps",
+    "train reward.terms.target.form=sum": r"reward\.terms\.target\.form: must be potential or terminal",
+    "train reward.terms.target.weight=much": r"reward\.terms\.target\.weight: must be a number",
+    "train reward.terms.target.norm=l3": r"reward\.terms\.target\.norm: must be l2 or l1",
+    "train reward=function": r"reward\.terms\.function\.path: must be given",
+    "train data=mnist data.root=nowhere": r"data\.root: there is no folder nowhere",
+    "train data=folder": r"data\.path: must be given",
+    "train data=folder data.path=nowhere": r"data\.path: there is no folder nowhere",
+    "train env.action=stroke env.patch=0": r"DQN cannot act in env\.action=stroke.*random",
+    "train env.condition=none": r"reward\.terms\.target: needs a target, .*env\.condition=auto",
+    "train env=tiny reward=adversarial": r"reward\.terms\.adversarial: needs images",
+    "train resume=nowhere": r"resume: nowhere is no run's folder",
+    "train --config-dir=nowhere": r"--config-dir: there is no folder nowhere",
+    "train agent=dqn agent=random=": r"agent=random=",
+    "train --experimental-rerun=x.pickle": r"pickle",
+    "sample run=nowhere": r"run: nowhere is neither",
+    "sample run=latest": r"no run below outputs",
+    "sample run=latest format=bmp": r"format: must be png, gif, svg",
+    "sample run=latest n=0": r"n: must be a whole number from 1",
+    "sample rum=latest": r"rum: .*did you mean run",
+    "list stuff": r"list stuff: .*env",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_wrong_input_is_one_sentence_and_writes_nothing(rlgen, command):
+    import re
+
+    code, out, err = rlgen(*command.split())
+    assert code == 2, err
+    assert re.search(WRONG[command], err), err
+    assert "Traceback" not in out + err
+    assert len(err.strip().splitlines()) == 1
+    assert not written()
+
+
+def test_a_training_then_samples(rlgen):
+    assert rlgen("train", *small("agent=dqn"), "hydra.run.dir=here", "+reward/term=ink_cost")[0] == 0
+    assert json.loads(Path("here/status.json").read_text())["status"] == "finished"
+    for kind, name in (("png", "grid.png"), ("gif", "timelapse.gif"), ("svg", "grid.svg")):
+        for out in ("one", "two"):
+            assert rlgen("sample", "run=here", "n=9", "seed=3", f"format={kind}", f"out={out}/{kind}")[0] == 0
+        one, two = (sorted(Path(out, kind).iterdir()) for out in ("one", "two"))
+        assert [p.name for p in one] == [p.name for p in two]
+        assert name in [p.name for p in one]
+        assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True)), "same seed, same bytes"
+    assert rlgen("sample", "run=here", "n=9", "seed=4", "format=png", "out=other")[0] == 0
+    assert Path("other/grid.png").read_bytes() != Path("one/png/grid.png").read_bytes()
+    with Image.open("one/gif/timelapse.gif") as gif:
+        assert gif.n_frames > 1
+    with Image.open("one/png/000.png") as image:
+        assert image.size == (12, 12)
+    assert len(list(Path("one/svg").glob("0*.svg"))) == 9
+    newest = sorted(Path("here/checkpoints").iterdir())[-1]
+    assert rlgen("sample", f"run={newest}", "n=2", "format=png", "out=checkpoint")[0] == 0
+    code, _, err = rlgen("train", *small("agent=dqn"), "hydra.run.dir=here")
+    assert code == 2
+    assert "resume=here" in err
+
+
+def test_svg_holds_the_strokes_in_order(rlgen):
+    import xml.etree.ElementTree as ElementTree
+
+    words = ["env.action=pen", "env.pen=grid", "env.grid=4"]
+    assert rlgen("train", *small("agent=random", *words), "hydra.run.dir=here")[0] == 0
+    assert rlgen("sample", "run=here", "n=4", "format=svg", "out=out")[0] == 0
+    for file in Path("out").glob("0*.svg"):
+        steps = [node.get("id") for node in ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}path")]
+        assert steps == sorted(steps)
+        assert len(steps) <= 6
+
+
+def test_runs_go_to_folders_of_their_own(rlgen):
+    for _ in range(2):
+        assert rlgen("train", *small("agent=random"))[0] == 0
+    runs = list(Path("outputs/pixel/random").iterdir())
+    assert len(runs) == 2
+    assert rlgen("sample", "run=latest", "n=1", "format=png")[0] == 0
+
+
+def test_a_sweep_runs_every_job(rlgen):
+    code, _, err = rlgen("train", "-m", *small("agent=random"), "env.max_steps=6,7")
+    assert code == 0, err
+    assert len(list(Path("outputs/sweeps").rglob("status.json"))) == 2
+
+
+def test_a_failed_job_of_a_sweep_is_named(rlgen):
+    code, _, err = rlgen("train", "-m", *small("agent=random"), "env.size=12,1000")
+    assert code == 2
+    assert "env.size: must be from 8 to 128" in err
+    assert len(list(Path("outputs/sweeps").rglob("status.json"))) == 1
+
+
+def test_resume_takes_top_level_settings_only(rlgen):
+    assert rlgen("train", *small("agent=random"), "hydra.run.dir=here", "stop_at=80")[0] == 0
+    code, _, err = rlgen("train", "resume=here", "env.size=20")
+    assert code == 2
+    assert "env.size: cannot change" in err
+    assert rlgen("train", "resume=here", "total_steps=200")[0] == 0
+    assert json.loads(Path("here/status.json").read_text())["step"] == 200
+
+
+def test_completion_knows_subcommands_groups_and_keys(rlgen, monkeypatch):
+    for line, wanted in {
+        "rlgen tr": "train", "rlgen train agent=": "agent=dqn", "rlgen train env.si": "env.size=",
+        "rlgen sample for": "format=", "rlgen list ": "experiment",
+    }.items():  # fmt: skip
+        monkeypatch.setenv("COMP_LINE", line)
+        code, out, _ = rlgen("-sc", "query=bash")
+        assert code == 0
+        assert wanted in out.split(), line
+    code, out, _ = rlgen("-sc", "install=bash")
+    assert "complete" in out
+    assert out.strip().endswith("rlgen")
+
+
+def test_a_users_own_environment_agent_and_term_are_one_file_and_one_yaml(rlgen, tmp_path, monkeypatch):
+    configs = tmp_path / "mine"
+    (configs / "reward" / "term").mkdir(parents=True)
+    (tmp_path / "my_terms.py").write_text(
+        "class Corner:\n    needs = frozenset()\n    def __init__(self, *, x: int):\n        self.x = x\n"
+        "    def __call__(self, view):\n        return view.sample[:, 0, 0, self.x]\n"
+    )
+    (configs / "reward" / "term" / "corner.yaml").write_text(
+        "# @package reward.terms.corner\n_target_: my_terms.Corner\nweight: 1.0\nform: terminal\nx: 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["--config-dir", str(configs), "+reward/term=corner", "hydra.run.dir=here"]
+    assert rlgen("train", *small("agent=random"), *words)[0] == 0
+    assert "term/corner" in Path("here/metrics.jsonl").read_text()
+    code, _, err = rlgen("sample", "run=here", "n=1", "format=png", "out=a")
+    assert code == 2
+    assert "trust=[my_terms]" in err
+    assert rlgen("sample", "run=here", "n=1", "format=png", "out=a", "trust=[my_terms]")[0] == 0
+
+
+def test_mnist_from_a_folder(rlgen, tmp_path):
+    words = [word for word in small("agent=random", "reward=adversarial_classifier") if "per_class" not in word]
+    code, _, err = rlgen("train", *words, "data=mnist", f"data.root={write_idx(tmp_path / 'idx')}", "hydra.run.dir=here")
+    assert code == 0, err
