@@ -133,10 +133,12 @@ def build(config: DictConfig) -> Session:
 
 def build_data(config: DictConfig) -> Splits | None:
     """The dataset's splits at the environment's size; None for an environment that takes none."""
-    if "data" not in inspect.signature(find(config.env._target_, "env")).parameters:
+    kind = find(config.env._target_, "env")
+    if "data" not in inspect.signature(kind).parameters:
         return None
-    dataset = component(config.data, "data")
-    return dataset.load(config.env.size, config.env.channels)
+    picture = {"size": config.env.get("size"), "channels": config.env.get("channels")}
+    _call(kind.check_picture, picture, "env", {})
+    return component(config.data, "data").load(**picture)
 
 
 def build_env(config: DictConfig, data: Splits | None, split: str, device: torch.device, condition: str) -> Env:

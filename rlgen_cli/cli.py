@@ -80,8 +80,30 @@ def run_hydra(command: str, arguments: list[str]) -> None:
         from rlgen_cli.build import build
 
         session = build(composed(command, arguments))
-    task = train_task(session) if command == "train" else sample_task
+    errors: list[UserError] = []
+    task = quietly(train_task(session) if command == "train" else sample_task, errors)
     with_hydra_errors(command, arguments, lambda: start(command, task))
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise UserError(f"{len(errors)} jobs of this sweep failed; each said why above.")
+
+
+def quietly(task: Callable[["DictConfig"], Any], errors: list[UserError]) -> Callable[["DictConfig"], Any]:
+    """`task`, whose wrong inputs are kept for the end: Hydra would print all overrides, and stop at the first."""
+
+    def run(config: "DictConfig") -> Any:
+        try:
+            return task(config)
+        except UserError as error:
+            from hydra.core.hydra_config import HydraConfig
+
+            if HydraConfig.get().mode.name == "MULTIRUN":
+                print(f"rlgen: job {HydraConfig.get().job.num}: {error}", file=sys.stderr)
+            errors.append(error)
+            return None
+
+    return run
 
 
 def start(command: str, task: Callable[["DictConfig"], Any]) -> None:
@@ -104,12 +126,7 @@ def train_task(session: Any) -> Callable[["DictConfig"], str]:
         from rlgen_cli.train import train
 
         folder = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            status = train(session or build(config), folder)
-        except UserError as error:
-            if session is None:
-                print(f"rlgen: {folder.name}: {error}", file=sys.stderr)
-            raise
+        status = train(session or build(config), folder)
         report(status, folder)
         return status
 

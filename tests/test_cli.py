@@ -132,7 +132,7 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(rlgen, command):
 
 
 def test_a_training_then_samples(rlgen):
-    assert rlgen("train", *small("agent=dqn"), "hydra.run.dir=here", "+reward/term=ink_cost")[0] == 0
+    assert rlgen("train", *small("agent=dqn", "env.action=pixel"), "hydra.run.dir=here", "+reward/term=ink_cost")[0] == 0
     assert json.loads(Path("here/status.json").read_text())["status"] == "finished"
     for kind, name in (("png", "grid.png"), ("gif", "timelapse.gif"), ("svg", "grid.svg")):
         for out in ("one", "two"):
@@ -181,10 +181,12 @@ def test_a_sweep_runs_every_job(rlgen):
     assert len(list(Path("outputs/sweeps").rglob("status.json"))) == 2
 
 
-def test_a_failed_job_of_a_sweep_is_named(rlgen):
-    code, _, err = rlgen("train", "-m", *small("agent=random"), "env.size=12,1000")
+def test_failed_jobs_of_a_sweep_are_all_named_and_the_others_run(rlgen):
+    code, _, err = rlgen("train", "-m", *small("agent=random"), "env.size=1000,12,2000")
     assert code == 2
-    assert "env.size: must be from 8 to 128" in err
+    assert "job 0: env.size: must be from 8 to 128, got 1000" in err
+    assert "job 2: env.size: must be from 8 to 128, got 2000" in err
+    assert "2 jobs of this sweep failed" in err
     assert len(list(Path("outputs/sweeps").rglob("status.json"))) == 1
 
 

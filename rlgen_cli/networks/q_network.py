@@ -99,7 +99,8 @@ def reduce(image: Tensor, factor: int) -> Tensor:
 class MapHead(nn.Module):
     """Convolutions at the picture's resolution with a coarse view of all of it, ending in one map per action plane.
 
-    Maps are resized to the action grid by pooling; actions off the grid (stop) get a linear head over the mean
+    A point's own colours reach its values directly too: what a pixel gains by a colour is linear in them but for a part
+    that all colours share. Maps are resized to the action grid by pooling; actions off the grid (stop) get a linear head over the mean
     features. Returns ([N, A], [N, width]).
     """
 
@@ -126,10 +127,12 @@ class MapHead(nn.Module):
         )
         self.mean = nn.Linear(width, width)
         self.out = nn.Conv2d(width, maps, 1)
+        self.direct = nn.Conv2d(planes, maps, 1, bias=False)
         spare = action.n - maps * rows * columns
         self.off_grid = nn.Linear(width, spare) if spare else None
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        nn.init.zeros_(self.direct.weight)
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
         image = observation.image
@@ -142,8 +145,8 @@ class MapHead(nn.Module):
         coarse = nn.functional.interpolate(coarse, (high, wide)) + features.view(n, -1, 1, 1)
         x = torch.relu(self.stem(x) + self.point(x) + coarse)  # the neighbourhood, the point itself, the whole
         if self.grid != (high, wide):  # the rest at the grid's resolution
-            x = nn.functional.adaptive_avg_pool2d(x, self.grid)
+            x, image = (nn.functional.adaptive_avg_pool2d(part, self.grid) for part in (x, image))
         for conv in self.local:
             x = x + torch.relu(conv(x))
-        q = self.out(x).flatten(1)
+        q = (self.out(x) + self.direct(image)).flatten(1)
         return (torch.cat([q, self.off_grid(features)], 1) if self.off_grid else q), features
