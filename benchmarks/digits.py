@@ -1,7 +1,7 @@
 """Digits from nothing: how many an 11-class judge accepts, and how far they are from real ones, over the training.
 
-    python -m benchmarks.digits run=outputs/pixel/dqn/…    judges a run (trained by experiment=digits)
-    python -m benchmarks.digits                            trains one first
+python -m benchmarks.digits run=outputs/pixel/dqn/…    judges a run (trained by experiment=digits)
+python -m benchmarks.digits                            trains one first
 """
 
 import sys
@@ -12,7 +12,15 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from benchmarks.judge import (
-    NOT_A_DIGIT, SHARED, Classifier, Features, blend, digit_judge, frechet, precision_coverage, shuffle_patches,
+    NOT_A_DIGIT,
+    SHARED,
+    Classifier,
+    Features,
+    blend,
+    digit_judge,
+    frechet,
+    precision_coverage,
+    shuffle_patches,
 )  # fmt: skip
 from benchmarks.report import RESULTS, new_run, runs_named, seconds_until, table, write
 from rlgen_cli import checkpoint
@@ -56,7 +64,9 @@ class Court:
 
     def __init__(self, session: Session, base: list[str], seed: int) -> None:
         train_images, test_images = (part.images.float() / 255 for part in (session.data.train, session.data.test))
-        self.judge: Classifier = digit_judge(train_images, session.data.train.labels, strokes(base, 40_000, "train"), 2500, seed)
+        self.judge: Classifier = digit_judge(
+            train_images, session.data.train.labels, strokes(base, 40_000, "train"), 2500, seed
+        )
         self.features, self.test = Features(), test_images
         self.known = self.features(test_images)
         rng = torch.Generator().manual_seed(1)
@@ -74,7 +84,15 @@ class Court:
         precision, coverage = precision_coverage(self.known[:2000], features[:2000])
         distance = f"{frechet(features, self.known):.1f}"
         share = f"{accepted.float().mean():.1%}"
-        return [name, share, asked, " ".join(map(str, counts.tolist())), distance, f"{precision:.2f}", f"{coverage:.2f}"]
+        return [
+            name,
+            share,
+            asked,
+            " ".join(map(str, counts.tolist())),
+            distance,
+            f"{precision:.2f}",
+            f"{coverage:.2f}",
+        ]
 
 
 def main() -> None:
@@ -82,7 +100,10 @@ def main() -> None:
     runs = runs_named(sys.argv[1:])
     if not runs:
         runs = [new_run("digits")]
-        train(build(composed("train", [*EXPERIMENT, "keep_checkpoints=100", "checkpoint_interval=500000"])), runs[0])
+        train(
+            build(composed("train", [*EXPERIMENT, "keep_checkpoints=100", "checkpoint_interval=500000"])),
+            runs[0],
+        )
     random = build(composed("train", [*EXPERIMENT, "agent=random", "reward=classifier"]))
     court = Court(random, EXPERIMENT, seed=int(next((a[6:] for a in sys.argv if a.startswith("judge=")), "0")))
     rows: list[list[object]] = [
@@ -95,8 +116,8 @@ def main() -> None:
         rows += judged(court, run)
     fooled = ", ".join(f"{name} {share:.1%}" for name, share in court.fooled.items())
     parts = [
-        f"Drawn from a blank 16 × 16 canvas in nine strokes by experiment=digits; n = {COUNT} samples a row, against the "
-        "10 000 test images at the same size. The judge took no part in training: it is right on "
+        f"Drawn from a blank 16 × 16 canvas in nine strokes by experiment=digits; n = {COUNT} samples a row, against "
+        "the 10 000 test images at the same size. The judge took no part in training: it is right on "
         f"{court.right:.1%} of the test digits and takes for digits: {fooled}.",
         "![drawn digits, one row a label](digits.png)",
         table(rows),

@@ -26,7 +26,11 @@ class Features(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         weights = np.load(SHARED / "judge" / "mnist28.npz")
-        self.c1, self.c2, self.f1 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1), nn.Linear(3136, 64)
+        self.c1, self.c2, self.f1 = (
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.Linear(3136, 64),
+        )
         self.load_state_dict({key: torch.from_numpy(weights[key]) for key in weights.files if not key.startswith("f2")})
 
     @torch.no_grad()
@@ -78,7 +82,9 @@ class Classifier(nn.Module):
         return torch.cat([self(part).argmax(1) for part in images.split(1000)])
 
 
-def train_classifier(batch: Callable[[torch.Generator], tuple[Tensor, Tensor]], size: int, classes: int, steps: int, seed: int) -> Classifier:
+def train_classifier(
+    batch: Callable[[torch.Generator], tuple[Tensor, Tensor]], size: int, classes: int, steps: int, seed: int
+) -> Classifier:
     """Adam on `steps` batches, one cycle of the learning rate."""
     rng = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -124,7 +130,12 @@ def digit_judge(images: Tensor, labels: Tensor, strokes: Tensor, steps: int, see
         index = torch.randint(len(images), (160,), generator=rng)
         real, label = images[index], labels[index].clone()
         drawn = strokes[torch.randint(len(strokes), (64,), generator=rng)]
-        wrong = [shuffle_patches(real[:24], 2, rng), shuffle_patches(real[24:48], 4, rng), blend(real[48:80], rng), drawn]
+        wrong = [
+            shuffle_patches(real[:24], 2, rng),
+            shuffle_patches(real[24:48], 4, rng),
+            blend(real[48:80], rng),
+            drawn,
+        ]
         x = torch.cat([shift(real, 1, rng), *wrong])
         x = (x + 0.1 * torch.randn(x.shape, generator=rng)).clamp(0, 1)
         return x, torch.cat([label, torch.full((len(x) - len(real),), NOT_A_DIGIT)])

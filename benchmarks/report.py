@@ -18,7 +18,9 @@ def table(rows: list[list[object]]) -> str:
 
 def write(name: str, title: str, parts: list[str]) -> None:
     """Print and keep `docs/results/<name>.md`."""
-    threads = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores {platform.machine()}"
+    threads = (
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores {platform.machine()}"
+    )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     text = "\n\n".join([f"# {title}", *parts, f"Measured with {threads}, {device}."]) + "\n"
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """ReSketch: our DQN beside random, the greedy oracle and the published one, on the official test digits.
 
-    python -m benchmarks.resketch run=outputs/pixel/dqn/…    judges a run (trained by experiment=resketch)
-    python -m benchmarks.resketch                            trains one first
+python -m benchmarks.resketch run=outputs/pixel/dqn/…    judges a run (trained by experiment=resketch)
+python -m benchmarks.resketch                            trains one first
 """
 
 import sys
@@ -61,7 +61,12 @@ def row(name: str, session: Session, judge: Classifier, digits: int, note: str =
     view, labels, last = draw(session, digits)
     sims = similarity(view)
     known = (judge.classify(view.sample) == labels).float().mean()
-    cells = [name, digits, f"{sims.mean():.4f} ± {1.96 * sims.std() / digits**0.5:.4f}", f"{sims.median():.4f}"]
+    cells = [
+        name,
+        digits,
+        f"{sims.mean():.4f} ± {1.96 * sims.std() / digits**0.5:.4f}",
+        f"{sims.median():.4f}",
+    ]
     return [*cells, f"{known:.2%}", f"{last:.1f}", note], view
 
 
@@ -91,9 +96,9 @@ def main() -> None:
     write_png(RESULTS / "resketch.png", enlarge(sheet(View(view.sample[:64], view.context, view.effort)), 480))
     parts = [
         "Copying MNIST digits by pen: 28 × 28, 98 moves, 64 steps, the first test digits in their official order. "
-        f"The recogniser is right on {right:.2%} of the binarised test digits. Our DQN's observation holds a preview of "
-        "what each pen move gains at once (`env.preview`), which is what the greedy oracle knows too; the published DQN "
-        "has no such thing. Drawn on the left, wanted on the right:",
+        f"The recogniser is right on {right:.2%} of the binarised test digits. Our DQN's observation holds a preview "
+        "of what each pen move gains at once (`env.preview`), which is what the greedy oracle knows too; the published "
+        "DQN has no such thing. Drawn on the left, wanted on the right:",
         "![drawn and wanted](resketch.png)",
         table(rows),
     ]

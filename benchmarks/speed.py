@@ -89,7 +89,9 @@ def main() -> None:
     for n in (64, 1024):
         session = build(composed("train", [*TASK.split(), "agent=random", f"num_envs={n}"]))
         rows.append([f"{n} environments", f"{alone(session, n):,.0f}"])
-    loops: list[list[object]] = [["training, 64 environments", "steps/s", "bare network passes, steps/s", "share outside the networks"]]
+    loops: list[list[object]] = [
+        ["training, 64 environments", "steps/s", "bare network passes, steps/s", "share outside the networks"]
+    ]
     for precision in ("float32", "bfloat16"):
         session = build(composed("train", [*TASK.split(), *LEARNER.split(), "num_envs=64", f"precision={precision}"]))
         whole, bare = training(session)

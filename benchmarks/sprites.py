@@ -1,7 +1,7 @@
 """Sprites in colour: the copying error beside the blank canvas and the best that the palette allows.
 
-    python -m benchmarks.sprites run=outputs/pixel/dqn/…    judges a run (trained by experiment=sprites)
-    python -m benchmarks.sprites                            trains one first
+python -m benchmarks.sprites run=outputs/pixel/dqn/…    judges a run (trained by experiment=sprites)
+python -m benchmarks.sprites                            trains one first
 """
 
 import sys
@@ -49,13 +49,22 @@ def main() -> None:
         if len(rows) == 1:
             blank = error(torch.zeros_like(wanted), wanted)
             nearest = error(quantise(env.images, env.palette).float() / 255, wanted)
-            rows += [["blank canvas", f"{blank:.2f}", "100 %"], ["nearest palette colours", f"{nearest:.2f}", f"{nearest / blank:.1%}"]]
+            rows += [
+                ["blank canvas", f"{blank:.2f}", "100 %"],
+                ["nearest palette colours", f"{nearest:.2f}", f"{nearest / blank:.1%}"],
+            ]
         minutes = seconds_until(run, saved["loop"]["step"]) / 60
         drawn = error(made, wanted)
-        rows.append([f"rlgen DQN, seed {session.config.seed}, {minutes:.1f} min", f"{drawn:.2f}", f"{drawn / blank:.1%}"])
+        rows.append(
+            [
+                f"rlgen DQN, seed {session.config.seed}, {minutes:.1f} min",
+                f"{drawn:.2f}",
+                f"{drawn / blank:.1%}",
+            ]
+        )
     view = View(made[:64], env.view(env.begin(torch.arange(64), rng)).context, torch.zeros(64))
     write_png(RESULTS / "sprites.png", enlarge(sheet(view), 600))
-    text = f"Copying {len(wanted)} held-out sprites at 16 × 16, pixel by pixel, 32 colours, 256 steps. Drawn left, wanted right:"
+    text = f"Copying {len(wanted)} held-out sprites at 16 × 16, pixel by pixel, 32 colours. Drawn left, wanted right:"
     write("sprites", "Sprites", [text, "![drawn and wanted](sprites.png)", table(rows)])
 
 

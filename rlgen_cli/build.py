@@ -189,9 +189,7 @@ def build_reward(
     return Reward(terms)
 
 
-def build_agent(
-    config: DictConfig, env: Env, reward: Reward, rng: torch.Generator, device: torch.device
-) -> Agent:
+def build_agent(config: DictConfig, env: Env, reward: Reward, rng: torch.Generator, device: torch.device) -> Agent:
     kind = find(config.agent.get("_target_"), "agent")
     if not kind.accepts(env.spec):
         raise UserError(_misfit(config, env))
@@ -252,7 +250,7 @@ def find(target: Any, path: str) -> Any:
 
 def component(node: Any, path: str, **runtime: Any) -> Any:
     """The object that `node` describes; of `runtime`, it gets what its signature asks for."""
-    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     target, partial = find(plain.pop("_target_", None), path), plain.pop("_partial_", False)
     return _call(target, plain, path, runtime, partial)
 

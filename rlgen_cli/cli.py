@@ -28,7 +28,18 @@ HELP = """rlgen: reinforcement learning that makes things
 """
 HYDRA_COMMANDS = ("train", "sample")
 COMMANDS = (*HYDRA_COMMANDS, "list", "doctor")
-NO_RUN = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--version")
+NO_RUN = (
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+    "--version",
+)
 
 
 def main() -> None:
@@ -70,7 +81,9 @@ def run_hydra(command: str, arguments: list[str]) -> None:
     """Hand a subcommand to Hydra; a single training is built completely before Hydra writes anything."""
     register_resolvers()
     if any(argument.startswith("--experimental-rerun") for argument in arguments):
-        raise UserError("--experimental-rerun: reads a pickle, which could run anything; use rlgen train resume=FOLDER.")
+        raise UserError(
+            "--experimental-rerun: reads a pickle, which could run anything; use rlgen train resume=FOLDER."
+        )
     program = os.path.basename(sys.argv[0])
     sys.argv = [program, *arguments]
     if command == "train" and (wanted := value_of("resume", arguments)):
@@ -97,8 +110,9 @@ def quietly(task: Callable[["DictConfig"], Any], errors: list[UserError]) -> Cal
             return task(config)
         except UserError as error:
             from hydra.core.hydra_config import HydraConfig
+            from hydra.types import RunMode
 
-            if HydraConfig.get().mode.name == "MULTIRUN":
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
                 print(f"rlgen: job {HydraConfig.get().job.num}: {error}", file=sys.stderr)
             errors.append(error)
             return None

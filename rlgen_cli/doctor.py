@@ -13,7 +13,17 @@ from rlgen_cli.checkpoint import cache_folder
 from rlgen_cli.errors import UserError
 from rlgen_cli.networks.precision import fast_bfloat16
 
-PACKAGES = ("rlgen", "torch", "hydra-core", "omegaconf", "numpy", "tensorboard", "pillow", "safetensors", "tqdm")
+PACKAGES = (
+    "rlgen",
+    "torch",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "tensorboard",
+    "pillow",
+    "safetensors",
+    "tqdm",
+)
 EXTRAS = {"dev": ("pytest", "ruff", "mypy", "importlinter")}
 
 

@@ -26,7 +26,12 @@ class RunLog:
     def __init__(self, folder: Path, step: int, total_steps: int, config_text: str) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.folder, self.total_steps, self.began, self.first_step = folder, total_steps, time.monotonic(), step
+        self.folder, self.total_steps, self.began, self.first_step = (
+            folder,
+            total_steps,
+            time.monotonic(),
+            step,
+        )
         self.metrics_path = folder / "metrics.jsonl"
         self.earlier = self._drop_after(step)
         self.metrics = self.metrics_path.open("a")
@@ -34,7 +39,8 @@ class RunLog:
         if step == 0:
             self.board.add_text("config", f"```yaml\n{config_text}\n```", 0)
         self.bar = tqdm(total=total_steps, initial=step, unit="step", disable=not sys.stderr.isatty(), leave=True)
-        self.handler = logging.FileHandler(folder / "train.log")
+        self.text = (folder / "train.log").open("a")
+        self.handler = logging.StreamHandler(self.text)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger("rlgen_cli").addHandler(self.handler)
         logging.getLogger("rlgen_cli").setLevel(logging.INFO)
@@ -49,22 +55,27 @@ class RunLog:
         """Record numbers at `step` and show the most telling ones."""
         elapsed = time.monotonic() - self.began
         speed = (step - self.first_step) / max(elapsed, 1e-9)
-        record = {"step": step, "seconds": round(self.seconds, 2), "steps_per_second": round(speed, 1)} | values
+        record = {
+            "step": step,
+            "seconds": round(self.seconds, 2),
+            "steps_per_second": round(speed, 1),
+        } | values
         finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in record.items()}
         self.metrics.write(json.dumps(finite) + "\n")
         self.metrics.flush()
         for name, value in record.items():
             if name != "step":
                 self.board.add_scalar(name, value, step)
-        shown = {k: f"{v:.3g}" for k, v in values.items() if k in ("return", "loss") or k.startswith(("term/", "eval/"))}
+        shown = {
+            k: f"{v:.3g}" for k, v in values.items() if k in ("return", "loss") or k.startswith(("term/", "eval/"))
+        }
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(step - self.bar.n)
         left = max(self.total_steps - step, 0) / max(speed, 1e-9)
         text = " ".join(f"{key} {value}" for key, value in shown.items())
         line = f"step {step}/{self.total_steps} {speed:.0f} steps/s {text} ETA {_clock(left)}"
-        logging.getLogger(__name__).debug(line)
-        self.handler.stream.write(line + "\n")
-        self.handler.flush()
+        self.text.write(line + "\n")
+        self.text.flush()
         if self.bar.disable:
             print(line, flush=True)
 
@@ -74,7 +85,12 @@ class RunLog:
 
     def status(self, state: str, step: int, error: str | None = None, best: str | None = None) -> None:
         """`running`, `finished`, `preempted` or `failed`."""
-        record = {"status": state, "step": step, "total_steps": self.total_steps, "seconds": round(self.seconds, 2)}
+        record = {
+            "status": state,
+            "step": step,
+            "total_steps": self.total_steps,
+            "seconds": round(self.seconds, 2),
+        }
         record |= {"best": best, "error": error}
         write_atomic(self.folder / "status.json", json.dumps(record, indent=1).encode())
 
@@ -83,7 +99,7 @@ class RunLog:
         self.metrics.close()
         self.board.close()
         logging.getLogger("rlgen_cli").removeHandler(self.handler)
-        self.handler.close()
+        self.text.close()
 
     def _drop_after(self, step: int) -> float:
         """Forget records beyond `step`; return the seconds the kept ones took."""

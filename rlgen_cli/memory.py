@@ -16,6 +16,15 @@ from rlgen_cli.tree import map_tensors
 from rlgen_cli.types import State, Transition
 
 
+class Kept(NamedTuple):
+    """What is stored of a transition, a row a frame; the next state is the next frame."""
+
+    state: State
+    action: Tensor
+    settled: Tensor
+    terminated: Tensor
+
+
 class Window(NamedTuple):
     """B stretches of L + 1 successive frames; `states` holds their rows flat, [B · (L + 1), …], stretch by stretch."""
 
@@ -36,7 +45,8 @@ class Replay:
 
     def __init__(self, capacity: int, num_envs: int, device: torch.device, priority: float, correction: float) -> None:
         require(
-            capacity >= 4 * num_envs, f"capacity: must be at least 4 × num_envs = {4 * num_envs}, got {capacity}."
+            capacity >= 4 * num_envs,
+            f"capacity: must be at least 4 × num_envs = {4 * num_envs}, got {capacity}.",
         )
         require(priority >= 0, f"priority: must be at least 0, got {priority}.")
         require(0 <= correction <= 1, f"correction: must be in [0, 1], got {correction}.")
@@ -46,14 +56,14 @@ class Replay:
         self.env = torch.arange(num_envs, device=device)
         self.slot = torch.zeros(num_envs, dtype=torch.long, device=device)  # where the next frame goes
         self.written = torch.zeros_like(self.slot)  # frames before `slot`
-        self.store: Transition | None = None
+        self.store: Kept | None = None
         self.final = torch.ones(self.frames * num_envs, dtype=torch.bool, device=device)
         self.urgency = torch.ones(self.frames * num_envs, device=device) if priority else None
 
     def add(self, transition: Transition) -> None:
         """Take in one step of every environment."""
         if self.store is None:
-            self.store = self._allocate(transition)
+            self.store = self._allocate(_kept(transition))
         row = self.slot * self.num_envs + self.env
         ahead = (self.slot + 1) % self.frames * self.num_envs + self.env
 
@@ -65,8 +75,7 @@ class Replay:
             store[ahead] = value
             return store
 
-        kept = transition._replace(reward=None, next_state=None)
-        map_tensors(write, self.store, kept)
+        map_tensors(write, self.store, _kept(transition))
         map_tensors(write_ahead, self.store.state, transition.next_state)
         self.final[row] = False
         self.final[ahead] = True
@@ -120,21 +129,30 @@ class Replay:
         weight = share.clamp(min=1e-8) ** -self.correction
         return start, weight / weight.max()
 
-    def _allocate(self, like: Transition) -> Transition:
-        """Zeros for every field that is kept: the state, the action, the settled reward, the end."""
+    def _allocate(self, like: Kept) -> Kept:
+        """Zeros for every field."""
 
         def room(field: Tensor) -> Tensor:
             return torch.zeros(self.frames * self.num_envs, *field.shape[1:], dtype=field.dtype, device=self.device)
 
-        return map_tensors(room, like._replace(reward=None, next_state=None))
+        return map_tensors(room, like)
 
     def state_dict(self) -> dict[str, Any]:
-        fields: dict[str, Any] = {"calls": self.calls, "slot": self.slot, "written": self.written, "final": self.final}
+        fields: dict[str, Any] = {
+            "calls": self.calls,
+            "slot": self.slot,
+            "written": self.written,
+            "final": self.final,
+        }
         if self.urgency is not None:
             fields["urgency"] = self.urgency
         if self.store is not None:
-            fields |= {"action": self.store.action, "settled": self.store.settled, "ended": self.store.terminated}
-            fields["state"] = {name: value for name, value in self.store.state._asdict().items()}
+            fields |= {
+                "action": self.store.action,
+                "settled": self.store.settled,
+                "ended": self.store.terminated,
+            }
+            fields["state"] = self.store.state._asdict()
         return fields
 
     def load_state_dict(self, fields: dict[str, Any], state_type: type) -> None:
@@ -143,5 +161,8 @@ class Replay:
         self.final, self.urgency = fields["final"], fields.get("urgency")
         if "state" in fields:
             state = state_type(**fields["state"])
-            action, settled, ended = fields["action"], fields["settled"], fields["ended"]
-            self.store = Transition(state, action, None, settled, None, ended)  # type: ignore[arg-type]
+            self.store = Kept(state, fields["action"], fields["settled"], fields["ended"])
+
+
+def _kept(transition: Transition) -> Kept:
+    return Kept(transition.state, transition.action, transition.settled, transition.terminated)

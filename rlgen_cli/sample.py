@@ -37,7 +37,9 @@ def sample(config: DictConfig) -> Path:
         OmegaConf.update(trained, key, value)
     session = build(trained)
     parts = frozenset(["agent", "reward"])
-    state = checkpoint.load(saved, session.device, parts) if saved else checkpoint.load_newest(run, session.device, parts)
+    state = (
+        checkpoint.load(saved, session.device, parts) if saved else checkpoint.load_newest(run, session.device, parts)
+    )
     session.load(state)
     out = Path(config.out) if config.out else run / "samples" / f"n{config.n}_seed{config.seed}"
     write_samples(session, config.split, config.n, config.seed, formats, out)
@@ -90,5 +92,11 @@ def write_samples(session: Session, split: str, n: int, seed: int, formats: list
         for i in range(n):
             write_svg(out / f"{i:03d}.svg", strokes, i, size, background)
     scores = {name: round(float(score.mean()), 6) for name, score in session.reward.score(view).items()}
-    record = {"n": n, "seed": seed, "split": split, "scores": scores, "diversity": round(diversity(view.sample), 6)}
+    record = {
+        "n": n,
+        "seed": seed,
+        "split": split,
+        "scores": scores,
+        "diversity": round(diversity(view.sample), 6),
+    }
     (out / "scores.json").write_text(json.dumps(record, indent=1) + "\n")

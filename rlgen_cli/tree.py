@@ -9,14 +9,15 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def map_tensors(fn: Callable[..., Tensor], *trees: T) -> T:
+def map_tensors(fn: Callable[..., Tensor], *trees: Any) -> Any:
     """Apply `fn` field by field; a field that is None in the first tree stays None."""
     first: Any = trees[0]
     if first is None:
         return first
     if isinstance(first, Tensor):
-        return fn(*trees)  # type: ignore[return-value]
-    return type(first)(*(map_tensors(fn, *fields) for fields in zip(*trees, strict=True)))  # type: ignore[arg-type]
+        return fn(*trees)
+    every: Any = trees
+    return type(first)(*(map_tensors(fn, *fields) for fields in zip(*every, strict=True)))
 
 
 def select(mask: Tensor, chosen: T, other: T) -> T:

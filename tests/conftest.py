@@ -13,11 +13,23 @@ from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
-SMALL = (
-    "threads=1 num_envs=4 total_steps=160 log_interval=40 eval_interval=80 eval_episodes=4 checkpoint_interval=1000"
-).split()
-CANVAS = "env.size=12 env.max_steps=6 env.patch=0 data.per_class=4".split()
-DQN = "agent.warmup=16 agent.batch_size=8 agent.capacity=400 agent.network.width=16 agent.network.channels=4".split()
+SMALL = [
+    "threads=1",
+    "num_envs=4",
+    "total_steps=160",
+    "log_interval=40",
+    "eval_interval=80",
+    "eval_episodes=4",
+    "checkpoint_interval=1000",
+]
+CANVAS = ["env.size=12", "env.max_steps=6", "env.patch=0", "data.per_class=4"]
+DQN = [
+    "agent.warmup=16",
+    "agent.batch_size=8",
+    "agent.capacity=400",
+    "agent.network.width=16",
+    "agent.network.channels=4",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +54,13 @@ def small(*overrides: str) -> list[str]:
     tiny = any(o == "env=tiny" for o in overrides)
     learner = not any(o in ("agent=random", "agent=greedy") for o in overrides)
     fast = "reward.terms.classifier.steps=5" if any("classifier" in o for o in overrides) else ""
-    return [*overrides, *SMALL, *([] if tiny else CANVAS), *(DQN if learner else []), *([fast] if fast else [])]
+    return [
+        *overrides,
+        *SMALL,
+        *([] if tiny else CANVAS),
+        *(DQN if learner else []),
+        *([fast] if fast else []),
+    ]
 
 
 def write_idx(folder: Path, images: int = 30, side: int = 28) -> Path:

@@ -9,14 +9,30 @@ from rlgen_cli.train import train
 from rlgen_cli.types import Discrete, Observation, ObservationSpec
 from tests.conftest import session
 
-TINY = (
-    "env=tiny num_envs=32 total_steps=9600 threads=1 log_interval=9600 eval_interval=9600 checkpoint_interval=100000 "
-    "agent.batch_size=64 agent.warmup=256 agent.capacity=8000 agent.network.channels=16 reward.terms.target.weight=1 "
-    "agent.updates=3 agent.learning_rate.start=0.003 agent.tau=0.02"
-).split()
+TINY = [
+    "env=tiny",
+    "num_envs=32",
+    "total_steps=9600",
+    "threads=1",
+    "log_interval=9600",
+    "eval_interval=9600",
+    "checkpoint_interval=100000",
+    "agent.batch_size=64",
+    "agent.warmup=256",
+    "agent.capacity=8000",
+    "agent.network.channels=16",
+    "reward.terms.target.weight=1",
+    "agent.updates=3",
+    "agent.learning_rate.start=0.003",
+    "agent.tau=0.02",
+]
 FLAGS = {
     "default": [],
-    "hard target, plain maximum": ["agent.double=false", "agent.target_update=hard", "agent.target_interval=50"],
+    "hard target, plain maximum": [
+        "agent.double=false",
+        "agent.target_update=hard",
+        "agent.target_interval=50",
+    ],
     "dueling": ["agent.dueling=true"],
     "n-step": ["agent.n_step=3"],
     "λ": ["agent.n_step=4", "agent.trace=0.8"],
@@ -102,7 +118,15 @@ def test_networks_take_any_size(head, size):
     spec = ObservationSpec((3, size, size), (2, 5, 5), 4)
     action = Discrete(2 * 5 * 5 + 1, (2, 5, 5))
     net = QNetwork(
-        observation=spec, action=action, dueling=True, head=head, width=8, layers=2, pool=3, channels=4, depth=2
+        observation=spec,
+        action=action,
+        dueling=True,
+        head=head,
+        width=8,
+        layers=2,
+        pool=3,
+        channels=4,
+        depth=2,
     )
     seen = Observation(torch.rand(6, *spec.image), torch.rand(6, *spec.patch), torch.rand(6, 4), torch.zeros(6, 0))
     assert net(seen).shape == (6, 51)
@@ -113,7 +137,15 @@ def test_maps_move_with_the_picture():
     torch.manual_seed(0)
     spec, action = ObservationSpec((1, 16, 16), (0, 0, 0), 1), Discrete(256, (1, 16, 16))
     net = QNetwork(
-        observation=spec, action=action, dueling=False, head="maps", width=8, layers=1, pool=1, channels=8, depth=2
+        observation=spec,
+        action=action,
+        dueling=False,
+        head="maps",
+        width=8,
+        layers=1,
+        pool=1,
+        channels=8,
+        depth=2,
     )
     torch.nn.init.normal_(net.body.out.weight)
     net.body.stem.weight.data[:, 1:3] = 0  # the planes that say where a point is

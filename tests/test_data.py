@@ -50,7 +50,9 @@ def test_bad_glyphs_are_refused(arguments):
 
 
 def mnist(root, threshold=None):
-    return IdxImages("mnist", str(root) if root else None, "http://127.0.0.1:9/nowhere", {}, list("0123456789"), threshold)
+    return IdxImages(
+        "mnist", str(root) if root else None, "http://127.0.0.1:9/nowhere", {}, list("0123456789"), threshold
+    )
 
 
 def test_idx_files_plain_and_gzipped(tmp_path):

@@ -9,7 +9,13 @@ from rlgen_cli.errors import UserError
 from rlgen_cli.tree import clone
 from tests.conftest import session
 
-ACTIONS = ["action=pixel", "action=pen", "action=pen env.pen=grid", "action=stroke_grid env.bends=[-0.3,0,0.3]", "action=stroke"]
+ACTIONS = [
+    "action=pixel",
+    "action=pen",
+    "action=pen env.pen=grid",
+    "action=stroke_grid env.bends=[-0.3,0,0.3]",
+    "action=stroke",
+]
 VARIANTS = [
     "env.channels=3 env.colours=5", "env.start=image", "env.start=random", "env.stop=true", "env.noise=3",
     "env.condition=both", "env.condition=label reward=coverage", "env.condition=none reward=coverage",

@@ -53,7 +53,9 @@ def test_weights_apply_to_the_total_and_not_to_the_terms():
 
 
 def test_a_function_of_ones_own(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("def redness(x):\n    return x.mean((1, 2, 3))\ndef wrong(x):\n    return x.mean()\n")
+    (tmp_path / "mine.py").write_text(
+        "def redness(x):\n    return x.mean((1, 2, 3))\ndef wrong(x):\n    return x.mean()\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert Function(path="mine:redness")(view([1.0, 0.0])).item() == 0.5
     with pytest.raises(UserError, match="one number per sample"):
@@ -117,4 +119,7 @@ def test_the_classifier_learns_the_data_and_is_cached(tmp_path):
     files = list((tmp_path / "cache" / "classifiers").glob("*.safetensors"))
     assert len(files) == 1
     again = session(*overrides).reward.terms["classifier"].score
-    torch.testing.assert_close(again(View(images, Context(label=labels), labels)), torch.stack(right).gather(0, labels.unsqueeze(0))[0])
+    torch.testing.assert_close(
+        again(View(images, Context(label=labels), labels)),
+        torch.stack(right).gather(0, labels.unsqueeze(0))[0],
+    )

@@ -24,7 +24,7 @@ ACTIONS = {
     "stroke_grid": ["env.action=stroke_grid", "env.grid=4", "env.bends=[-0.3,0,0.3]"],
     "stroke": ["env.action=stroke"],
 }
-REWARDS = [name for name in ("coverage", "target", "adversarial", "classifier", "adversarial_classifier")]
+REWARDS = ["coverage", "target", "adversarial", "classifier", "adversarial_classifier"]
 AGENTS = sorted(file.stem for file in (config_folder() / "agent").glob("*.yaml"))
 
 
@@ -67,7 +67,14 @@ def test_every_combination_runs_samples_and_resumes_bit_for_bit(agent, action, r
     assert (parts / "samples" / "final" / "grid.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("flags", ["agent.priority=0.5 agent.n_step=3", "agent.temperature.start=0.1 agent.temperature.end=0.05", "agent.updates=0.3"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "agent.priority=0.5 agent.n_step=3",
+        "agent.temperature.start=0.1 agent.temperature.end=0.05",
+        "agent.updates=0.3",
+    ],
+)
 def test_flags_resume_bit_for_bit(flags, tmp_path):
     words = [*small("agent=dqn", "env.action=pen"), *flags.split()]
     train(session(*words, "stop_at=156"), tmp_path / "whole")
@@ -89,7 +96,14 @@ def test_the_seed_decides_everything(tmp_path):
 def test_a_runs_folder_holds_what_the_design_says(tmp_path):
     folder = tmp_path / "run"
     train(session(*small("agent=dqn"), "checkpoint_interval=40", "keep_checkpoints=1"), folder)
-    for name in ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "train.log", "tensorboard"):
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "status.json",
+        "metrics.jsonl",
+        "train.log",
+        "tensorboard",
+    ):
         assert (folder / name).exists(), name
     status = json.loads((folder / "status.json").read_text())
     assert status["status"] == "finished"
@@ -161,7 +175,11 @@ def test_a_strangers_function_needs_trust(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def ink(x):\n    return x.mean((1, 2, 3))\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     folder = tmp_path / "run"
-    words = [*small("agent=random", "reward=function"), "reward.terms.function.path=mine:ink", "total_steps=40"]
+    words = [
+        *small("agent=random", "reward=function"),
+        "reward.terms.function.path=mine:ink",
+        "total_steps=40",
+    ]
     train(session(*words), folder)
     with pytest.raises(UserError, match=r"trust=\[mine\]"):
         resume(folder, {"total_steps": 80})
@@ -179,5 +197,5 @@ def test_resume_says_what_is_missing(tmp_path):
 def test_cuda_is_refused_where_there_is_none():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    with pytest.raises(UserError, match="^device: cuda"):
+    with pytest.raises(UserError, match=r"^device: cuda"):
         build(compose(*small("agent=random"), "device=cuda"))

@@ -8,8 +8,8 @@ Deviations from the papers, numbered:
 3. Soft backup (Haarnoja et al. 2017, eq. 9) uses log-mean-exp instead of log-sum-exp: a constant per step for a fixed
    number of actions, which keeps values near those of hard backup. The policy is then Boltzmann, in evaluation too.
 4. Prioritised replay (Schaul et al. 2016) ranks a window by the mean |TD error| of its positions.
-5. The learning rate, ε, γ and the temperature follow the training's progress, not a step count; a γ that rises learns the next
-   strokes first and long plans later (François-Lavet et al. 2015).
+5. The learning rate, ε, γ and the temperature follow the training's progress, not a step count; a γ that rises
+   learns the next strokes first and long plans later (François-Lavet et al. 2015).
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from rlgen_cli.networks.precision import Precision
 from rlgen_cli.returns import lambda_returns, soft_value
 from rlgen_cli.schedules import Linear
 from rlgen_cli.tree import map_tensors
-from rlgen_cli.types import ActionSpec, Discrete, Env, EnvSpec, Metrics, Reward, State, Transition
+from rlgen_cli.types import Discrete, Env, EnvSpec, Metrics, Reward, State, Transition
 
 
 class DQN:
@@ -107,7 +107,7 @@ class DQN:
 
         def build() -> torch.nn.Module:
             net = network(observation=env.spec.observation, action=env.spec.action, dueling=dueling)
-            return net.to(device, memory_format=torch.channels_last)
+            return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         self.online, self.target = build(), build().requires_grad_(False)
         self.target.load_state_dict(self.online.state_dict())
@@ -191,11 +191,12 @@ class DQN:
     def _follow(self) -> None:
         """Move the target network towards the online one."""
         self.count += 1
-        pairs = list(self.target.parameters()), list(self.online.parameters())
+        target: list[Tensor] = list(self.target.parameters())
+        online: list[Tensor] = list(self.online.parameters())
         if self.target_update == "soft":
-            torch._foreach_lerp_(*pairs, self.tau)
+            torch._foreach_lerp_(target, online, self.tau)
         elif self.count % self.target_interval == 0:
-            torch._foreach_copy_(*pairs)
+            torch._foreach_copy_(target, online)
 
     def state_dict(self) -> dict[str, Any]:
         return {

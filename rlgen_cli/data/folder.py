@@ -65,4 +65,6 @@ class Folder:
         square = Image.new("RGBA", (side, side), (*self.background, 255))
         square.alpha_composite(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2))
         flat = square.convert("RGB" if channels == 3 else "L")
-        return pil_to_tensor(flat.resize((size, size), Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC))
+        return pil_to_tensor(
+            flat.resize((size, size), Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC)
+        )

@@ -16,7 +16,12 @@ from rlgen_cli.checkpoint import cache_folder
 from rlgen_cli.data.images import Images, Splits, content_share, resize, to_channels
 from rlgen_cli.errors import UserError, require
 
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
 class IdxImages:
@@ -28,7 +33,13 @@ class IdxImages:
     """
 
     def __init__(
-        self, name: str, root: str | None, url: str, md5: dict[str, str], classes: list[str], threshold: int | None
+        self,
+        name: str,
+        root: str | None,
+        url: str,
+        md5: dict[str, str],
+        classes: list[str],
+        threshold: int | None,
     ) -> None:
         self.name, self.url, self.md5, self.classes = name, url, md5, tuple(classes)
         self.threshold = threshold
@@ -47,7 +58,9 @@ class IdxImages:
                 images = (images > self.threshold).to(torch.uint8) * 255
             return Images(images, labels.long(), self.classes)
 
-        return Splits(part(train_x[~valid], train_y[~valid]), part(train_x[valid], train_y[valid]), part(test_x, test_y))
+        return Splits(
+            part(train_x[~valid], train_y[~valid]), part(train_x[valid], train_y[valid]), part(test_x, test_y)
+        )
 
     def _download(self) -> Path:
         folder = cache_folder() / "data" / self.name

@@ -19,7 +19,7 @@ class CanvasState(NamedTuple):
     pen: Tensor  # int16 [N, 2], (x, y) in the tool's units
     step: Tensor  # int16 [N]
     marks: Tensor  # int16 [N]: actions that drew
-    index: Tensor  # int32 [N]: the data image that is this episode's target and label
+    index: Tensor  # type: ignore[assignment]  # int32 [N]: the data image that is this episode's target and label
     noise: Tensor  # float [N, K]
     stopped: Tensor  # bool [N]
 

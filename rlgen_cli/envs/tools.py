@@ -25,9 +25,11 @@ class Mark(NamedTuple):
 
 
 class Tool(Protocol):
-    action: ActionSpec
     inks: Tensor  # uint8 [inks, C], the colours that marks can have
     pen_range: tuple[int, int]  # smallest and largest pen coordinate; (0, 0) for tools without a pen
+
+    @property
+    def action(self) -> ActionSpec: ...
 
     def mark(self, pen: Tensor, action: Tensor) -> Mark: ...
 
@@ -69,7 +71,8 @@ class MoveTool:
     """The pen moves by −reach…reach on both axes, up or down (ReSketch: reach 3 gives 98 actions).
 
     Action = plane·(2·reach + 1)² + (dy + reach)·(2·reach + 1) + dx + reach; plane 0 is pen up, the others draw with
-    each ink and width. The pen starts and stays at least `margin` pixels inside the canvas. `line=pixel` draws without anti-aliasing.
+    each ink and width. The pen starts and stays at least `margin` pixels inside the canvas. `line=pixel` draws
+    without anti-aliasing.
     """
 
     def __init__(self, size: int, palette: Tensor, reach: int, margin: int, widths: list[float], line: str) -> None:
@@ -184,7 +187,8 @@ class GridTool:
     """The pen moves to any point of a grid × grid lattice, in a straight line or a quadratic Bézier arc.
 
     Action = plane·grid² + row·grid + column; plane 0 is pen up, the others draw with each ink, bend and width. A bend
-    b puts the control point b·chord to the left of the chord's middle. The lattice leaves `margin` pixels free. Strokes are looked up in a table when it fits.
+    b puts the control point b·chord to the left of the chord's middle. The lattice leaves `margin` pixels
+    free. Strokes are looked up in a table when it fits.
     """
 
     def __init__(

@@ -41,8 +41,8 @@ def write_svg_grid(path: Path, strokes: list[Stroke], columns: int, size: int, b
 
 
 def _document(wide: int, high: int, tiles: list[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide * 10}" height="{high * 10}">'
-    return "\n".join([head, *tiles, "</svg>", ""])
+    size = f'viewBox="0 0 {wide} {high}" width="{wide * 10}" height="{high * 10}"'
+    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *tiles, "</svg>", ""])
 
 
 def _tile(strokes: list[Stroke], sample: int, size: int, background: Tensor, x: int, y: int) -> str:

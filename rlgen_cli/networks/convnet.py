@@ -28,6 +28,8 @@ class ConvNet(nn.Module):
 class Blur(nn.Module):
     """A 3 × 3 binomial blur: what is left is shape, not the texture of edges."""
 
+    kernel: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         line = torch.tensor([0.25, 0.5, 0.25])

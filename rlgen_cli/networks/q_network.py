@@ -1,5 +1,6 @@
 """Q-networks: a plain head over flat features, and spatial maps with a value for every grid point."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -42,7 +43,10 @@ class QNetwork(nn.Module):
         require(width >= 1, f"width: must be at least 1, got {width}.")
         require(layers >= 1, f"layers: must be at least 1, got {layers}.")
         require(pool >= 1, f"pool: must be at least 1, got {pool}.")
-        require(head != "maps" or action.grid is not None, "head: maps need actions that lie on a grid; use plain.")
+        require(
+            head != "maps" or action.grid is not None,
+            "head: maps need actions that lie on a grid; use plain.",
+        )
         self.dueling = dueling
         spatial = head == "maps" or (head == "auto" and action.grid is not None)
         body = MapHead(observation, action, channels, depth) if spatial else None
@@ -71,7 +75,7 @@ class PlainHead(nn.Module):
         self.features = width
         self.pool = pool
         sizes = [inputs] + [width] * layers
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
         self.film = nn.Linear(observation.vector, 2 * width * layers)
         self.out = nn.Linear(width, actions)
@@ -100,9 +104,11 @@ class MapHead(nn.Module):
     """Convolutions at the picture's resolution with a coarse view of all of it, ending in one map per action plane.
 
     A point's own colours reach its values directly too: what a pixel gains by a colour is linear in them but for a part
-    that all colours share. Maps are resized to the action grid by pooling; actions off the grid (stop) get a linear head over the mean
-    features. Returns ([N, A], [N, width]).
+    that all colours share. Maps are resized to the action grid by pooling; actions off the grid (stop) get a linear
+    head over the mean features. Returns ([N, A], [N, width]).
     """
+
+    where: Tensor  # [1, 2, H, W], where a point is, in [−1, 1]
 
     def __init__(self, observation: ObservationSpec, action: Discrete, width: int, depth: int) -> None:
         super().__init__()
@@ -130,9 +136,8 @@ class MapHead(nn.Module):
         self.direct = nn.Conv2d(planes, maps, 1, bias=False)
         spare = action.n - maps * rows * columns
         self.off_grid = nn.Linear(width, spare) if spare else None
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-        nn.init.zeros_(self.direct.weight)
+        for start in (self.out.weight, self.out.bias, self.direct.weight):
+            nn.init.zeros_(start)  # type: ignore[arg-type]
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
         image = observation.image

@@ -30,7 +30,14 @@ class Classifier:
     needs = frozenset(["label"])
 
     def __init__(
-        self, *, spec: EnvSpec, real: Images, device: torch.device, steps: int, noise: float, temperature: float
+        self,
+        *,
+        spec: EnvSpec,
+        real: Images,
+        device: torch.device,
+        steps: int,
+        noise: float,
+        temperature: float,
     ) -> None:
         require(steps >= 1, f"steps: must be at least 1, got {steps}.")
         require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
