@@ -48,13 +48,20 @@ def draw(session: Session, n: int, name: str, labels: Tensor | None = None) -> t
     return view.sample, view.context.label
 
 
+def untrained(overrides: list[str]) -> Session:
+    """The experiment with an agent that acts at random."""
+    config = composed("train", overrides)
+    OmegaConf.set_struct(config, False)
+    config.agent = {"_target_": "rlgen_cli.agents.random.Random"}
+    return build(config)
+
+
 def strokes(base: list[str], n: int, name: str) -> Tensor:
     """Random strokes of several widths and lengths, none of them drawn by a learner."""
     parts = []
     for width in WIDTHS:
         for length in LENGTHS:
-            plain = ["agent=random", "reward=coverage", f"env.widths={width}", f"env.max_steps={length}"]
-            session = build(composed("train", [*base, *plain]))
+            session = untrained([*base, f"env.widths={width}", f"env.max_steps={length}"])
             parts.append(draw(session, n // 9 + 1, f"{name}/{width}/{length}")[0])
     return torch.cat(parts)
 
@@ -104,7 +111,7 @@ def main() -> None:
             build(composed("train", [*EXPERIMENT, "keep_checkpoints=100", "checkpoint_interval=500000"])),
             runs[0],
         )
-    random = build(composed("train", [*EXPERIMENT, "agent=random", "reward=classifier"]))
+    random = untrained(EXPERIMENT)
     court = Court(random, EXPERIMENT, seed=int(next((a[6:] for a in sys.argv if a.startswith("judge=")), "0")))
     rows: list[list[object]] = [
         ["", "accepted", "as asked", "accepted as 0 … 9", "Fréchet distance", "precision", "coverage"],

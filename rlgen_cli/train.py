@@ -50,8 +50,9 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
             after_view, done = env.view(after), env.done(after)
             scored = reward(view, after_view, done)
             agent.observe(Transition(state, action, scored.total, scored.settled, after, done))
-            metrics |= reward.learn(after_view, done)
-            metrics |= agent.update(loop.step / config.total_steps)
+            progress = loop.step / config.total_steps
+            metrics |= reward.learn(after_view, done, progress)
+            metrics |= agent.update(progress)
             loop.tally.add(scored, done)
             state = select(done, env.reset(config.num_envs, streams["env"]), after)
             view = env.view(state)

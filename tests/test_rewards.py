@@ -78,7 +78,7 @@ def test_the_discriminator_learns_to_tell_real_from_drawn(loss):
         action = run.agent.act(env, state, explore=True, rng=run.streams["policy"])
         state = env.step(state, action)
         done = env.done(state)
-        metrics = run.reward.learn(env.view(state), done)
+        metrics = run.reward.learn(env.view(state), done, 0.0)
         if done.all():
             state = env.reset(16, run.streams["env"])
     assert metrics["adversarial/on_real"] > metrics["adversarial/on_fake"] + 0.2

@@ -9,14 +9,15 @@ from torch.nn.functional import softplus
 from rlgen_cli.data.images import Images
 from rlgen_cli.errors import require
 from rlgen_cli.networks.convnet import Blur, ConvNet
+from rlgen_cli.schedules import Linear
 from rlgen_cli.types import EnvSpec, Metrics, View
 
 
 class Adversarial:
     """How real a sample looks.
 
-    Losses: `nonsaturating` (Goodfellow et al. 2014) with lazy R1 (Mescheder et al. 2018), or `wgan_gp` (Gulrajani et
-    al. 2017), `penalty` being the weight of the gradient penalty in both. Where the environment's context has a
+    Losses: `nonsaturating` (Goodfellow et al. 2014) with lazy R1, half of it taken on fakes (R2; both Mescheder et al.
+    2018), or `wgan_gp` (Gulrajani et al. 2017), `penalty` being the weight of the gradient penalty in both. Where the environment's context has a
     label, the discriminator is conditioned on it by projection (Miyato and Koyama 2018).
 
     Args:
@@ -24,7 +25,7 @@ class Adversarial:
             of the noise added to both sides while training.
         memory: finished samples kept; a share `old` of each batch's fakes comes from all of them, the rest from the
             newest `recent`.
-        interval: batched environment steps per update. batch_size: real images, and as many fakes.
+        learning_rate: a schedule over the training. interval: batched environment steps per update. batch_size: real images, and as many fakes.
     """
 
     needs: frozenset[str] = frozenset()
@@ -44,7 +45,7 @@ class Adversarial:
         width: int,
         blur: bool,
         noise: float,
-        learning_rate: float,
+        learning_rate: Linear,
         batch_size: int,
         interval: int,
         memory: int,
@@ -52,19 +53,19 @@ class Adversarial:
         old: float,
     ) -> None:
         require(penalty >= 0, f"penalty: must be at least 0, got {penalty}.")
-        require(learning_rate > 0, f"learning_rate: must be above 0, got {learning_rate}.")
         require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
         require(min(penalty_interval, interval) >= 1, "interval: must be at least 1.")
         require(1 <= recent <= memory, f"recent: must be from 1 to memory = {memory}, got {recent}.")
         require(0.0 <= old <= 1.0, f"old: must be in [0, 1], got {old}.")
         self.real, self.rng, self.device = real, rng, device
         self.loss, self.penalty, self.penalty_interval = loss, float(penalty), penalty_interval
+        self.learning_rate = learning_rate
         self.noise, self.batch_size, self.interval = float(noise), batch_size, interval
         self.recent, self.from_old, self.warmup = recent, round(old * batch_size), spec.max_steps
         self.conditional = "label" in spec.context
         classes = spec.classes if self.conditional else 0
         self.net = Discriminator(spec.sample, classes, channels, width, blur).to(device)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate, betas=(0.0, 0.99), foreach=True)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate(0.0), betas=(0.0, 0.99), foreach=True)
         # One row more than the memory holds: unfinished samples are written there and never read.
         self.samples = torch.zeros(memory + 1, *spec.sample, dtype=torch.uint8, device=device)
         self.labels = torch.zeros(memory + 1, dtype=torch.long, device=device)
@@ -75,12 +76,14 @@ class Adversarial:
     def __call__(self, view: View) -> Tensor:
         return self.net(view.sample, self._label(view))
 
-    def learn(self, after: View, done: Tensor) -> Metrics:
+    def learn(self, after: View, done: Tensor, progress: float) -> Metrics:
         """Keep the finished samples; every `interval` calls, one update, once every environment has finished one."""
         self._keep(after, done)
         self.calls += 1
         if self.calls <= self.warmup or self.calls % self.interval:
             return {}
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(progress)
         return self._update()
 
     def _label(self, view: View) -> Tensor | None:
@@ -106,7 +109,8 @@ class Adversarial:
         if self.loss == "nonsaturating":
             loss = softplus(-on_real).mean() + softplus(on_fake).mean()
             if penalise:
-                loss = loss + self.penalty_interval * self.penalty / 2 * _squared_slope(on_real, x)[: len(real)].mean()
+                slope = _squared_slope(torch.cat([on_real, on_fake]), x)
+                loss = loss + self.penalty_interval * self.penalty / 2 * slope.mean()
         else:
             loss = on_fake.mean() - on_real.mean()
             if penalise:

@@ -22,7 +22,7 @@ class Score(Protocol):
 class Trainable(Protocol):
     """A score with a trained part: stale in a replay memory, so recomputed when a batch is drawn."""
 
-    def learn(self, after: View, done: Tensor) -> Metrics:
+    def learn(self, after: View, done: Tensor, progress: float) -> Metrics:
         """Take in the samples that are `done` and train; {} when it is not time to."""
         ...
 
@@ -75,12 +75,12 @@ class Reward:
         """Each term's score of N samples, unweighted."""
         return {name: term.score(view) for name, term in self.terms.items()}
 
-    def learn(self, after: View, done: Tensor) -> Metrics:
-        """Train what can be trained on the samples that are done."""
+    def learn(self, after: View, done: Tensor, progress: float) -> Metrics:
+        """Train what can be trained on the samples that are done; `progress` in [0, 1] is that of the training."""
         metrics: Metrics = {}
         for name, term in self.trained.items():
             assert isinstance(term.score, Trainable)
-            metrics |= {f"{name}/{key}": value for key, value in term.score.learn(after, done).items()}
+            metrics |= {f"{name}/{key}": value for key, value in term.score.learn(after, done, progress).items()}
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
