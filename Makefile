@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/rlgen train experiment=demo
+	$(BIN)/rlgen train env=pixel agent=dqn
 
 test: setup
 	$(BIN)/python -m pytest
@@ -28,6 +28,7 @@ check: setup
 
 # Long: hours on two cores. Each writes its table and pictures below docs/.
 benchmarks: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmarks]'
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.resketch
 	$(BIN)/python -m benchmarks.digits

@@ -22,7 +22,7 @@ from benchmarks.judge import (
     precision_coverage,
     shuffle_patches,
 )  # fmt: skip
-from benchmarks.report import RESULTS, new_run, runs_named, seconds_until, table, write
+from benchmarks.report import RESULTS, curves, new_run, runs_named, seconds_until, table, write
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
@@ -119,31 +119,52 @@ def main() -> None:
     ]
     real = random.data.train
     rows.append(court.row("real training images", real.images[:COUNT].float() / 255, real.labels[:COUNT]))
+    points: list[list[float]] = []
     for run in runs:
-        rows += judged(court, run)
+        judged_rows, points = judged(court, run)
+        rows += judged_rows
+    plot(points, rows)
     fooled = ", ".join(f"{name} {share:.1%}" for name, share in court.fooled.items())
     parts = [
         f"Drawn from a blank 16 × 16 canvas in nine strokes by experiment=digits; n = {COUNT} samples a row, against "
         "the 10 000 test images at the same size. The judge took no part in training: it is right on "
         f"{court.right:.1%} of the test digits and takes for digits: {fooled}.",
         "![drawn digits, one row a label](digits.png)",
+        "![over the training](digits_curve.png)",
         table(rows),
     ]
     write("digits", "Digits from nothing", parts)
 
 
-def judged(court: Court, run: Path) -> list[list[object]]:
-    """A row for each checkpoint, and the grid of the last."""
-    session, rows = build(OmegaConf.load(run / "config.yaml")), []
+def judged(court: Court, run: Path) -> tuple[list[list[object]], list[list[float]]]:
+    """A row and a point (minutes, accepted, distance) for each checkpoint, and the grid of the last."""
+    session, rows, points = build(OmegaConf.load(run / "config.yaml")), [], []
     for folder in checkpoint.steps(run):
         saved = checkpoint.load(folder, "cpu", frozenset(["agent", "reward", "loop"]))
         session.load(saved)
         step = saved["loop"]["step"]
-        name = f"seed {session.config.seed}, {step:,} steps, {seconds_until(run, step) / 60:.1f} min"
+        minutes = seconds_until(run, step) / 60
+        name = f"seed {session.config.seed}, {step:,} steps, {minutes:.1f} min"
         rows.append(court.row(name, *draw(session, COUNT, "rlgen")))
+        points.append([minutes, *numbers(rows[-1])])
     labels = torch.arange(10).repeat_interleave(16)
     write_png(RESULTS / "digits.png", enlarge(grid(draw(session, 160, "grid", labels)[0], columns=16), 600))
-    return rows
+    return rows, points
+
+
+def numbers(row: list[object]) -> tuple[float, float]:
+    """Accepted, in percent, and the Fréchet distance of a row."""
+    return float(str(row[1]).rstrip("%")), float(str(row[4]))
+
+
+def plot(points: list[list[float]], rows: list[list[object]]) -> None:
+    """Accepted and Fréchet distance over the minutes of training, beside random strokes and the goal."""
+    random, last = numbers(rows[1]), points[-1][0]
+    accepted = {"rlgen DQN": [(p[0], p[1]) for p in points], "goal": [(0.0, 50.0), (last, 50.0)]}
+    distance = {"rlgen DQN": [(0.0, random[1]), *((p[0], p[2]) for p in points)]}
+    distance["goal: a quarter of random's"] = [(0.0, random[1] / 4), (last, random[1] / 4)]
+    panels = {"accepted as digits, %": accepted, "Fréchet distance": distance}
+    curves(RESULTS / "digits_curve.png", panels, "minutes of training, two cores")
 
 
 if __name__ == "__main__":

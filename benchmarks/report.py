@@ -28,6 +28,23 @@ def write(name: str, title: str, parts: list[str]) -> None:
     print(text)
 
 
+def curves(path: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], x: str) -> None:
+    """Panels side by side, each a named line (x, y) or more; a line of two equal heights is drawn dashed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained")
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for name, points in lines.items():
+            level = len({y for _, y in points}) == 1
+            axis.plot(*zip(*points, strict=True), "--" if level else "o-", label=name, markersize=3)
+        axis.set(title=title, xlabel=x)
+        axis.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
 def seconds_until(run: Path, step: int) -> float:
     """Wall time that a run's training took until `step`."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -24,7 +24,7 @@ PACKAGES = (
     "safetensors",
     "tqdm",
 )
-EXTRAS = {"dev": ("pytest", "ruff", "mypy", "importlinter")}
+EXTRAS = {"dev": ("pytest", "ruff", "mypy", "importlinter"), "benchmarks": ("matplotlib",)}
 
 
 def examine() -> None:
@@ -39,7 +39,7 @@ def examine() -> None:
     print(f"threads      torch uses {torch.get_num_threads()} of {os.cpu_count()} cores")
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        print(f"extra {extra:6} {'complete' if not missing else f'missing {missing}: pip install rlgen[{extra}]'}")
+        print(f"extra {extra:10} {'complete' if not missing else f'missing {missing}: pip install rlgen[{extra}]'}")
     faults = [fault for folder in (Path("outputs"), cache_folder()) if (fault := _unwritable(folder))]
     if faults:
         raise UserError(" ".join(faults))

@@ -17,8 +17,8 @@ class Adversarial:
     """How real a sample looks.
 
     Losses: `nonsaturating` (Goodfellow et al. 2014) with lazy R1, half of it taken on fakes (R2; both Mescheder et al.
-    2018), or `wgan_gp` (Gulrajani et al. 2017), `penalty` being the weight of the gradient penalty in both. Where the environment's context has a
-    label, the discriminator is conditioned on it by projection (Miyato and Koyama 2018).
+    2018), or `wgan_gp` (Gulrajani et al. 2017); `penalty` weighs the gradient penalty in both. Where the environment's
+    context has a label, the discriminator is conditioned on it by projection (Miyato and Koyama 2018).
 
     Args:
         channels, width: size of the discriminator. blur: judge slightly blurred pictures. noise: standard deviation
