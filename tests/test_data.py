@@ -84,6 +84,34 @@ def test_bad_idx_files_are_named(tmp_path):
             mnist(folder).load(28, 1)
 
 
+def test_a_download_is_checked_and_kept(tmp_path, monkeypatch):
+    """From a server on this machine: right files are cached, a damaged one is refused and not kept."""
+    import functools
+    import hashlib
+    import http.server
+    import threading
+
+    folder = write_idx(tmp_path / "idx")
+    for file in list(folder.iterdir()):
+        (folder / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    md5 = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    try:
+        damaged = IdxImages("mnist", None, url, dict.fromkeys(md5, "0"), list("0123456789"), None)
+        with pytest.raises(UserError, match="arrived damaged"):
+            damaged.load(28, 1)
+        assert not list((tmp_path / "cache").rglob("*.gz"))
+        good = IdxImages("mnist", None, url, md5, list("0123456789"), None)
+        assert len(good.load(28, 1).test.images) == 30
+    finally:
+        server.shutdown()
+    assert len(good.load(28, 1).test.images) == 30, "the second time needs no network"
+
+
 def test_no_network_is_said_clearly():
     with pytest.raises(UserError, match=r"could not be downloaded.*data.root"):
         mnist(None).load(28, 1)

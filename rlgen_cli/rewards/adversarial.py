@@ -25,7 +25,8 @@ class Adversarial:
             of the noise added to both sides while training.
         memory: finished samples kept; a share `old` of each batch's fakes comes from all of them, the rest from the
             newest `recent`.
-        learning_rate: a schedule over the training. interval: batched environment steps per update. batch_size: real images, and as many fakes.
+        learning_rate: a schedule over the training.
+        interval: batched environment steps per update. batch_size: real images, and as many fakes.
     """
 
     needs: frozenset[str] = frozenset()
