@@ -126,7 +126,7 @@ def main() -> None:
     plot(points, rows)
     fooled = ", ".join(f"{name} {share:.1%}" for name, share in court.fooled.items())
     parts = [
-        f"Drawn from a blank 16 × 16 canvas in nine strokes by experiment=digits; n = {COUNT} samples a row, against "
+        f"Drawn from a blank 16 × 16 canvas in ten strokes by experiment=digits; n = {COUNT} samples a row, against "
         "the 10 000 test images at the same size. The judge took no part in training: it is right on "
         f"{court.right:.1%} of the test digits and takes for digits: {fooled}.",
         "![drawn digits, one row a label](digits.png)",

@@ -165,10 +165,7 @@ def test_the_preview_is_what_the_reward_will_be(line):
         after = env.step(state, action)
         got = run.reward(env.view(state), env.view(after), env.done(after)).total
         expected = promised.gather(1, action.unsqueeze(1)).squeeze(1)
-        if line == "env.line=pixel":
-            torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
-        else:  # soft edges are weighed linearly
-            assert (got - expected).abs().mean() < 0.15 * got.abs().mean() + 1e-3
+        torch.testing.assert_close(got, expected, atol=2e-2, rtol=2e-2)  # canvases are rounded to 1/255
 
 
 def test_stop_finishes_the_picture():

@@ -53,14 +53,14 @@ def test_weights_apply_to_the_total_and_not_to_the_terms():
 
 
 def test_a_function_of_ones_own(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "my_scores.py").write_text(
         "def redness(x):\n    return x.mean((1, 2, 3))\ndef wrong(x):\n    return x.mean()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert Function(path="mine:redness")(view([1.0, 0.0])).item() == 0.5
+    assert Function(path="my_scores:redness")(view([1.0, 0.0])).item() == 0.5
     with pytest.raises(UserError, match="one number per sample"):
-        Function(path="mine:wrong")(view([1.0, 0.0]))
-    for path in ("mine", "mine:nothing", "nowhere:redness"):
+        Function(path="my_scores:wrong")(view([1.0, 0.0]))
+    for path in ("my_scores", "my_scores:nothing", "nowhere:redness"):
         with pytest.raises(UserError, match="path"):
             Function(path=path)
 

@@ -36,9 +36,8 @@ class Greedy:
         noise = torch.rand(gain.shape, generator=rng, device=gain.device)
         best = (gain + self.resolution * noise).argmax(1)
         wander = getattr(env, "wander", None)
-        if wander is None:
-            return best
-        return torch.where(gain.amax(1) > self.resolution, best, wander(state))
+        elsewhere = wander(state) if wander else None
+        return best if elsewhere is None else torch.where(gain.amax(1) > self.resolution, best, elsewhere)
 
     def observe(self, transition: Transition) -> None:
         pass

@@ -213,32 +213,32 @@ class PixelCanvas:
         return Observation(image, self._patch(picture, state.pen), torch.cat(vector, 1), self._preview(state, picture))
 
     def _preview(self, state: CanvasState, picture: Tensor) -> Tensor:
-        """What each action would gain at once, float [N, A]; exact where marks are opaque."""
+        """What each action would gain at once, float [N, A]."""
         if not self.preview:
             return picture.new_zeros(len(picture), 0)
         assert isinstance(self.tool, MoveTool)
         canvas, target = picture[:, :-1].chunk(2, 1)  # [N, C, H, W] each
         whole = target.square().flatten(1).sum(1, keepdim=True).clamp(min=1.0)
-        gain = self.tool.preview(state.pen, self._gain(canvas, target)) / whole * self.preview
+        gain = self.tool.preview(state.pen, *self._gain(canvas, target)) / whole * self.preview
         return gain if self.stop_action < 0 else torch.nn.functional.pad(gain, [0, 1])
 
-    def _gain(self, canvas: Tensor, target: Tensor) -> Tensor:
-        """By how much each ink would bring each pixel's square closer to the target, [N, inks, H, W]."""
-        inks = self.tool.inks.view(1, -1, self.channels, 1, 1).float() / 255
-        now = (target - canvas).square().sum(1, keepdim=True)  # [N, 1, H, W]
-        return now - (target.unsqueeze(1) - inks).square().sum(2)
+    def _gain(self, canvas: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """What a mark of opacity m gains at each pixel is a·m − b·m²: a and b for each ink, [N, inks, H, W].
 
-    def wander(self, state: CanvasState) -> Tensor:
-        """For scripted baselines: the pen-up move towards the nearest place where a mark would help, [N].
-
-        Raises:
-            UserError: for an environment without a moving pen or a target to copy.
+        From (t − c)² − (t − c − m (ink − c))².
         """
-        require(self.sees_target, "env.condition: this baseline copies, so it needs a target.")
-        if not isinstance(self.tool, MoveTool):
-            return torch.zeros_like(state.step, dtype=torch.long)
+        assert isinstance(self.tool, MoveTool)
+        inks = self.tool.inks.view(1, -1, self.channels, 1, 1).float() / 255
+        change = inks - canvas.unsqueeze(1)  # [N, inks, C, H, W]
+        return 2 * ((target - canvas).unsqueeze(1) * change).sum(2), change.square().sum(2)
+
+    def wander(self, state: CanvasState) -> Tensor | None:
+        """For scripted baselines: the pen-up move towards the nearest place where a mark would help, [N]; None where
+        there is no moving pen or no target to copy."""
+        if not (self.sees_target and isinstance(self.tool, MoveTool)):
+            return None
         gain = self._gain(state.canvas.float() / 255, self.images[state.index].float() / 255)
-        return self.tool.approach(state.pen, self.tool.best_gain(gain) > 1e-6)
+        return self.tool.approach(state.pen, self.tool.best_gain(*gain) > 1e-6)
 
     def _pen_plane(self, xy: Tensor) -> Tensor:
         """1 at the pixel under the pen, float [N, 1, H, W]."""

@@ -105,18 +105,24 @@ class MoveTool:
         drawn = plane > 0
         return Mark(opacity * drawn.view(-1, 1, 1), self._ink(plane), end, drawn)
 
-    def preview(self, pen: Tensor, gain: Tensor) -> Tensor:
-        """The sum of `gain` [N, inks, H, W] over what each action would ink, float [N, A]; 0 for pen up."""
+    def preview(self, pen: Tensor, linear: Tensor, square: Tensor) -> Tensor:
+        """Σ (linear·m − square·m²) over the opacities m that each action would leave, float [N, A]; 0 for pen up.
+
+        `linear` and `square` are [N, inks, H, W].
+        """
         n, k = len(pen), 2 * self.middle + 1
         reach = torch.arange(-self.middle, self.middle + 1, device=self.device)
-        padded = torch.nn.functional.pad(gain, [self.middle] * 4).flatten(2)  # [N, inks, (S + 2·middle)²]
         side = self.size + 2 * self.middle
         corner = (pen[:, 1].long() + self.middle) * side + pen[:, 0] + self.middle
         offset = (reach.unsqueeze(1) * side + reach).flatten()
-        cell = (corner.unsqueeze(1) + offset).view(n, 1, k * k).expand(-1, gain.shape[1], -1)
-        near = padded.gather(2, cell)  # [N, inks, k·k]
+        cell = (corner.unsqueeze(1) + offset).view(n, 1, k * k).expand(-1, linear.shape[1], -1)
+
+        def near(field: Tensor) -> Tensor:  # [N, inks, k·k]
+            return torch.nn.functional.pad(field, [self.middle] * 4).flatten(2).gather(2, cell)
+
         marks = self.windows.flatten(2).flatten(0, 1).float() / 255  # [widths · moves, k·k]
-        sums = (near @ marks.T).view(n, -1, len(self.widths), self.side**2)
+        sums = near(linear) @ marks.T - near(square) @ marks.square().T
+        sums = sums.view(n, -1, len(self.widths), self.side**2)
         move = torch.arange(self.side**2, device=self.device)
         delta = torch.stack([move % self.side, move // self.side], 1) - self.reach
         end = (pen.unsqueeze(1) + delta).clamp(*self.pen_range) - pen.unsqueeze(1) + self.reach  # [N, moves, 2]
@@ -124,13 +130,16 @@ class MoveTool:
         drawn = sums.gather(3, clipped).flatten(1)
         return torch.cat([drawn.new_zeros(n, self.side**2), drawn], 1)
 
-    def best_gain(self, gain: Tensor) -> Tensor:
-        """The most that one mark could gain from each pen position, given `gain` [N, inks, H, W]: [N, H, W]."""
+    def best_gain(self, linear: Tensor, square: Tensor) -> Tensor:
+        """The most that one mark could gain from each pen position, as in `preview`: [N, H, W]."""
         k = 2 * self.middle + 1
         marks = self.windows.view(-1, 1, k, k).float() / 255
-        maps = gain.flatten(0, 1).unsqueeze(1)  # [N · inks, 1, H, W]
-        sums = torch.nn.functional.conv2d(maps, marks, padding=self.middle).amax(1)
-        return sums.view(len(gain), -1, self.size, self.size).amax(1)
+
+        def spread(field: Tensor, weights: Tensor) -> Tensor:  # [N · inks, widths · moves, H, W]
+            return torch.nn.functional.conv2d(field.flatten(0, 1).unsqueeze(1), weights, padding=self.middle)
+
+        sums = (spread(linear, marks) - spread(square, marks.square())).amax(1)
+        return sums.view(len(linear), -1, self.size, self.size).amax(1)
 
     def approach(self, pen: Tensor, wanted: Tensor) -> Tensor:
         """The pen-up action towards the nearest position [N, H, W] that is wanted; it stays where none is."""
