@@ -29,21 +29,6 @@ def select(mask: Tensor, chosen: T, other: T) -> T:
     return map_tensors(pick, chosen, other)
 
 
-def take(tree: T, index: Tensor) -> T:
-    """Rows `index` of every field."""
-    return map_tensors(lambda field: field[index], tree)
-
-
 def join(*trees: T) -> T:
     """All fields concatenated along the leading dimension."""
     return map_tensors(lambda *fields: torch.cat(fields), *trees)
-
-
-def clone(tree: T) -> T:
-    """A copy that shares no memory with `tree`."""
-    return map_tensors(torch.clone, tree)
-
-
-def flatten(tree: Any) -> dict[str, Tensor]:
-    """The tensors by field name (one level of NamedTuple), for checkpoints."""
-    return {name: field for name, field in tree._asdict().items() if field is not None}

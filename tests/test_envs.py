@@ -6,7 +6,7 @@ import torch
 from rlgen_cli.envs.raster import bezier, pixel_line, segment
 from rlgen_cli.envs.tools import GridTool
 from rlgen_cli.errors import UserError
-from rlgen_cli.tree import clone
+from rlgen_cli.tree import map_tensors
 from tests.conftest import session
 
 ACTIONS = [
@@ -55,7 +55,7 @@ def test_contract(text):
         assert 0 <= view.sample.min() <= view.sample.max() <= 1
         assert {name for name, field in view.context._asdict().items() if field is not None} == spec.context
         action = spec.action.sample(8, run.streams["policy"])
-        before = clone(state)
+        before = map_tensors(torch.clone, state)
         after, again = env.step(state, action), env.step(state, action)
         for a, b, c in zip(state, before, state, strict=True):
             assert torch.equal(a, b), "step changed the state it was given"
