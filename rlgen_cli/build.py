@@ -25,7 +25,7 @@ from rlgen_cli.data.images import Splits
 from rlgen_cli.errors import UserError, nearest, require
 from rlgen_cli.networks.precision import Precision
 from rlgen_cli.rewards.reward import Reward, Term
-from rlgen_cli.types import Agent, Discrete, Env
+from rlgen_cli.types import Agent, Env
 
 PACKAGE = "rlgen_cli"
 SPLITS = ("train", "valid", "test")
@@ -109,8 +109,8 @@ def device_of(config: DictConfig) -> torch.device:
     return device
 
 
-def build(config: DictConfig) -> Session:
-    """All objects of a run.
+def build(config: DictConfig, fresh: bool = True) -> Session:
+    """All objects of a run, one that begins now (`fresh`) or one whose weights a checkpoint will bring.
 
     Raises:
         UserError: for a key, a value or a combination that cannot work, naming it and what would be right.
@@ -127,7 +127,7 @@ def build(config: DictConfig) -> Session:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seeding.stream(chosen.seed, "init").initial_seed())
         reward = build_reward(config, env, data, streams["reward"], device)
-        agent = build_agent(config, env, reward, streams["replay"], device)
+        agent = build_agent(config, env, reward, data, streams["replay"], device, fresh)
     return Session(config, device, data, envs, reward, agent, streams)
 
 
@@ -189,13 +189,23 @@ def build_reward(
     return Reward(terms)
 
 
-def build_agent(config: DictConfig, env: Env, reward: Reward, rng: torch.Generator, device: torch.device) -> Agent:
+def build_agent(
+    config: DictConfig,
+    env: Env,
+    reward: Reward,
+    data: Splits | None,
+    rng: torch.Generator,
+    device: torch.device,
+    fresh: bool,
+) -> Agent:
     kind = find(config.agent.get("_target_"), "agent")
     if not kind.accepts(env.spec):
         raise UserError(_misfit(config, env))
-    precision = Precision(config.precision, device)
-    runtime = {"env": env, "reward": reward, "rng": rng, "num_envs": config.num_envs, "device": device}
-    return component(config.agent, "agent", precision=precision, **runtime)
+    runtime = {
+        "env": env, "reward": reward, "rng": rng, "num_envs": config.num_envs, "device": device, "fresh": fresh,
+        "real": data.train if data else None, "precision": Precision(config.precision, device),
+    }  # fmt: skip
+    return component(config.agent, "agent", **runtime)
 
 
 def _misfit(config: DictConfig, env: Env) -> str:
@@ -206,10 +216,9 @@ def _misfit(config: DictConfig, env: Env) -> str:
         if target and find(target, "agent").accepts(env.spec):
             able.append(file.stem)
     name = config.agent._target_.rpartition(".")[2]
-    hint = "use a discrete action (pixel, pen or stroke_grid)" if not isinstance(env.spec.action, Discrete) else ""
     return (
-        f"agent: {name} cannot act in env.action={config.env.get('action')}, which has {env.spec.action}; {hint} or "
-        f"an agent that can ({', '.join(able)})."
+        f"agent: {name} cannot act in env.action={config.env.get('action')}, which has {env.spec.action}; use another "
+        f"action (env.action=pixel is discrete) or an agent that can ({', '.join(able)})."
     )
 
 
@@ -260,6 +269,7 @@ def _call(target: Callable[..., Any], values: dict[str, Any], path: str, runtime
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    everything = runtime
     runtime = {key: value for key, value in runtime.items() if key in parameters}
     valid = [name for name in parameters if name not in runtime]
     prefix = f"{path}." if path else ""
@@ -267,7 +277,7 @@ def _call(target: Callable[..., Any], values: dict[str, Any], path: str, runtime
     for key, value in values.items():
         if key not in parameters and not open_ended:
             raise UserError(f"{prefix}{key}: is no key here; {nearest(str(key), valid)}")
-        arguments[key] = _value(value, hints.get(key, Any), f"{prefix}{key}")
+        arguments[key] = _value(value, hints.get(key, Any), f"{prefix}{key}", everything)
     if partial:
         return functools.partial(_reporting(target, path), **arguments, **runtime)
     for name, parameter in parameters.items():
@@ -291,10 +301,10 @@ def _reporting(target: Callable[..., Any], path: str) -> Callable[..., Any]:
     return call
 
 
-def _value(value: Any, hint: Any, path: str) -> Any:
+def _value(value: Any, hint: Any, path: str, runtime: dict) -> Any:
     """`value` as `hint` wants it: nested components built, whole numbers made floats, wrong types refused."""
     if isinstance(value, dict) and "_target_" in value:
-        return component(value, path)
+        return component(value, path, **runtime)
     if value == "???":
         raise UserError(f"{path}: must be given.")
     if not _fits(value, hint):

@@ -10,13 +10,14 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlgen_cli.errors import UserError
 
@@ -160,3 +161,21 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def trained_once(net: nn.Module, kind: str, key: str, train: Callable[[], None]) -> None:
+    """Give `net` its trained weights: from the cache, where a net of this `kind` and `key` lies, else by `train`."""
+    path = cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+    if path.exists():
+        net.load_state_dict(load_tensors(path.read_bytes()))
+        return
+    train()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, save_tensors(net.state_dict()))
+
+
+def begin(net: nn.Module, rng: torch.Generator) -> None:
+    """Uniform initial weights from `rng`: the same start whatever was drawn before."""
+    for parameter in net.parameters():
+        bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
+        nn.init.uniform_(parameter, -bound, bound, generator=rng)

@@ -84,6 +84,7 @@ def run_hydra(command: str, arguments: list[str]) -> None:
         raise UserError(
             "--experimental-rerun: reads a pickle, which could run anything; use rlgen train resume=FOLDER."
         )
+    arguments = [placed(argument) for argument in arguments]
     program = os.path.basename(sys.argv[0])
     sys.argv = [program, *arguments]
     if command == "train" and (wanted := value_of("resume", arguments)):
@@ -199,7 +200,7 @@ def composed(command: str, arguments: list[str]) -> "DictConfig":
         from hydra import version
 
         version.setbase("1.3")
-        parsed = get_args_parser().parse_args(arguments)
+        parsed = get_args_parser().parse_args([placed(argument) for argument in arguments])
         path = create_config_search_path(str(config_folder()))
         if parsed.config_dir:
             if not os.path.isdir(parsed.config_dir):
@@ -270,6 +271,14 @@ def complete(arguments: list[str]) -> None:
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     sys.argv = [os.path.basename(sys.argv[0]), "-sc", *arguments]
     start(command, sample_task)
+
+
+def placed(argument: str) -> str:
+    """`network=gru` as Hydra wants it: a group that other configs choose from is named with its place."""
+    group, equals, choice = argument.partition("=")
+    if equals and (group == "network" or group.startswith("network/")):
+        return f"{group}@agent.{group.replace('/', '.')}={choice}"
+    return argument
 
 
 def sweeps(arguments: list[str]) -> bool:

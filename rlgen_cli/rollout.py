@@ -19,9 +19,9 @@ class Rollout(NamedTuple):
 @torch.no_grad()
 def rollout(env: Env, agent: Agent, state: State, rng: torch.Generator, record: bool = False) -> Rollout:
     """Act from `state` until every episode is over."""
-    states, actions = [], []
+    states, actions, carry = [], [], agent.carry(len(env.done(state)))
     for _ in range(env.spec.max_steps):
-        action = agent.act(env, state, explore=False, rng=rng)
+        action, carry, _ = agent.act(env, state, carry, explore=False, rng=rng)
         if record:
             states.append(state)
             actions.append(action)

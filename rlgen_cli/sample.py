@@ -35,7 +35,7 @@ def sample(config: DictConfig) -> Path:
     trained.device = config.device
     for key, value in (config.get("set") or {}).items():
         OmegaConf.update(trained, key, value)
-    session = build(trained)
+    session = build(trained, fresh=False)
     parts = frozenset(["agent", "reward"])
     state = (
         checkpoint.load(saved, session.device, parts) if saved else checkpoint.load_newest(run, session.device, parts)

@@ -19,8 +19,8 @@ from rlgen_cli.evaluate import evaluate, sheet
 from rlgen_cli.export.raster import enlarge, write_png
 from rlgen_cli.logging import RunLog, environment
 from rlgen_cli.sample import write_samples
-from rlgen_cli.tree import select
-from rlgen_cli.types import Metrics, Scored, Transition
+from rlgen_cli.tree import repeat, select
+from rlgen_cli.types import Carry, Metrics, Scored, State, Transition
 
 log = logging.getLogger(__name__)
 WORST = -1e30  # below any score, and JSON can say it
@@ -32,7 +32,12 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
     config, env, agent, reward, streams = (
         session.config, session.envs["train"], session.agent, session.reward, session.streams,
     )  # fmt: skip
-    loop = Loop(env.reset(config.num_envs, streams["env"]), Tally(config.num_envs, session.device, list(reward.terms)))
+    n, groups = config.num_envs, config.num_envs // agent.group
+
+    def begin() -> State:
+        return repeat(env.reset(groups, streams["env"]), agent.group)
+
+    loop = Loop(begin(), agent.carry(n), Tally(n, session.device, list(reward.terms)))
     if resuming:
         restore(session, loop, folder)
     elif checkpoint.steps(folder):
@@ -42,23 +47,27 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
     run = RunLog(folder, loop.step, config.total_steps, OmegaConf.to_yaml(config, resolve=True))
     stop_at = min(config.total_steps, config.stop_at or config.total_steps)
     with Interrupt() as interrupt, logged_failure(run, loop):
-        state, metrics = loop.state, Metrics()
+        state = loop.state
         view = env.view(state)
         while loop.step < stop_at and not interrupt.asked:
-            action = agent.act(env, state, explore=True, rng=streams["policy"])
-            after = env.step(state, action)
-            after_view, done = env.view(after), env.done(after)
-            scored = reward(view, after_view, done)
-            agent.observe(Transition(state, action, scored.total, scored.settled, after, done))
+            with torch.no_grad():
+                action, next_carry, extras = agent.act(env, state, loop.carry, explore=True, rng=streams["policy"])
+                after = env.step(state, action)
+                after_view, done = env.view(after), env.done(after)
+                scored = reward(view, after_view, done)
+            agent.observe(
+                Transition(state, action, scored.total, scored.settled, after, done, loop.carry, next_carry, extras)
+            )
             progress = loop.step / config.total_steps
-            metrics |= reward.learn(after_view, done, progress)
-            metrics |= agent.update(progress)
+            loop.metrics |= reward.learn(after_view, done, progress)
+            loop.metrics |= agent.update(progress)
             loop.tally.add(scored, done)
-            state = select(done, env.reset(config.num_envs, streams["env"]), after)
+            state = select(done, begin(), after)
             view = env.view(state)
-            loop.state, loop.step = state, loop.step + config.num_envs
+            loop.state, loop.carry, loop.step = state, select(done, agent.carry(n), next_carry), loop.step + n
             if due(loop.step, config.log_interval, config):
-                run.scalars(loop.step, loop.tally.read() | {name: float(value) for name, value in metrics.items()})
+                run.scalars(loop.step, loop.tally.read() | {name: float(v) for name, v in loop.metrics.items()})
+                loop.metrics = {}
             if due(loop.step, config.eval_interval, config):
                 judge(session, loop, run)
             if due(loop.step, config.checkpoint_interval, config) or loop.step >= config.total_steps:
@@ -77,8 +86,9 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
 class Loop:
     """What the loop itself carries from step to step, and a checkpoint must hold beside the components."""
 
-    def __init__(self, state: Any, tally: "Tally") -> None:
-        self.state, self.tally = state, tally
+    def __init__(self, state: State, carry: Carry, tally: "Tally") -> None:
+        self.state, self.carry, self.tally = state, carry, tally
+        self.metrics: Metrics = {}  # since the last log interval
         self.step, self.latest_total = 0, WORST  # of the newest evaluation
         self.best, self.best_total = "", WORST  # among the checkpoints
 
@@ -139,8 +149,10 @@ def save(session: Session, loop: Loop, folder: Path) -> None:
         "agent": session.agent.state_dict(),
         "reward": session.reward.state_dict(),
         "env": loop.state._asdict(),
+        "carry": {} if loop.carry is None else loop.carry._asdict(),
         "loop": {name: getattr(loop, name) for name in COUNTERS}
-        | {"running": tally.running, "finished": tally.finished, "count": tally.count},
+        | {"running": tally.running, "finished": tally.finished, "count": tally.count}
+        | {"metrics": [[name, float(value)] for name, value in loop.metrics.items()]},
         "streams": {name: generator.get_state() for name, generator in session.streams.items()},
     }
     checkpoint.save(folder / "checkpoints" / _name(loop.step), components)
@@ -154,8 +166,11 @@ def restore(session: Session, loop: Loop, folder: Path) -> None:
     for name, generator in session.streams.items():
         generator.set_state(saved["streams"][name].cpu())
     loop.state = type(loop.state)(**saved["env"])
+    if loop.carry is not None:
+        loop.carry = type(loop.carry)(**saved["carry"])
     for name in COUNTERS:
         setattr(loop, name, saved["loop"][name])
+    loop.metrics = {name: torch.tensor(value) for name, value in saved["loop"]["metrics"]}
     loop.tally.running, loop.tally.finished, loop.tally.count = (
         saved["loop"][key] for key in ("running", "finished", "count")
     )
@@ -183,7 +198,7 @@ def resume(folder: Path, overrides: dict[str, Any]) -> str:
     for key, value in overrides.items():
         OmegaConf.update(config, key, value)
     check_foreign(OmegaConf.to_container(config), list(config.trust))
-    return train(build(config), folder, resuming=True)
+    return train(build(config, fresh=False), folder, resuming=True)
 
 
 class Interrupt:

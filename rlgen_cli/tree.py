@@ -32,3 +32,8 @@ def select(mask: Tensor, chosen: T, other: T) -> T:
 def join(*trees: T) -> T:
     """All fields concatenated along the leading dimension."""
     return map_tensors(lambda *fields: torch.cat(fields), *trees)
+
+
+def repeat(tree: T, times: int) -> T:
+    """Each row `times` times in a row."""
+    return map_tensors(lambda field: field.repeat_interleave(times, 0), tree) if times > 1 else tree

@@ -12,6 +12,8 @@ from torch import Tensor
 
 Metrics: TypeAlias = dict[str, Tensor]  # scalars that stay on the device until a log interval
 State: TypeAlias = Any  # a NamedTuple of tensors with leading dimension N; each environment has its own
+Carry: TypeAlias = Any  # a policy's memory: a NamedTuple of tensors with leading dimension N; None without one
+Extras: TypeAlias = Any  # what an agent wants to have kept of a choice: a NamedTuple of tensors [N, …], or None
 
 
 class Observation(NamedTuple):
@@ -38,6 +40,14 @@ class View(NamedTuple):
     effort: Tensor  # int64 [N]: marks made so far
 
 
+class Choice(NamedTuple):
+    """What an agent does in N states."""
+
+    action: Tensor  # [N] int64, [N, F] int64, or float with a continuous part
+    carry: Carry = None  # the policy's memory afterwards
+    extras: Extras = None
+
+
 class Transition(NamedTuple):
     """One step of N environments. `reward` [N] is complete as of now; `settled` [N] is the part that never goes
     stale (terms without trained parts), so that a replay agent has to recompute the rest only."""
@@ -48,6 +58,9 @@ class Transition(NamedTuple):
     settled: Tensor
     next_state: State
     terminated: Tensor  # bool [N]: the piece is finished, nothing to bootstrap from
+    carry: Carry = None  # the policy's memory in `state`
+    next_carry: Carry = None
+    extras: Extras = None  # as the choice gave them
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,38 @@ class Continuous:
         return f"a continuous action of {self.dim} numbers"
 
 
-ActionSpec: TypeAlias = Discrete | Continuous
+@dataclass(frozen=True)
+class Factored:
+    """Several decisions at once: vectors of whole numbers, the i-th below sizes[i]; `names` says what they decide."""
+
+    sizes: tuple[int, ...]
+    names: tuple[str, ...] = ()
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """Uniform actions, int64 [count, F]."""
+        draws = [torch.randint(n, (count,), generator=rng, device=rng.device) for n in self.sizes]
+        return torch.stack(draws, 1)
+
+    def __str__(self) -> str:
+        return f"{len(self.sizes)} decisions a step ({' × '.join(map(str, self.sizes))})"
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Whole numbers first, then numbers in [0, 1]; an action is float [N, F + dim]."""
+
+    discrete: Factored
+    continuous: Continuous
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """Uniform actions, float [count, F + dim]."""
+        return torch.cat([self.discrete.sample(count, rng).float(), self.continuous.sample(count, rng)], 1)
+
+    def __str__(self) -> str:
+        return f"{self.discrete} and {self.continuous.dim} continuous numbers"
+
+
+ActionSpec: TypeAlias = Discrete | Continuous | Factored | Mixed
 
 
 @dataclass(frozen=True)
@@ -90,6 +134,7 @@ class ObservationSpec:
     patch: tuple[int, int, int]
     vector: int
     preview: int = 0
+    pictures: int = 1  # the image's first planes are this many whole samples: the canvas, then the target
 
 
 @dataclass(frozen=True)
@@ -102,6 +147,8 @@ class EnvSpec:
     max_steps: int
     context: frozenset[str]
     classes: int  # number of labels; 0 without labels
+    fixed_length: bool = True  # every episode takes `max_steps`
+    differentiable: bool = False  # `soften` and `step` let gradients flow from the sample back to the action
 
 
 class Stroke(NamedTuple):
@@ -165,8 +212,14 @@ class Scored(NamedTuple):
 class Agent(Protocol):
     """Owns its memory, networks and optimizers."""
 
-    def act(self, env: Env, state: State, *, explore: bool, rng: torch.Generator) -> Tensor:
-        """Actions for N states of `env` (training or held-out data): [N] int64 or [N, dim] float."""
+    group: int  # episodes that begin in the same state and end together, for comparison; 1 for none
+
+    def carry(self, n: int) -> Carry:
+        """The policy's memory at the start of N episodes; None for a policy that has none."""
+        ...
+
+    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
+        """What to do in N states of `env` (on training or held-out data)."""
         ...
 
     def observe(self, transition: Transition) -> None:

@@ -23,13 +23,14 @@ SMALL = [
     "checkpoint_interval=1000",
 ]
 CANVAS = ["env.size=12", "env.max_steps=6", "env.patch=0", "data.per_class=4"]
-DQN = [
-    "agent.warmup=16",
-    "agent.batch_size=8",
-    "agent.capacity=400",
-    "agent.network.width=16",
-    "agent.network.channels=4",
-]
+Q_NETWORK = ["agent.network.width=16", "agent.network.channels=4"]
+POLICY = ["agent.network.body.width=16", "agent.network.channels=4"]
+LEARNERS = {
+    "dqn": ["agent.warmup=16", "agent.batch_size=8", "agent.capacity=400", *Q_NETWORK],
+    "actor_critic": POLICY,
+    "ppo": POLICY,
+    "policy_gradient": ["agent.group=2", *POLICY],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +53,13 @@ def session(*overrides: str) -> Session:
 def small(*overrides: str) -> list[str]:
     """A training of seconds on a small canvas."""
     tiny = any(o == "env=tiny" for o in overrides)
-    learner = not any(o in ("agent=random", "agent=greedy") for o in overrides)
+    agent = next((o.removeprefix("agent=") for o in overrides if o.startswith("agent=")), "dqn")
     fast = "reward.terms.classifier.steps=5" if any("classifier" in o for o in overrides) else ""
     return [
         *overrides,
         *SMALL,
         *([] if tiny else CANVAS),
-        *(DQN if learner else []),
+        *LEARNERS.get(agent, []),
         *([fast] if fast else []),
     ]
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.errors import UserError
-from rlgen_cli.memory import Replay
+from rlgen_cli.memory.replay import Replay
 from rlgen_cli.types import Transition
 
 

@@ -8,7 +8,9 @@ Deviations from the papers, numbered:
 3. Soft backup (Haarnoja et al. 2017, eq. 9) uses log-mean-exp instead of log-sum-exp: a constant per step for a fixed
    number of actions, which keeps values near those of hard backup. The policy is then Boltzmann, in evaluation too.
 4. Prioritised replay (Schaul et al. 2016) ranks a window by the mean |TD error| of its positions.
-5. The learning rate, ε, γ and the temperature follow the training's progress, not a step count; a γ that rises
+5. With several decisions a step (branches, Tavakoli et al. 2018), each branch is trained towards the same target,
+   which bootstraps from the mean of the branches' values (their eq. 6), and a window's error is the branches' mean.
+6. The learning rate, ε, γ and the temperature follow the training's progress, not a step count; a γ that rises
    learns the next strokes first and long plans later (François-Lavet et al. 2015).
 """
 
@@ -20,12 +22,13 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from rlgen_cli.errors import require
-from rlgen_cli.memory import Replay
+from rlgen_cli.memory.replay import Replay
 from rlgen_cli.networks.precision import Precision
+from rlgen_cli.networks.q_network import branches
 from rlgen_cli.returns import lambda_returns, soft_value
 from rlgen_cli.schedules import Linear
 from rlgen_cli.tree import map_tensors
-from rlgen_cli.types import Discrete, Env, EnvSpec, Metrics, Reward, State, Transition
+from rlgen_cli.types import Carry, Choice, Discrete, Env, EnvSpec, Factored, Metrics, Reward, State, Transition
 
 
 class DQN:
@@ -46,10 +49,12 @@ class DQN:
         UserError: for a value out of range.
     """
 
+    group = 1
+
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
-        """DQN maximises over a finite set of actions."""
-        return isinstance(spec.action, Discrete)
+        """DQN maximises over finite sets: one decision, or several side by side."""
+        return isinstance(spec.action, Discrete | Factored)
 
     def __init__(
         self,
@@ -94,9 +99,9 @@ class DQN:
         require(target_interval >= 1, f"target_interval: must be at least 1, got {target_interval}.")
         require(0.0 <= sober <= 1.0, f"sober: must be in [0, 1], got {sober}.")
         require(max_grad_norm > 0, f"max_grad_norm: must be above 0, got {max_grad_norm}.")
-        assert isinstance(env.spec.action, Discrete)
+        assert isinstance(env.spec.action, Discrete | Factored)
         self.env, self.reward, self.rng, self.precision = env, reward, rng, precision
-        self.actions = env.spec.action
+        self.actions, self.sizes = env.spec.action, branches(env.spec.action)
         self.gamma, self.double, self.n_step, self.trace = gamma, double, n_step, float(trace)
         self.soft, self.temperature = coldest > 0, temperature
         self.batch_size, self.updates = batch_size, float(updates)
@@ -107,6 +112,7 @@ class DQN:
 
         def build() -> torch.nn.Module:
             net = network(observation=env.spec.observation, action=env.spec.action, dueling=dueling)
+            require(getattr(net, "gives", None) == "q", "network: must give Q-values; use network=q.")
             return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         self.online, self.target = build(), build().requires_grad_(False)
@@ -115,19 +121,22 @@ class DQN:
         self.replay = Replay(capacity, num_envs, device, priority, correction)
         self.progress, self.credit, self.count = 0.0, 0.0, 0
 
+    def carry(self, n: int) -> Carry:
+        return None
+
     @torch.no_grad()
-    def act(self, env: Env, state: State, *, explore: bool, rng: torch.Generator) -> Tensor:
+    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
         """Greedy, or Boltzmann at `temperature`; with `explore`, uniform with probability ε."""
         q = self._q(self.online, env, state)
         if self.soft:
             uniform = torch.rand(q.shape, generator=rng, device=q.device).clamp(1e-9, 1 - 1e-7)
             q = q / self.temperature(self.progress) - (-uniform.log()).log()  # the Gumbel trick draws from the softmax
-        action = q.argmax(1)
+        action = self._best(q)
         if not explore:
-            return action
+            return Choice(action)
         random = self.actions.sample(len(action), rng)
         dare = torch.rand(len(action), generator=rng, device=q.device) < self.epsilon(self.progress)
-        return torch.where(dare & self.daring, random, action)
+        return Choice(torch.where((dare & self.daring).view(-1, *[1] * (action.dim() - 1)), random, action))
 
     def observe(self, transition: Transition) -> None:
         self.replay.add(transition)
@@ -157,9 +166,10 @@ class DQN:
             value = self._value(after).view(shape)
             ended = window.terminated | ~window.valid
             td_target = lambda_returns(reward, value, ended, self.gamma(self.progress), self.trace)
-        q = self._q(self.online, self.env, before).gather(1, window.action.view(-1, 1)).view(shape)
+        q = self._of(self._q(self.online, self.env, before), window.action.flatten(0, 1)).view(*shape, -1)  # [B, L, F]
         weight = window.valid * window.weight.unsqueeze(1)
-        loss = (smooth_l1_loss(q, td_target, reduction="none") * weight).sum() / window.valid.sum().clamp(min=1)
+        misfit = smooth_l1_loss(q, td_target.unsqueeze(2).expand_as(q), reduction="none").mean(2)
+        loss = (misfit * weight).sum() / window.valid.sum().clamp(min=1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.progress)
         self.optimizer.zero_grad(set_to_none=True)
@@ -167,7 +177,7 @@ class DQN:
         torch.nn.utils.clip_grad_norm_(self.online.parameters(), self.max_grad_norm)
         self.optimizer.step()
         self._follow()
-        error = ((q.detach() - td_target).abs() * window.valid).mean(1)
+        error = ((q.detach() - td_target.unsqueeze(2)).abs().mean(2) * window.valid).mean(1)
         self.replay.set_urgency(window.start, error)
         return {"loss": loss.detach(), "q": q.detach().mean(), "td_error": error.mean()}
 
@@ -178,14 +188,25 @@ class DQN:
         mask = env.action_mask(state)
         return q if mask is None else q.masked_fill(~mask, -torch.inf)
 
+    def _best(self, q: Tensor) -> Tensor:
+        """The best action, [N], or of each branch, [N, F]."""
+        best = torch.stack([part.argmax(1) for part in q.split(self.sizes, 1)], 1)
+        return best.squeeze(1) if isinstance(self.actions, Discrete) else best
+
+    def _of(self, q: Tensor, action: Tensor) -> Tensor:
+        """Q of an action in each branch, [N, F]; a single decision has one."""
+        chosen = action.view(len(q), -1).unbind(1)
+        parts = zip(q.split(self.sizes, 1), chosen, strict=True)
+        return torch.cat([part.gather(1, choice.unsqueeze(1)) for part, choice in parts], 1)
+
     def _value(self, state: State) -> Tensor:
         """V of the target network, [N]: soft, double (van Hasselt et al. 2016), or the plain maximum."""
         q = self._q(self.target, self.env, state)
         if self.soft:
-            return soft_value(q, self.temperature(self.progress))
-        if self.double:
-            return q.gather(1, self._q(self.online, self.env, state).argmax(1, keepdim=True)).squeeze(1)
-        return q.amax(1)
+            return torch.stack(
+                [soft_value(part, self.temperature(self.progress)) for part in q.split(self.sizes, 1)]
+            ).mean(0)
+        return self._of(q, self._best(self._q(self.online, self.env, state) if self.double else q)).mean(1)
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -7,13 +7,14 @@ reward. Where no action improves the sample it goes where the environment says t
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from rlgen_cli.types import Discrete, Env, EnvSpec, Metrics, Reward, State, Transition
+from rlgen_cli.types import Carry, Choice, Discrete, Env, EnvSpec, Metrics, Reward, State, Transition
 
 
 class Greedy:
     """The best next action by the reward alone; ties, told apart at `resolution`, are broken at random."""
+
+    group = 1
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
@@ -23,7 +24,7 @@ class Greedy:
         self.reward, self.resolution = reward, float(resolution)
 
     @torch.no_grad()
-    def act(self, env: Env, state: State, *, explore: bool, rng: torch.Generator) -> Tensor:
+    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
         assert isinstance(env.spec.action, Discrete)
         before = env.view(state)
         n = len(before.effort)
@@ -37,7 +38,10 @@ class Greedy:
         best = (gain + self.resolution * noise).argmax(1)
         wander = getattr(env, "wander", None)
         elsewhere = wander(state) if wander else None
-        return best if elsewhere is None else torch.where(gain.amax(1) > self.resolution, best, elsewhere)
+        return Choice(best if elsewhere is None else torch.where(gain.amax(1) > self.resolution, best, elsewhere))
+
+    def carry(self, n: int) -> Carry:
+        return None
 
     def observe(self, transition: Transition) -> None:
         pass

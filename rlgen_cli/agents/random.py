@@ -3,20 +3,24 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from rlgen_cli.types import Env, EnvSpec, Metrics, State, Transition
+from rlgen_cli.types import Carry, Choice, Env, EnvSpec, Metrics, State, Transition
 
 
 class Random:
     """Acts uniformly in any action space and learns nothing."""
 
+    group = 1
+
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         return True
 
-    def act(self, env: Env, state: State, *, explore: bool, rng: torch.Generator) -> Tensor:
-        return env.spec.action.sample(len(env.done(state)), rng)
+    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
+        return Choice(env.spec.action.sample(len(env.done(state)), rng))
+
+    def carry(self, n: int) -> Carry:
+        return None
 
     def observe(self, transition: Transition) -> None:
         pass

@@ -7,7 +7,16 @@ from torch import Tensor
 
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.palette import grey_palette, image_palette
-from rlgen_cli.envs.tools import GridTool, MoveTool, PixelTool, StrokeTool, Tool
+from rlgen_cli.envs.tools import (
+    BrushTool,
+    FreeBrushTool,
+    GridTool,
+    MoveTool,
+    PixelTool,
+    StrokeTool,
+    Tool,
+    round_through,
+)
 from rlgen_cli.errors import require
 from rlgen_cli.types import Context, Discrete, EnvSpec, Observation, ObservationSpec, Stroke, View
 
@@ -15,7 +24,7 @@ from rlgen_cli.types import Context, Discrete, EnvSpec, Observation, Observation
 class CanvasState(NamedTuple):
     """N unfinished pictures. Small on purpose: a replay memory stores it as it is."""
 
-    canvas: Tensor  # uint8 [N, C, H, W]
+    canvas: Tensor  # uint8 [N, C, H, W] (float after `soften`)
     pen: Tensor  # int16 [N, 2], (x, y) in the tool's units
     step: Tensor  # int16 [N]
     marks: Tensor  # int16 [N]: actions that drew
@@ -33,9 +42,10 @@ class PixelCanvas:
         channels: 1 (grey) or 3 (RGB).
         colours: palette size, 2 to 32; the first colour is the background. Grey canvases have evenly spaced greys,
             RGB canvases the colours of the data.
-        action: pixel, pen or stroke_grid (discrete), or stroke (continuous).
+        action: pixel, pen or stroke_grid (discrete), brush (eight decisions a step), stroke (continuous), or
+            brush_free (mixed).
         pen: for action=pen: `move` (by −reach…reach) or `grid` (to any lattice point).
-        reach, margin, grid, widths, bends, line: see tools.py.
+        reach, margin, grid, widths, bends, levels, line: see tools.py.
         max_steps: actions an episode.
         stop: adds an action that finishes the picture.
         start: blank, image (a data image with a square of `erase` times the side rubbed out), or random pixels.
@@ -58,13 +68,14 @@ class PixelCanvas:
         size: int,
         channels: int,
         colours: int,
-        action: Literal["pixel", "pen", "stroke", "stroke_grid"],
+        action: Literal["pixel", "pen", "stroke_grid", "brush", "stroke", "brush_free"],
         pen: Literal["move", "grid"],
         reach: int,
         grid: int,
         margin: int,
         widths: list[float],
         bends: list[float],
+        levels: int,
         line: Literal["smooth", "pixel"],
         max_steps: int,
         stop: bool,
@@ -100,6 +111,10 @@ class PixelCanvas:
             self.tool = PixelTool(size, self.palette)
         elif action == "stroke":
             self.tool = StrokeTool(size, channels, widths, device)
+        elif action == "brush":
+            self.tool = BrushTool(size, self.palette, grid, margin, widths, levels)
+        elif action == "brush_free":
+            self.tool = FreeBrushTool(size, self.palette, margin, widths)
         elif action == "pen" and pen == "move":
             self.tool = MoveTool(size, self.palette, reach, margin, widths, line)
         else:
@@ -136,10 +151,19 @@ class PixelCanvas:
             patch=(planes + 1 if self.patch else 0, self.patch, self.patch),
             vector=1 + 2 * self.has_pen + self.noise + self.classes * self.sees_label,
             preview=action.n if self.preview and isinstance(action, Discrete) else 0,
+            pictures=1 + self.sees_target,
         )
         context = frozenset(["target"] * self.sees_target + ["label"] * self.sees_label)
-        sample = (self.channels, self.size, self.size)
-        return EnvSpec(observation, action, sample, self.max_steps, context, self.classes * self.sees_label)
+        return EnvSpec(
+            observation,
+            action,
+            (self.channels, self.size, self.size),
+            self.max_steps,
+            context,
+            self.classes * self.sees_label,
+            fixed_length=self.stop_action < 0,
+            differentiable=isinstance(self.tool, StrokeTool),
+        )
 
     def reset(self, n: int, rng: torch.Generator) -> CanvasState:
         index = torch.randint(len(self.images), (n,), generator=rng, device=self.device)
@@ -180,8 +204,10 @@ class PixelCanvas:
         opacity = mark.opacity.unsqueeze(1).float() / 255  # [N, 1, H, W]
         canvas = state.canvas.float()
         canvas = canvas + (mark.colour.view(*mark.colour.shape, 1, 1) - canvas) * opacity
+        soft = state.canvas.is_floating_point()  # see `soften`
+        canvas = round_through(canvas) if soft else canvas.round().to(torch.uint8)
         return CanvasState(
-            torch.where(still.view(-1, 1, 1, 1), state.canvas, canvas.round().to(torch.uint8)),
+            torch.where(still.view(-1, 1, 1, 1), state.canvas, canvas),
             torch.where(still.unsqueeze(1), state.pen, mark.pen),
             state.step + ~self.done(state),
             state.marks + (mark.drawn & ~still),
@@ -190,14 +216,19 @@ class PixelCanvas:
             stopped,
         )
 
+    def soften(self, state: CanvasState) -> CanvasState:
+        """The same states with the canvas as float, still of whole numbers: `step` then lets gradients through, so
+        that a score's gradient reaches the actions of a differentiable tool."""
+        return state._replace(canvas=state.canvas.float())
+
     def done(self, state: CanvasState) -> Tensor:
         return state.stopped | (state.step >= self.max_steps)
 
     def observe(self, state: CanvasState) -> Observation:
-        planes = [state.canvas]
+        planes = [state.canvas.float()]
         if self.sees_target:
-            planes.append(self.images[state.index])
-        picture = torch.cat(planes, 1).float() / 255  # [N, C or 2C, H, W]
+            planes.append(self.images[state.index].float())
+        picture = torch.cat(planes, 1) / 255  # [N, C or 2C, H, W]
         if self.sees_target:
             canvas, target = picture.chunk(2, 1)
             wrong = (target - canvas).abs().mean(1, keepdim=True)  # spares the network a product of planes

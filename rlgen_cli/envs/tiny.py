@@ -23,7 +23,7 @@ class TinyCanvas:
         require(1 <= cells < size * size, f"cells: must be from 1 to {size * size - 1}, got {cells}.")
         self.size, self.cells, self.device = size, cells, device
         self.spec = EnvSpec(
-            ObservationSpec((2, size, size), (0, 0, 0), 1),
+            ObservationSpec((2, size, size), (0, 0, 0), 1, pictures=2),
             Discrete(size * size, (1, size, size)),
             (1, size, size),
             cells,

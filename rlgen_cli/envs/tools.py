@@ -1,4 +1,4 @@
-"""What an action does to a canvas: four tools, each with its action space.
+"""What an action does to a canvas: six tools, each with its action space.
 
 A tool is stateless. The pen's position is the environment's, int16 [N, 2] as (x, y) in the tool's own units.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlgen_cli.envs.raster import bezier, pixel_line, segment
 from rlgen_cli.errors import require
-from rlgen_cli.types import ActionSpec, Continuous, Discrete, Stroke
+from rlgen_cli.types import ActionSpec, Continuous, Discrete, Factored, Mixed, Stroke
 
 TABLE_BYTES = 64 * 2**20  # strokes between grid points are looked up when all of them fit into this
 
@@ -18,8 +18,8 @@ TABLE_BYTES = 64 * 2**20  # strokes between grid points are looked up when all o
 class Mark(NamedTuple):
     """What N actions leave: opacity per pixel, colour, and where the pen is afterwards."""
 
-    opacity: Tensor  # uint8 [N, H, W], 0 where nothing changes, 255 where the colour covers
-    colour: Tensor  # uint8 [N, C]
+    opacity: Tensor  # whole numbers [N, H, W], 0 where nothing changes, 255 where the colour covers
+    colour: Tensor  # whole numbers [N, C]; uint8 in tools that are looked up, float where gradients flow
     pen: Tensor  # int16 [N, 2]
     drawn: Tensor  # bool [N]: this was a mark, not just a move
 
@@ -268,8 +268,98 @@ class GridTool:
         return torch.cat(rows)
 
 
+class Touch(NamedTuple):
+    """A decoded brush action."""
+
+    points: Tensor  # float [N, 3, 2], start, control, end in pixels
+    width: Tensor  # float [N], pixels
+    opacity: Tensor  # float [N]
+    ink: Tensor  # int64 [N]
+    pen: Tensor  # int16 [N, 2], afterwards
+    drawn: Tensor  # bool [N]
+
+    def mark(self, inks: Tensor, size: int) -> Mark:
+        alpha = bezier(self.points, self.width, size) * (self.opacity * self.drawn).view(-1, 1, 1)
+        return Mark((alpha * 255).round(), inks[self.ink], self.pen, self.drawn)
+
+    def stroke(self, inks: Tensor) -> Stroke:
+        return Stroke(self.points, self.width, inks[self.ink].float() / 255, self.opacity, self.drawn)
+
+
+class BrushTool:
+    """SPIRAL's brush: eight decisions a step (Ganin et al. 2018, section 4.1).
+
+    Action = (x, y, control x, control y, width, pressure, colour, pen): a quadratic Bézier from where the pen is to
+    the lattice point (x, y); `levels` widths from the smallest to the largest and as many pressures (opacities, up to
+    1); pen 0 moves without drawing.
+    """
+
+    def __init__(self, size: int, palette: Tensor, grid: int, margin: int, widths: list[float], levels: int) -> None:
+        require(0 <= 2 * margin < size - 1, f"margin: must be from 0 to {(size - 2) // 2}, got {margin}.")
+        require(2 <= grid <= size, f"grid: must be from 2 to env.size = {size}, got {grid}.")
+        require(levels >= 1, f"levels: must be at least 1, got {levels}.")
+        self.size, self.inks = size, palette[1:]
+        sizes = (grid, grid, grid, grid, levels, levels, len(self.inks), 2)
+        names = ("x", "y", "control_x", "control_y", "width", "pressure", "colour", "pen")
+        self.action = Factored(sizes, names)
+        self.pen_range = (0, grid - 1)
+        self.axis = torch.linspace(margin, size - 1 - margin, grid, device=palette.device)
+        # One level is the largest width and full pressure.
+        self.width_of = torch.linspace(max(widths), min(widths), levels, device=palette.device).flip(0)
+        self.pressure_of = torch.linspace(1.0, 1 / levels, levels, device=palette.device).flip(0)
+
+    def mark(self, pen: Tensor, action: Tensor) -> Mark:
+        return self._touch(pen, action).mark(self.inks, self.size)
+
+    def stroke(self, pen: Tensor, action: Tensor) -> Stroke:
+        return self._touch(pen, action).stroke(self.inks)
+
+    def pen_xy(self, pen: Tensor) -> Tensor:
+        return self.axis[pen.long()]
+
+    def _touch(self, pen: Tensor, action: Tensor) -> Touch:
+        points = torch.stack([self.pen_xy(pen), self.axis[action[:, 2:4]], self.axis[action[:, :2]]], 1)
+        width, pressure = self.width_of[action[:, 4]], self.pressure_of[action[:, 5]]
+        return Touch(points, width, pressure, action[:, 6], action[:, :2].to(torch.int16), action[:, 7] > 0)
+
+
+class FreeBrushTool:
+    """The brush with free points, widths and pressures: action = (colour, pen; x, y, control x, control y, width,
+    pressure), two whole numbers and six in [0, 1]."""
+
+    UNITS = 64  # of the pen's position, per pixel
+
+    def __init__(self, size: int, palette: Tensor, margin: int, widths: list[float]) -> None:
+        require(0 <= 2 * margin < size - 1, f"margin: must be from 0 to {(size - 2) // 2}, got {margin}.")
+        self.size, self.inks, self.narrow, self.wide = size, palette[1:], min(widths), max(widths)
+        self.low, self.span = float(margin), float(size - 1 - 2 * margin)
+        self.action = Mixed(Factored((len(self.inks), 2), ("colour", "pen")), Continuous(6))
+        self.pen_range = (margin * self.UNITS, (size - 1 - margin) * self.UNITS)
+
+    def mark(self, pen: Tensor, action: Tensor) -> Mark:
+        return self._touch(pen, action).mark(self.inks, self.size)
+
+    def stroke(self, pen: Tensor, action: Tensor) -> Stroke:
+        return self._touch(pen, action).stroke(self.inks)
+
+    def pen_xy(self, pen: Tensor) -> Tensor:
+        return pen.float() / self.UNITS
+
+    def _touch(self, pen: Tensor, action: Tensor) -> Touch:
+        free = action[:, 2:].clamp(0, 1)
+        end, control = self.low + self.span * free[:, :2], self.low + self.span * free[:, 2:4]
+        width = self.narrow + (self.wide - self.narrow) * free[:, 4]
+        after = (end * self.UNITS).round().to(torch.int16)
+        points = torch.stack([self.pen_xy(pen), control, self.pen_xy(after)], 1)
+        return Touch(points, width, free[:, 5], action[:, 0].long(), after, action[:, 1] > 0)
+
+
 class StrokeTool:
-    """A free quadratic Bézier: action = (x0, y0, x1, y1, x2, y2, width, opacity, colour…) in [0, 1]."""
+    """A free quadratic Bézier: action = (x0, y0, x1, y1, x2, y2, width, opacity, colour…) in [0, 1].
+
+    Differentiable: opacity and colour are rounded to whole numbers as on every canvas, and gradients pass the
+    rounding unchanged (straight through).
+    """
 
     pen_range = (0, 0)
 
@@ -281,8 +371,7 @@ class StrokeTool:
     def mark(self, pen: Tensor, action: Tensor) -> Mark:
         stroke = self.stroke(pen, action)
         alpha = bezier(stroke.points, stroke.width, self.size) * stroke.opacity.view(-1, 1, 1)
-        colour = (stroke.colour * 255).round().to(torch.uint8)
-        return Mark((alpha * 255).round().to(torch.uint8), colour, pen, stroke.drawn)
+        return Mark(round_through(alpha * 255), round_through(stroke.colour * 255), pen, stroke.drawn)
 
     def stroke(self, pen: Tensor, action: Tensor) -> Stroke:
         action = action.clamp(0, 1)
@@ -292,3 +381,8 @@ class StrokeTool:
 
     def pen_xy(self, pen: Tensor) -> Tensor:
         return pen.float()
+
+
+def round_through(x: Tensor) -> Tensor:
+    """`x` rounded; its gradient is that of `x` (the straight-through estimator)."""
+    return x + (x.round() - x).detach()

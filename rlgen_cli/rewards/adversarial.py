@@ -73,7 +73,6 @@ class Adversarial:
         self.stored = torch.zeros((), dtype=torch.long, device=device)  # finished samples seen
         self.calls, self.updates = 0, 0
 
-    @torch.no_grad()
     def __call__(self, view: View) -> Tensor:
         return self.net(view.sample, self._label(view))
 

@@ -1,16 +1,12 @@
 """The log-probability of the asked label under a small classifier that is trained on the data once and cached."""
 
-import hashlib
 import logging
-from pathlib import Path
 
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from rlgen_cli.checkpoint import cache_folder, write_atomic
+from rlgen_cli.checkpoint import begin, trained_once
 from rlgen_cli.data.images import Images, digest
 from rlgen_cli.errors import require
 from rlgen_cli.networks.convnet import Blur, ConvNet
@@ -45,32 +41,20 @@ class Classifier:
         self.net = nn.Sequential(
             Blur(spec.sample[0]), ConvNet(spec.sample, 16, 64, slope=0.0), nn.Linear(64, len(real.classes))
         )
-        self._load_or_train(real, steps, float(noise))
+        key = f"1 {digest(real.images)} {digest(real.labels)} {steps} {float(noise)}"
+        trained_once(self.net, "classifiers", key, lambda: self._train(real.to("cpu"), steps, float(noise)))
         self.net.to(device).requires_grad_(False)
 
-    @torch.no_grad()
     def __call__(self, view: View) -> Tensor:
         label = view.context.label
         assert label is not None
         logits = self.net(view.sample) / self.temperature
         return log_softmax(logits, 1).gather(1, label.unsqueeze(1)).squeeze(1)
 
-    def _load_or_train(self, real: Images, steps: int, noise: float) -> None:
-        key = hashlib.sha256(f"1 {digest(real.images)} {digest(real.labels)} {steps} {noise}".encode()).hexdigest()
-        path = cache_folder() / "classifiers" / f"{key[:24]}.safetensors"
-        if path.exists():
-            self.net.load_state_dict(load_tensors(path.read_bytes()))
-            return
-        log.info("training the reward's classifier once (%d batches)", steps)
-        self._train(real.to("cpu"), steps, noise)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(path), save_tensors(self.net.state_dict()))
-
     def _train(self, real: Images, steps: int, noise: float) -> None:
+        log.info("training the reward's classifier once (%d batches)", steps)
         rng = torch.Generator().manual_seed(0)
-        for parameter in self.net.parameters():  # the same start whatever was drawn before
-            bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
-            nn.init.uniform_(parameter, -bound, bound, generator=rng)
+        begin(self.net, rng)
         optimizer = torch.optim.Adam(self.net.parameters(), lr=2e-3)
         for _ in range(steps):
             index = torch.randint(len(real.images), (128,), generator=rng)

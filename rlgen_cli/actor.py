@@ -1,0 +1,66 @@
+"""A policy network at work in an environment: what agents that learn a policy share."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlgen_cli.errors import UserError
+from rlgen_cli.networks.policy import Output
+from rlgen_cli.networks.precision import Precision
+from rlgen_cli.types import Carry, Choice, Env, State, Transition
+
+
+class Said(NamedTuple):
+    """What the policy said when it acted."""
+
+    log_prob: Tensor  # [N], of the action
+    value: Tensor  # [N]
+
+
+class Actor:
+    """`evaluate` says how it acts when it does not explore: sample from the policy, or take its mode."""
+
+    def __init__(
+        self,
+        *,
+        env: Env,
+        network: Callable[..., nn.Module],
+        device: torch.device,
+        precision: Precision,
+        evaluate: Literal["sample", "mode"],
+    ) -> None:
+        self.device, self.precision, self.evaluate = device, precision, evaluate
+        self.build = lambda: _policy(network, env, device)
+        self.net = self.build()
+
+    def carry(self, n: int) -> Carry:
+        return self.net.carry(n)  # type: ignore[operator]
+
+    def say(self, env: Env, state: State, carry: Carry, start: Tensor) -> Output:
+        """The network on T · N states, T steps of N environments; `start` bool [T, N]."""
+        with self.precision():
+            return self.net(env.observe(state), env.action_mask(state), carry, start)
+
+    @torch.no_grad()
+    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
+        start = torch.zeros_like(env.done(state)).unsqueeze(0)
+        out = self.say(env, state, carry, start)
+        action = out.policy.sample(rng) if explore or self.evaluate == "sample" else out.policy.mode()
+        return Choice(action, out.carry, Said(out.policy.log_prob(action), out.value))
+
+    def example(self, env: Env) -> Transition:
+        """A transition of one environment: it gives the types of the trees in a checkpoint."""
+        rng = torch.Generator(device=self.device).manual_seed(0)
+        state, carry = env.reset(1, rng), self.carry(1)
+        choice = self.act(env, state, carry, explore=True, rng=rng)
+        zero, done = torch.zeros(1, device=self.device), env.done(state)
+        return Transition(state, choice.action, zero, zero, state, done, carry, choice.carry, choice.extras)
+
+
+def _policy(network: Callable[..., nn.Module], env: Env, device: torch.device) -> nn.Module:
+    net = network(observation=env.spec.observation, action=env.spec.action)
+    if getattr(net, "gives", None) != "policy":
+        raise UserError("agent.network: must give a policy; use network=policy, convolutions, gru, transformer or vae.")
+    return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
