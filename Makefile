@@ -33,6 +33,7 @@ benchmarks: setup
 	$(BIN)/python -m benchmarks.resketch
 	$(BIN)/python -m benchmarks.digits
 	$(BIN)/python -m benchmarks.sprites
+	$(BIN)/python -m benchmarks.vs_sb3
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

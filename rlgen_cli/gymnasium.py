@@ -1,0 +1,274 @@
+"""rlgen's environments, with their rewards, as Gymnasium environments (`pip install 'rlgen[gym]'`).
+
+    import gymnasium
+    import rlgen_cli.gymnasium  # registers rlgen/pixel-v0, rlgen/tiny-v0 and so on: an id per YAML in configs/env
+
+    env = gymnasium.make("rlgen/pixel-v0", overrides=["env.size=16", "reward=target", "data=glyphs"])
+    envs = gymnasium.make_vec("rlgen/pixel-v0", num_envs=64, overrides=["experiment=digits"])
+
+`overrides` are what `rlgen train` takes, with the same checks; those of the agent have no effect. `make_vec` steps all
+its episodes as one batch. Both take `split` (train, valid, test: whose data the episodes use) and `total_steps`.
+
+An observation is a dictionary of `image` [P, H, W], `patch` [P', k, k], `vector` [D] and `preview` [A], all float32,
+without the fields that are empty here. `info` has each term of the reward, unweighted, as `term/<name>`. An episode
+ends by `terminated` only. The vector environment resets finished episodes in the same step, and leaves what they ended
+with in `infos["final_obs"]` and `infos["final_info"]`.
+
+A reward with a trained part (a discriminator) learns in `step`, as in train.py: after each batched step it takes in the
+finished samples, with the progress that `total_steps` environment steps, all environments together, define. So the same
+seed and actions give the same observations, but the same rewards only from a new environment on; each environment
+trains its own; and an interval counts batched steps, so that a single environment trains more often than a vector.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from rlgen_cli.build import SPLITS, build, config_folder
+from rlgen_cli.cli import composed, register_resolvers
+from rlgen_cli.errors import require
+from rlgen_cli.seeding import stream
+from rlgen_cli.tree import select
+from rlgen_cli.types import ActionSpec, Continuous, Discrete, Factored, Observation, ObservationSpec, View
+
+try:
+    import gymnasium
+    from gymnasium import spaces
+    from gymnasium.vector import AutoresetMode
+    from gymnasium.vector.utils import batch_space
+except ImportError:
+    raise ImportError("rlgen_cli.gymnasium needs Gymnasium: pip install 'rlgen[gym]'.") from None
+
+Arrays: TypeAlias = dict[str, np.ndarray]
+NO_AGENT = {"_target_": "rlgen_cli.agents.random.Random"}  # a session has one; here the caller acts
+FRAMES_PER_SECOND = 12
+
+
+class CanvasEnv(gymnasium.Env[Arrays, Any]):
+    """One episode at a time: a batch of one state."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": FRAMES_PER_SECOND}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        env: str,
+        overrides: Sequence[str] = (),
+        split: str = "train",
+        total_steps: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.episodes = Episodes(configured(env, overrides, 1, total_steps), split)
+        self.observation_space = observation_space(self.episodes.env.spec.observation)
+        self.action_space = action_space(self.episodes.env.spec.action)
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.episodes.begin(self.np_random_seed, again=seed is not None)
+        return first(self.episodes.observation()), {}
+
+    def step(self, action: Any) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
+        stepped = self.episodes.step(np.asarray(action)[None])
+        info = {name: float(value[0]) for name, value in stepped.terms.items()}
+        return first(self.episodes.observation()), float(stepped.reward[0]), bool(stepped.done[0]), False, info
+
+    def render(self) -> Any:
+        """The canvas, uint8 [H, W, 3]."""
+        return self.episodes.pictures()[0] if self.render_mode == "rgb_array" else None
+
+
+class CanvasVectorEnv(gymnasium.vector.VectorEnv[dict[str, Any], Any, Any]):
+    """`num_envs` episodes stepped as one batch; what is done begins again in the same step."""
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": FRAMES_PER_SECOND,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self,
+        *,
+        env: str,
+        num_envs: int,
+        overrides: Sequence[str] = (),
+        split: str = "train",
+        total_steps: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.episodes = Episodes(configured(env, overrides, num_envs, total_steps), split)
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.single_observation_space = observation_space(self.episodes.env.spec.observation)
+        self.single_action_space = action_space(self.episodes.env.spec.action)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
+        """All episodes anew. One `seed` is enough: they are drawn as a batch from one stream."""
+        super().reset(seed=seed)
+        self.episodes.begin(self.np_random_seed, again=seed is not None)
+        return self.episodes.observation(), {}
+
+    def step(self, actions: Any) -> tuple[Arrays, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        stepped = self.episodes.step(np.asarray(actions))
+        done, infos = stepped.done, masked(stepped.terms, np.ones_like(stepped.done))
+        if done.any():
+            final = {"final_obs": rows(self.episodes.observation(), done), "final_info": masked(stepped.terms, done)}
+            infos |= masked(final, done)
+            self.episodes.renew(done)
+        return self.episodes.observation(), stepped.reward, done, np.zeros_like(done), infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """The canvases, uint8 [H, W, 3] each."""
+        return tuple(self.episodes.pictures()) if self.render_mode == "rgb_array" else None
+
+
+class Stepped(NamedTuple):
+    """What one step of N episodes gave."""
+
+    reward: np.ndarray  # float32 [N]
+    done: np.ndarray  # bool [N]
+    terms: Arrays  # `term/<name>`: float32 [N], unweighted
+
+
+class Episodes:
+    """N episodes of an environment and a reward that learns along: what both classes above hold."""
+
+    def __init__(self, config: DictConfig, split: str) -> None:
+        require(split in SPLITS, f"split: must be {' or '.join(SPLITS)}, got {split!r}.")
+        session = build(config)
+        self.env, self.reward, self.device = session.envs[split], session.reward, session.device
+        self.num_envs, self.total_steps, self.steps = config.num_envs, config.total_steps, 0
+        self.rng: torch.Generator | None = None
+        self.state: Any = None
+        self.view: View
+
+    def begin(self, seed: int | None, again: bool) -> None:
+        """N fresh episodes: the first ever, or (`again`) those of `seed`, or else those that come next."""
+        if self.rng is None or again:
+            self.rng = stream(seed or 0, "env", self.device)
+        self._enter(self.env.reset(self.num_envs, self.rng))
+
+    def renew(self, done: np.ndarray) -> None:
+        """Fresh episodes where `done` [N]."""
+        assert self.rng is not None
+        fresh = self.env.reset(self.num_envs, self.rng)
+        self._enter(select(torch.as_tensor(done, device=self.device), fresh, self.state))
+
+    def step(self, action: np.ndarray) -> Stepped:
+        """As in train.py: step, score, and let the reward learn."""
+        if self.state is None:
+            raise gymnasium.error.ResetNeeded("step: call reset first.")
+        with torch.no_grad():
+            after = self.env.step(self.state, as_tensor(self.env.spec.action, action, self.device))
+            before, done = self.view, self.env.done(after)
+            self._enter(after)
+            scored = self.reward(before, self.view, done)
+        self.reward.learn(self.view, done, min(self.steps / self.total_steps, 1.0))
+        self.steps += self.num_envs
+        terms = {f"term/{name}": value.numpy(force=True) for name, value in scored.terms.items()}
+        return Stepped(scored.total.numpy(force=True), done.numpy(force=True), terms)
+
+    def observation(self) -> Arrays:
+        return arrays(self.env.observe(self.state))
+
+    def pictures(self) -> np.ndarray:
+        """The samples, uint8 [N, H, W, 3]."""
+        sample = self.view.sample.expand(-1, 3, -1, -1)
+        return (sample * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(force=True)
+
+    def _enter(self, state: Any) -> None:
+        self.state, self.view = state, self.env.view(state)
+
+
+def configured(env: str, overrides: Sequence[str], num_envs: int, total_steps: int | None) -> DictConfig:
+    """The config that `rlgen train` would have, without its agent. A program under Hydra keeps its own."""
+    register_resolvers()
+    words = [f"env={env}", *overrides, f"num_envs={num_envs}"]
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        config = composed("train", words if total_steps is None else [*words, f"total_steps={total_steps}"])
+    finally:
+        GlobalHydra.instance().hydra = outer
+    config.agent = OmegaConf.create(NO_AGENT)
+    return config
+
+
+def observation_space(spec: ObservationSpec) -> spaces.Space[Any]:
+    """Pictures in [0, 1]; vector and preview are not bounded."""
+    shapes = {"image": spec.image, "patch": spec.patch, "vector": (spec.vector,), "preview": (spec.preview,)}
+    bounds = {"image": (0.0, 1.0), "patch": (0.0, 1.0)}
+    return spaces.Dict(
+        {
+            name: spaces.Box(*bounds.get(name, (-np.inf, np.inf)), shape, np.float32)
+            for name, shape in shapes.items()
+            if 0 not in shape
+        }
+    )
+
+
+def action_space(spec: ActionSpec) -> spaces.Space[Any]:
+    """The space whose actions `as_tensor` takes."""
+    if isinstance(spec, Discrete):
+        return spaces.Discrete(spec.n)
+    if isinstance(spec, Factored):
+        return spaces.MultiDiscrete(list(spec.sizes))
+    dim = spec.dim if isinstance(spec, Continuous) else len(spec.discrete.sizes) + spec.continuous.dim
+    return spaces.Box(0.0, 1.0, (dim,), np.float32)
+
+
+def as_tensor(spec: ActionSpec, action: np.ndarray, device: torch.device) -> Tensor:
+    """N actions of the space as `Env.step` takes them; of a mixed one, the first columns are binned into the sizes."""
+    given = torch.as_tensor(action, device=device)
+    if isinstance(spec, Discrete | Factored):
+        return given.long()
+    given = given.float()
+    if isinstance(spec, Continuous):
+        return given
+    sizes = torch.tensor(spec.discrete.sizes, device=device)
+    share, rest = given.split([len(sizes), spec.continuous.dim], 1)  # [N, F], [N, dim]
+    return torch.cat([(share * sizes).floor().clamp(min=0).minimum(sizes - 1), rest], 1)
+
+
+def arrays(observation: Observation) -> Arrays:
+    """The fields of N observations, float32 [N, …] each; empty ones are left out."""
+    fields = observation._asdict().items()
+    return {name: field.float().numpy(force=True) for name, field in fields if 0 not in field.shape[1:]}
+
+
+def first(observation: Arrays) -> Arrays:
+    """The observation of a batch of one."""
+    return {name: field[0] for name, field in observation.items()}
+
+
+def rows(observation: Arrays, where: np.ndarray) -> np.ndarray:
+    """Observations one by one, an object array [N] that is None where `where` [N] is false."""
+    found = np.full(len(where), None, dtype=object)
+    for i in np.flatnonzero(where):
+        found[i] = {name: field[i] for name, field in observation.items()}
+    return found
+
+
+def masked(infos: dict[str, Any], where: np.ndarray) -> dict[str, Any]:
+    """`infos` with a mask beside each entry that says for which environments it holds, as Gymnasium has it."""
+    return infos | {f"_{name}": where.copy() for name in infos}
+
+
+def register(env: str) -> None:
+    """Make `rlgen/<env>-v0` known to Gymnasium; `env` names a YAML in configs/env."""
+    gymnasium.register(
+        f"rlgen/{env}-v0",
+        f"{__name__}:{CanvasEnv.__name__}",
+        vector_entry_point=f"{__name__}:{CanvasVectorEnv.__name__}",
+        kwargs={"env": env},
+    )
+
+
+for file in sorted((config_folder() / "env").glob("*.yaml")):
+    register(file.stem)
