@@ -35,13 +35,29 @@ def curves(path: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained")
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3), layout="constrained", squeeze=False)
+    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
         for name, points in lines.items():
             level = len({y for _, y in points}) == 1
             axis.plot(*zip(*points, strict=True), "--" if level else "o-", label=name, markersize=3)
         axis.set(title=title, xlabel=x)
         axis.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def bands(path: Path, lines: dict[str, tuple], x: str, y: str) -> None:
+    """Named lines (x, middle, low, high), each with the band from low to high."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for name, (at, middle, low, high) in lines.items():
+        axis.plot(at, middle, label=name)
+        axis.fill_between(at, low, high, alpha=0.2)
+    axis.set(xlabel=x, ylabel=y)
+    axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 

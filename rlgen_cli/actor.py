@@ -47,8 +47,10 @@ class Actor:
     def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
         start = torch.zeros_like(env.done(state)).unsqueeze(0)
         out = self.say(env, state, carry, start)
-        action = out.policy.sample(rng) if explore or self.evaluate == "sample" else out.policy.mode()
-        return Choice(action, out.carry, Said(out.policy.log_prob(action), out.value))
+        if explore:
+            action, log_prob = out.policy.draw(rng)
+            return Choice(action, out.carry, Said(log_prob, out.value))
+        return Choice(out.policy.draw(rng)[0] if self.evaluate == "sample" else out.policy.mode(), out.carry)
 
     def example(self, env: Env) -> Transition:
         """A transition of one environment: it gives the types of the trees in a checkpoint."""

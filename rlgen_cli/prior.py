@@ -65,7 +65,7 @@ class Anchor:
         """Log prior of the actions of T · N states, flat, and the prior's memory afterwards."""
         assert self.net is not None
         out = self.net(observation, mask, carry, start)
-        return out.policy.log_prob(action), out.carry
+        return out.policy.judge(action)[0], out.carry
 
     @torch.no_grad()
     def charge(self, segment: Segment, said: Tensor, observation: Observation, mask: Tensor | None) -> Metrics:

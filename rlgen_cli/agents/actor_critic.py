@@ -114,7 +114,7 @@ class ActorCritic:
         require(columns % minibatches == 0, f"minibatches: must divide {columns} {what}, got {minibatches}.")
         self.anchor.attach(self.actor.net, self.actor.build(), num_envs, device)
         weights = [weight for weight in self.actor.net.parameters() if weight.requires_grad]
-        self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, foreach=True)
+        self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, fused=True)
         self.memory = SegmentMemory(rollout)
 
     def carry(self, n: int) -> Carry:
@@ -185,16 +185,16 @@ class ActorCritic:
         carry = map_tensors(lambda field: field[0], batch.carry)
         with self.actor.precision():
             out = self.actor.net(observation, mask, carry, batch.start)
-        log_ratio = out.policy.log_prob(action) - batch.log_prob.flatten()
+        log_prob, entropy = out.policy.judge(action)
+        log_ratio = log_prob - batch.log_prob.flatten()
         advantage = batch.advantage.flatten()
         if self.normalise:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-6)
         policy_loss = clipped_loss(log_ratio, advantage, self.clip)
         value_loss = value_error(out.value, batch.value.flatten(), batch.returns.flatten(), self.value_clip)
-        entropy = out.policy.entropy(action).mean()
-        loss = policy_loss + self.value_weight * value_loss - entropy_weight * entropy
+        loss = policy_loss + self.value_weight * value_loss - entropy_weight * entropy.mean()
         metrics = {
-            "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy,
+            "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean(),
             "moved": (log_ratio.exp() - 1 - log_ratio).mean(),
         }  # fmt: skip
         return loss, {name: value.detach() for name, value in metrics.items()}

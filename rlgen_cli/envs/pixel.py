@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.palette import grey_palette, image_palette
@@ -45,12 +46,14 @@ class PixelCanvas:
         action: pixel, pen or stroke_grid (discrete), brush (eight decisions a step), stroke (continuous), or
             brush_free (mixed).
         pen: for action=pen: `move` (by −reach…reach) or `grid` (to any lattice point).
-        reach, margin, grid, widths, bends, levels, line: see tools.py.
+        reach, margin, grid, widths, bends, levels, edge, line: see tools.py.
         max_steps: actions an episode.
         stop: adds an action that finishes the picture.
         start: blank, image (a data image with a square of `erase` times the side rubbed out), or random pixels.
         condition: what of the data image the policy sees: none, target, label, or both.
         noise: number of normal inputs, fixed for an episode, that let one policy make many different pictures.
+        sight: side of the picture as the policy sees it, or null for `size`; marks are made at full resolution.
+        clock: how the policy sees the time: share (of steps left) or steps (an input for each).
         patch: side of the close view around the pen, odd, or 0 for none.
         preview: shows the policy what each pen move would gain at once on the squared distance to the target, as a
             share of the target's own square, times this factor; 0 shows nothing. The pen's geometry, not learned.
@@ -76,6 +79,7 @@ class PixelCanvas:
         widths: list[float],
         bends: list[float],
         levels: int,
+        edge: float,
         line: Literal["smooth", "pixel"],
         max_steps: int,
         stop: bool,
@@ -83,6 +87,8 @@ class PixelCanvas:
         erase: float,
         condition: Literal["none", "target", "label", "both"],
         noise: int,
+        sight: int | None,
+        clock: Literal["share", "steps"],
         patch: int,
         preview: float,
     ) -> None:
@@ -93,6 +99,9 @@ class PixelCanvas:
         require(1 <= max_steps <= 10_000, f"max_steps: must be from 1 to 10000, got {max_steps}.")
         require(0.0 <= erase <= 1.0, f"erase: must be in [0, 1], got {erase}.")
         require(noise >= 0, f"noise: must be at least 0, got {noise}.")
+        require(
+            sight is None or 4 <= sight <= size, f"sight: must be from 4 to env.size = {size}, or null, got {sight}."
+        )
         require(patch == 0 or patch % 2 == 1, f"patch: must be odd, or 0 for none, got {patch}.")
         chosen = getattr(data, split).to(device)
         self.images, self.labels, self.classes = chosen.images, chosen.labels, len(chosen.classes)
@@ -110,7 +119,7 @@ class PixelCanvas:
         if action == "pixel":
             self.tool = PixelTool(size, self.palette)
         elif action == "stroke":
-            self.tool = StrokeTool(size, channels, widths, device)
+            self.tool = StrokeTool(size, channels, widths, float(edge), device)
         elif action == "brush":
             self.tool = BrushTool(size, self.palette, grid, margin, widths, levels)
         elif action == "brush_free":
@@ -124,6 +133,8 @@ class PixelCanvas:
         self.preview = float(preview) if self.sees_target and isinstance(self.tool, MoveTool) else 0.0
         self.stop_action = self._stop_action(stop)
         self.axis = torch.arange(size, device=device)
+        self.sight, self.clock = sight or size, clock
+        self.seen_axis = torch.arange(self.sight, device=device)
         self.spec = self._spec()
 
     @staticmethod
@@ -146,10 +157,11 @@ class PixelCanvas:
             assert isinstance(action, Discrete)
             action = Discrete(action.n + 1, action.grid)
         planes = self.channels * (1 + self.sees_target) + self.sees_target
+        clock = 1 if self.clock == "share" else self.max_steps
         observation = ObservationSpec(
-            image=(planes + self.has_pen, self.size, self.size),
+            image=(planes + self.has_pen, self.sight, self.sight),
             patch=(planes + 1 if self.patch else 0, self.patch, self.patch),
-            vector=1 + 2 * self.has_pen + self.noise + self.classes * self.sees_label,
+            vector=clock + 2 * self.has_pen + self.noise + self.classes * self.sees_label,
             preview=action.n if self.preview and isinstance(action, Discrete) else 0,
             pictures=1 + self.sees_target,
         )
@@ -233,15 +245,21 @@ class PixelCanvas:
             canvas, target = picture.chunk(2, 1)
             wrong = (target - canvas).abs().mean(1, keepdim=True)  # spares the network a product of planes
             picture = torch.cat([picture, wrong], 1)
-        vector = [1 - state.step.unsqueeze(1) / self.max_steps, state.noise]
-        image = picture
+        vector = [self._time(state.step), state.noise]
+        image = picture if self.sight == self.size else interpolate(picture, [self.sight] * 2, mode="bilinear")
         if self.has_pen:
             xy = self.tool.pen_xy(state.pen)
-            image = torch.cat([picture, self._pen_plane(xy)], 1)
+            image = torch.cat([image, self._pen_plane(xy)], 1)
             vector.append(xy / (self.size - 1))
         if self.sees_label:
             vector.append(torch.nn.functional.one_hot(self.labels[state.index], self.classes))
         return Observation(image, self._patch(picture, state.pen), torch.cat(vector, 1), self._preview(state, picture))
+
+    def _time(self, step: Tensor) -> Tensor:
+        """The share of steps left, float [N, 1], or the step as one of `max_steps`, [N, max_steps]."""
+        if self.clock == "share":
+            return 1 - step.unsqueeze(1) / self.max_steps
+        return (step.unsqueeze(1) == torch.arange(self.max_steps, device=self.device)).float()
 
     def _preview(self, state: CanvasState, picture: Tensor) -> Tensor:
         """What each action would gain at once, float [N, A]."""
@@ -272,9 +290,9 @@ class PixelCanvas:
         return self.tool.approach(state.pen, self.tool.best_gain(*gain) > 1e-6)
 
     def _pen_plane(self, xy: Tensor) -> Tensor:
-        """1 at the pixel under the pen, float [N, 1, H, W]."""
-        cell = xy.round().long()
-        column, row = (self.axis == cell[:, :1]), (self.axis == cell[:, 1:])  # [N, W], [N, H]
+        """1 at the pixel under the pen, as the policy sees it, float [N, 1, H, W]."""
+        cell = ((xy + 0.5) * (self.sight / self.size) - 0.5).round().long()
+        column, row = (self.seen_axis == cell[:, :1]), (self.seen_axis == cell[:, 1:])  # [N, W], [N, H]
         return (row.unsqueeze(2) & column.unsqueeze(1)).unsqueeze(1).float()
 
     def _patch(self, picture: Tensor, pen: Tensor) -> Tensor:

@@ -357,25 +357,26 @@ class FreeBrushTool:
 class StrokeTool:
     """A free quadratic Bézier: action = (x0, y0, x1, y1, x2, y2, width, opacity, colour…) in [0, 1].
 
-    Differentiable: opacity and colour are rounded to whole numbers as on every canvas, and gradients pass the
-    rounding unchanged (straight through).
+    `edge` is how many pixels its rim takes to fade. Differentiable: opacity and colour are rounded to whole numbers as
+    on every canvas, and gradients pass the rounding unchanged (straight through).
     """
 
     pen_range = (0, 0)
 
-    def __init__(self, size: int, channels: int, widths: list[float], device: torch.device) -> None:
-        self.size, self.narrow, self.wide = size, min(widths), max(widths)
+    def __init__(self, size: int, channels: int, widths: list[float], edge: float, device: torch.device) -> None:
+        require(edge > 0, f"edge: must be above 0, got {edge}.")
+        self.size, self.narrow, self.wide, self.edge = size, min(widths), max(widths), edge
         self.inks = torch.full((1, channels), 255, dtype=torch.uint8, device=device)
         self.action = Continuous(8 + channels)
 
     def mark(self, pen: Tensor, action: Tensor) -> Mark:
         stroke = self.stroke(pen, action)
-        alpha = bezier(stroke.points, stroke.width, self.size) * stroke.opacity.view(-1, 1, 1)
+        alpha = bezier(stroke.points, stroke.width, self.size, self.edge) * stroke.opacity.view(-1, 1, 1)
         return Mark(round_through(alpha * 255), round_through(stroke.colour * 255), pen, stroke.drawn)
 
     def stroke(self, pen: Tensor, action: Tensor) -> Stroke:
         action = action.clamp(0, 1)
-        points = action[:, :6].view(-1, 3, 2) * (self.size - 1)
+        points = action[:, :6].view(-1, 3, 2) * self.size - 0.5  # from border to border, whatever the size
         width = self.narrow + (self.wide - self.narrow) * action[:, 6]
         return Stroke(points, width, action[:, 8:], action[:, 7], torch.ones_like(width, dtype=torch.bool))
 

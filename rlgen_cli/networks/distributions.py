@@ -1,12 +1,12 @@
 """Policies over every action space: what to draw from, and the heads that make it from features.
 
-A distribution is over N actions at once. `entropy` is exact where each decision is independent; an autoregressive
-policy gives the sum of its conditional entropies along `action`, whose mean over sampled actions is the entropy.
+A distribution is over N actions at once. Entropies are exact where decisions are independent; an autoregressive policy
+gives the sum of its conditional entropies along the judged action, whose mean over sampled actions is the entropy.
 """
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,17 @@ from rlgen_cli.types import ActionSpec, Continuous, Discrete, Factored
 class Distribution(Protocol):
     """π(· | N states)."""
 
-    def sample(self, rng: torch.Generator) -> Tensor:
-        """Actions; differentiable in the distribution's parameters where the action is continuous."""
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Actions and their log probabilities [N]; differentiable in the parameters where the action is continuous."""
         ...
 
     def mode(self) -> Tensor:
-        """The likeliest actions (for several decisions in a row, decision by decision; for continuous ones, the
-        centre)."""
+        """The likeliest actions (of several decisions, each after the ones before; of continuous ones, the centre)."""
         ...
 
-    def log_prob(self, action: Tensor) -> Tensor: ...  # [N]
-
-    def entropy(self, action: Tensor) -> Tensor: ...  # [N]
+    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Log probabilities of actions, and entropies, [N] each."""
+        ...
 
 
 class Categorical:
@@ -38,53 +37,70 @@ class Categorical:
     def __init__(self, logits: Tensor) -> None:
         self.log_p = torch.log_softmax(logits, -1)  # [N, A], −∞ where forbidden
 
-    def sample(self, rng: torch.Generator) -> Tensor:
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         uniform = torch.rand(self.log_p.shape, generator=rng, device=self.log_p.device).clamp(1e-9, 1 - 1e-7)
-        return (self.log_p - (-uniform.log()).log()).argmax(-1)  # the Gumbel trick
+        action = (self.log_p - (-uniform.log()).log()).argmax(-1)  # the Gumbel trick
+        return action, self._of(action)
 
     def mode(self) -> Tensor:
         return self.log_p.argmax(-1)
 
-    def log_prob(self, action: Tensor) -> Tensor:
+    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return self._of(action), -(self.log_p.exp() * self.log_p.clamp(min=-1e4)).sum(-1)
+
+    def _of(self, action: Tensor) -> Tensor:
         return self.log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
-    def entropy(self, action: Tensor) -> Tensor:
-        return -(self.log_p.exp() * self.log_p.clamp(min=-1e4)).sum(-1)
+
+class Walk(NamedTuple):
+    """Decisions taken one after the other."""
+
+    action: list[Tensor]  # F of [N]
+    log_prob: Tensor  # [N], of all of them
+    entropy: Tensor  # [N], the sum of each decision's, given the ones before
+    features: Tensor  # [N, D], knowing all decisions
 
 
 class Decisions:
     """Several choices, one after the other; actions int64 [N, F].
 
-    `step(i, before)` gives the logits [N, sizes[i]] of decision i after the decisions `before` (a list of [N]), so
-    that later ones may depend on earlier ones.
+    Args:
+        features: what the first decision knows, [N, D].
+        logits: of decision i, from features. absorb: features that know what decision i was, too.
+        count: F.
     """
 
-    def __init__(self, step: Callable[[int, list[Tensor]], Tensor], count: int) -> None:
-        self.step, self.count = step, count
+    def __init__(
+        self,
+        features: Tensor,
+        logits: Callable[[int, Tensor], Tensor],
+        absorb: Callable[[int, Tensor, Tensor], Tensor],
+        count: int,
+    ) -> None:
+        self.features, self.logits, self.absorb, self.count = features, logits, absorb, count
 
-    def sample(self, rng: torch.Generator) -> Tensor:
-        return self._decide(lambda choice: choice.sample(rng))
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        walk = self.walk(lambda i, choice: choice.draw(rng)[0])
+        return torch.stack(walk.action, 1), walk.log_prob
 
     def mode(self) -> Tensor:
-        return self._decide(lambda choice: choice.mode())
+        return torch.stack(self.walk(lambda i, choice: choice.mode()).action, 1)
 
-    def log_prob(self, action: Tensor) -> Tensor:
-        choices = zip(self._choices(action), action.unbind(1), strict=True)
-        return torch.stack([choice.log_prob(part) for choice, part in choices]).sum(0)
+    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        walk = self.walk(lambda i, choice: action[:, i])
+        return walk.log_prob, walk.entropy
 
-    def entropy(self, action: Tensor) -> Tensor:
-        parts = zip(self._choices(action), action.unbind(1), strict=True)
-        return torch.stack([choice.entropy(part) for choice, part in parts]).sum(0)
-
-    def _choices(self, action: Tensor) -> list[Categorical]:
-        before = list(action.unbind(1))
-        return [Categorical(self.step(i, before[:i])) for i in range(self.count)]
-
-    def _decide(self, pick: Callable[[Categorical], Tensor]) -> Tensor:
-        before: list[Tensor] = []
+    def walk(self, pick: Callable[[int, Categorical], Tensor]) -> Walk:
+        """All decisions, each picked from its distribution after the ones before."""
+        features, action, log_prob, entropy = self.features, [], [], []
         for i in range(self.count):
-            before.append(pick(Categorical(self.step(i, before))))
-        return torch.stack(before, 1)
+            choice = Categorical(self.logits(i, features))
+            action.append(pick(i, choice))
+            judged = choice.judge(action[i])
+            log_prob.append(judged[0])
+            entropy.append(judged[1])
+            features = self.absorb(i, features, action[i])
+        return Walk(action, torch.stack(log_prob).sum(0), torch.stack(entropy).sum(0), features)
 
 
 class SquashedGaussian:
@@ -97,27 +113,28 @@ class SquashedGaussian:
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean, self.log_std = mean, log_std
 
-    def sample(self, rng: torch.Generator) -> Tensor:
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         noise = torch.randn(self.mean.shape, generator=rng, device=self.mean.device)
-        return torch.sigmoid(self.mean + self.log_std.exp() * noise)
+        action = torch.sigmoid(self.mean + self.log_std.exp() * noise)
+        return action, self._log_prob(action)
 
     def mode(self) -> Tensor:
         return torch.sigmoid(self.mean)
 
-    def log_prob(self, action: Tensor) -> Tensor:
-        action = action.clamp(1e-6, 1 - 1e-6)
-        raw = torch.logit(action)
-        normal = -0.5 * ((raw - self.mean) / self.log_std.exp()).square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        return (normal - (action * (1 - action)).log()).sum(-1)  # minus the sigmoid's log slope
-
-    def entropy(self, action: Tensor) -> Tensor:
-        """H of the normal plus the mean log slope of the sigmoid, the mean by quadrature."""
+    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """The entropy is that of the normal plus the mean log slope of the sigmoid, the mean by quadrature."""
         normal = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
         slope = torch.zeros_like(self.mean)
         for node, weight in zip(self.NODES, self.WEIGHTS, strict=True):
             raw = self.mean + node * self.log_std.exp()
             slope = slope + weight * (logsigmoid(raw) + logsigmoid(-raw))
-        return (normal + slope).sum(-1)
+        return self._log_prob(action), (normal + slope).sum(-1)
+
+    def _log_prob(self, action: Tensor) -> Tensor:
+        action = action.clamp(1e-6, 1 - 1e-6)
+        away = (torch.logit(action) - self.mean) / self.log_std.exp()
+        normal = -0.5 * away.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        return (normal - (action * (1 - action)).log()).sum(-1)  # minus the sigmoid's log slope
 
 
 class Beta:
@@ -127,45 +144,39 @@ class Beta:
         self.alpha, self.beta = alpha, beta
         self.base = torch.distributions.Beta(alpha, beta, validate_args=False)
 
-    def sample(self, rng: torch.Generator) -> Tensor:
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         one = torch._standard_gamma(self.alpha, generator=rng)  # torch.distributions takes no generator
         two = torch._standard_gamma(self.beta, generator=rng)
-        return (one / (one + two).clamp(min=1e-30)).clamp(1e-6, 1 - 1e-6)
+        action = (one / (one + two).clamp(min=1e-30)).clamp(1e-6, 1 - 1e-6)
+        return action, self.base.log_prob(action).sum(-1)
 
     def mode(self) -> Tensor:
         return self.alpha / (self.alpha + self.beta)
 
-    def log_prob(self, action: Tensor) -> Tensor:
-        return self.base.log_prob(action.clamp(1e-6, 1 - 1e-6)).sum(-1)
-
-    def entropy(self, action: Tensor) -> Tensor:
-        return self.base.entropy().sum(-1)
+    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return self.base.log_prob(action.clamp(1e-6, 1 - 1e-6)).sum(-1), self.base.entropy().sum(-1)
 
 
 class Joint:
     """Decisions first, then continuous numbers that may depend on them; actions float [N, F + D]."""
 
-    def __init__(self, first: Decisions, then: Callable[[list[Tensor]], Distribution]) -> None:
+    def __init__(self, first: Decisions, then: Callable[[Tensor], Distribution]) -> None:
         self.first, self.then = first, then
 
-    def sample(self, rng: torch.Generator) -> Tensor:
-        decided = self.first.sample(rng)
-        return torch.cat([decided.float(), self.then(list(decided.unbind(1))).sample(rng)], 1)
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        walk = self.first.walk(lambda i, choice: choice.draw(rng)[0])
+        rest, log_prob = self.then(walk.features).draw(rng)
+        return torch.cat([torch.stack(walk.action, 1).float(), rest], 1), walk.log_prob + log_prob
 
     def mode(self) -> Tensor:
-        decided = self.first.mode()
-        return torch.cat([decided.float(), self.then(list(decided.unbind(1))).mode()], 1)
+        walk = self.first.walk(lambda i, choice: choice.mode())
+        return torch.cat([torch.stack(walk.action, 1).float(), self.then(walk.features).mode()], 1)
 
-    def log_prob(self, action: Tensor) -> Tensor:
-        decided, rest = self._split(action)
-        return self.first.log_prob(decided) + self.then(list(decided.unbind(1))).log_prob(rest)
-
-    def entropy(self, action: Tensor) -> Tensor:
-        decided, rest = self._split(action)
-        return self.first.entropy(decided) + self.then(list(decided.unbind(1))).entropy(rest)
-
-    def _split(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        return action[:, : self.first.count].long(), action[:, self.first.count :]
+    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        decided, rest = action[:, : self.first.count].long(), action[:, self.first.count :]
+        walk = self.first.walk(lambda i, choice: decided[:, i])
+        log_prob, entropy = self.then(walk.features).judge(rest)
+        return walk.log_prob + log_prob, walk.entropy + entropy
 
 
 class Head(nn.Module):
@@ -198,20 +209,16 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Distribution:
         if isinstance(self.spec, Discrete):
             return Categorical(self.logits[0](features))
-        decisions = Decisions(lambda i, before: self.logits[i](self._aware(features, before)), len(self.sizes))
-        if self.numbers is None:
-            return decisions
         if isinstance(self.spec, Continuous):
             return self._continuous(features)
-        return Joint(decisions, lambda before: self._continuous(self._aware(features, before)))
+        decisions = Decisions(features, lambda i, seen: self.logits[i](seen), self._absorb, len(self.sizes))
+        return decisions if self.numbers is None else Joint(decisions, self._continuous)
 
-    def _aware(self, features: Tensor, before: list[Tensor]) -> Tensor:
-        """Features that know the decisions taken so far."""
+    def _absorb(self, i: int, features: Tensor, choice: Tensor) -> Tensor:
+        """Features that know what decision i was, in an autoregressive policy."""
         if self.decided is None or self.mix is None:
             return features
-        for i, choice in enumerate(before):
-            features = features + torch.relu(self.mix[i](features + self.decided[i](choice)))
-        return features
+        return features + torch.relu(self.mix[i](features + self.decided[i](choice)))
 
     def _continuous(self, features: Tensor) -> Distribution:
         assert self.numbers is not None

@@ -18,7 +18,8 @@ class Adversarial:
 
     Losses: `nonsaturating` (Goodfellow et al. 2014) with lazy R1, half of it taken on fakes (R2; both Mescheder et al.
     2018), or `wgan_gp` (Gulrajani et al. 2017); `penalty` weighs the gradient penalty in both. Where the environment's
-    context has a label, the discriminator is conditioned on it by projection (Miyato and Koyama 2018).
+    context has a label, the discriminator is conditioned on it by projection (Miyato and Koyama 2018). With `pairs` it
+    judges a sample beside its target, a real image beside itself being the real case (Ganin et al. 2018, section 3.3).
 
     Args:
         channels, width: size of the discriminator. blur: judge slightly blurred pictures. noise: standard deviation
@@ -39,6 +40,7 @@ class Adversarial:
         real: Images,
         rng: torch.Generator,
         device: torch.device,
+        pairs: bool,
         loss: Literal["nonsaturating", "wgan_gp"],
         penalty: float,
         penalty_interval: int,
@@ -58,23 +60,29 @@ class Adversarial:
         require(min(penalty_interval, interval) >= 1, "interval: must be at least 1.")
         require(1 <= recent <= memory, f"recent: must be from 1 to memory = {memory}, got {recent}.")
         require(0.0 <= old <= 1.0, f"old: must be in [0, 1], got {old}.")
-        self.real, self.rng, self.device = real, rng, device
+        require(
+            not pairs or "target" in spec.context,
+            "pairs: a sample is judged beside its target, which env.condition=target (or both) gives.",
+        )
+        self.real, self.rng, self.device, self.pairs = real, rng, device, pairs
         self.loss, self.penalty, self.penalty_interval = loss, float(penalty), penalty_interval
         self.learning_rate = learning_rate
         self.noise, self.batch_size, self.interval = float(noise), batch_size, interval
         self.recent, self.from_old, self.warmup = recent, round(old * batch_size), spec.max_steps
         self.conditional = "label" in spec.context
         classes = spec.classes if self.conditional else 0
-        self.net = Discriminator(spec.sample, classes, channels, width, blur).to(device)
+        planes, high, wide = spec.sample
+        judged = ((1 + pairs) * planes, high, wide)
+        self.net = Discriminator(judged, classes, channels, width, blur).to(device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate(0.0), betas=(0.0, 0.99), foreach=True)
         # One row more than the memory holds: unfinished samples are written there and never read.
-        self.samples = torch.zeros(memory + 1, *spec.sample, dtype=torch.uint8, device=device)
+        self.samples = torch.zeros(memory + 1, *judged, dtype=torch.uint8, device=device)
         self.labels = torch.zeros(memory + 1, dtype=torch.long, device=device)
         self.stored = torch.zeros((), dtype=torch.long, device=device)  # finished samples seen
         self.calls, self.updates = 0, 0
 
     def __call__(self, view: View) -> Tensor:
-        return self.net(view.sample, self._label(view))
+        return self.net(self._picture(view), self._label(view))
 
     def learn(self, after: View, done: Tensor, progress: float) -> Metrics:
         """Keep the finished samples; every `interval` calls, one update, once every environment has finished one."""
@@ -86,13 +94,20 @@ class Adversarial:
             group["lr"] = self.learning_rate(progress)
         return self._update()
 
+    def _picture(self, view: View) -> Tensor:
+        """What is judged: the sample, or the sample beside its target."""
+        if not self.pairs:
+            return view.sample
+        assert view.context.target is not None
+        return torch.cat([view.sample, view.context.target], 1)
+
     def _label(self, view: View) -> Tensor | None:
         return view.context.label if self.conditional else None
 
     def _keep(self, view: View, done: Tensor) -> None:
         capacity = len(self.samples) - 1
         slot = torch.where(done, (self.stored + done.cumsum(0) - 1) % capacity, capacity)
-        self.samples[slot] = (view.sample * 255).round().to(torch.uint8)
+        self.samples[slot] = (self._picture(view) * 255).round().to(torch.uint8)
         if view.context.label is not None:
             self.labels[slot] = view.context.label
         self.stored = self.stored + done.sum()
@@ -131,7 +146,8 @@ class Adversarial:
 
     def _real(self) -> tuple[Tensor, Tensor]:
         index = torch.randint(len(self.real.images), (self.batch_size,), generator=self.rng, device=self.device)
-        return self.real.images[index].float() / 255, self.real.labels[index]
+        images = self.real.images[index].float() / 255
+        return torch.cat([images, images], 1) if self.pairs else images, self.real.labels[index]
 
     def _fake(self) -> tuple[Tensor, Tensor]:
         """Finished samples, some of the newest and some of all that are kept."""
