@@ -54,7 +54,7 @@ def training(session: Session) -> tuple[float, float]:
 
     def whole() -> None:
         nonlocal state
-        action = agent.act(env, state, explore=True, rng=session.streams["policy"])
+        action = agent.act(env, state, None, explore=True, rng=session.streams["policy"]).action
         after = env.step(state, action)
         done = env.done(after)
         scored = reward(env.view(state), env.view(after), done)

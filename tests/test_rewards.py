@@ -75,7 +75,7 @@ def test_the_discriminator_learns_to_tell_real_from_drawn(loss):
     env, term = run.envs["train"], run.reward.terms["adversarial"].score
     state = env.reset(16, run.streams["env"])
     for _ in range(60):
-        action = run.agent.act(env, state, explore=True, rng=run.streams["policy"])
+        action = run.agent.act(env, state, None, explore=True, rng=run.streams["policy"]).action
         state = env.step(state, action)
         done = env.done(state)
         metrics = run.reward.learn(env.view(state), done, 0.0)
@@ -93,7 +93,7 @@ def test_a_trained_term_is_recomputed_and_a_settled_one_is_not():
     )  # fmt: skip
     env = run.envs["train"]
     before = env.reset(4, run.streams["env"])
-    after = env.step(before, run.agent.act(env, before, explore=True, rng=run.streams["policy"]))
+    after = env.step(before, run.agent.act(env, before, None, explore=True, rng=run.streams["policy"]).action)
     done = env.done(after)
     scored = run.reward(env.view(before), env.view(after), done)
     fresh = run.reward.fresh(env.view(before), env.view(after), done)

@@ -40,7 +40,7 @@ class PolicyGradient:
         baseline: none; mean (a running mean for each step of the episode); learned (the network's value); or group
             (the mean over `group` episodes from one start).
         group: episodes from one start. rollouts: continuations from each step, 0 for the return that came.
-        updates: of the pathwise estimator, for each window; each unrolls the same starts with new noise.
+        updates: of the pathwise estimator, for each window; each unrolls its own part of the starts.
         gamma: discount per step. normalise: advantages to deviation 1.
         entropy: weight of the entropy bonus, a schedule. value_weight: of the learned baseline's squared error.
         anchor: keeps the policy close to a prior (prior.py).
@@ -80,7 +80,7 @@ class PolicyGradient:
         evaluate: Literal["sample", "mode"],
     ) -> None:
         require(rollouts >= 0, f"rollouts: must be at least 0, got {rollouts}.")
-        require(updates >= 1, f"updates: must be at least 1, got {updates}.")
+        require(1 <= updates <= num_envs, f"updates: must be from 1 to num_envs = {num_envs}, got {updates}.")
         require(0.0 <= gamma <= 1.0, f"gamma: must be in [0, 1], got {gamma}.")
         require(value_weight >= 0, f"value_weight: must be at least 0, got {value_weight}.")
         require(max_grad_norm > 0, f"max_grad_norm: must be above 0, got {max_grad_norm}.")
@@ -136,8 +136,9 @@ class PolicyGradient:
         segment, metrics = self.memory.take(), Metrics()
         if self.estimator == "score":
             return self._score_update(segment, self.entropy(progress))
-        start = map_tensors(lambda field: field[0], segment.state)
-        for _ in range(self.updates):
+        starts = map_tensors(lambda field: field[0], segment.state)
+        for i in range(self.updates):
+            start = map_tensors(lambda field, i=i: field[i :: self.updates], starts)
             total, metrics = self._unroll(start, self.rng, self.entropy(progress), self.env.spec.max_steps)
             self._descend(-total.mean())
         return metrics
