@@ -96,10 +96,10 @@ def main() -> None:
     panels = {"with a target: L2 / blank, %": copies, "without: Fréchet distance": drawings}
     curves(RESULTS / "spiral.png", panels, "thousand environment steps")
     parts = [
-        f"{__doc__.split(chr(10), 1)[0]} MNIST at 28 × 28, PPO, eight autoregressive decisions a stroke; eight strokes with "
-        "a target, twenty without. Published as curves only (SPIRAL, figures 5 and 8; SPIRAL++): the discriminator's reward "
-        "ends with a lower L2 distance than the L2 reward, and the change of its score at each step beats the score at "
-        "the end on long episodes.",
+        f"{__doc__.split(chr(10), 1)[0]} MNIST at 28 × 28, PPO, eight autoregressive decisions a stroke; eight strokes "
+        "with a target, twenty without. The papers publish curves only: there the discriminator's reward ends with a "
+        "lower L2 distance than the L2 reward (SPIRAL), and the change of its score at each step beats the score at "
+        "the end on long episodes (SPIRAL++).",
         "![the two pairs](spiral.png)",
         table(rows),
         f"Fréchet distances are of {COUNT} drawings against the 10 000 test digits (real against real 1.6).",

@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.errors import UserError
 from rlgen_cli.networks.policy import Output
 from rlgen_cli.networks.precision import Precision
 from rlgen_cli.types import Carry, Choice, Env, State, Transition
@@ -32,8 +31,13 @@ class Actor:
         evaluate: Literal["sample", "mode"],
     ) -> None:
         self.device, self.precision, self.evaluate = device, precision, evaluate
-        self.build = lambda: _policy(network, env, device)
+        self.network, self.spec = network, env.spec
         self.net = self.build()
+
+    def build(self) -> nn.Module:
+        """A fresh network."""
+        net = self.network(observation=self.spec.observation, action=self.spec.action)
+        return net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def carry(self, n: int) -> Carry:
         return self.net.carry(n)  # type: ignore[operator]
@@ -59,10 +63,3 @@ class Actor:
         choice = self.act(env, state, carry, explore=True, rng=rng)
         zero, done = torch.zeros(1, device=self.device), env.done(state)
         return Transition(state, choice.action, zero, zero, state, done, carry, choice.carry, choice.extras)
-
-
-def _policy(network: Callable[..., nn.Module], env: Env, device: torch.device) -> nn.Module:
-    net = network(observation=env.spec.observation, action=env.spec.action)
-    if getattr(net, "gives", None) != "policy":
-        raise UserError("agent.network: must give a policy; use network=policy, convolutions, gru, transformer or vae.")
-    return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

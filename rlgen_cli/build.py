@@ -201,6 +201,11 @@ def build_agent(
     kind = find(config.agent.get("_target_"), "agent")
     if not kind.accepts(env.spec):
         raise UserError(_misfit(config, env))
+    if "network" in config.agent:
+        network = config.agent.network._target_
+        given = getattr(find(network, "agent.network"), "gives", None)
+        name = network.rpartition(".")[2]
+        require(given == kind.wants, f"agent.network: {name} is no {kind.wants} network; use network={kind.wants}.")
     runtime = {
         "env": env, "reward": reward, "rng": rng, "num_envs": config.num_envs, "device": device, "fresh": fresh,
         "real": data.train if data else None, "precision": Precision(config.precision, device),

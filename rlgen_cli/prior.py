@@ -53,7 +53,7 @@ class Anchor:
                 policy.load_state_dict(_weights(self.prior, device))
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:200]
-                raise UserError(f"prior: {self.prior} has another network than this run ({reason}).") from None
+                raise UserError(f"anchor.prior: {self.prior} has another network than this run ({reason}).") from None
         frozen.load_state_dict(policy.state_dict())
         self.net = frozen.requires_grad_(False)
         self.beta = torch.full((), self.coefficient, device=device)
@@ -112,7 +112,7 @@ def _weights(source: str, device: torch.device) -> dict[str, Tensor]:
     elif (folder / "checkpoints").is_dir():
         saved = checkpoint.load_newest(folder, device, only)
     else:
-        raise UserError(f"prior: must be none, start, or the folder of a run or a checkpoint, got {source}.")
+        raise UserError(f"anchor.prior: must be none, start, or the folder of a run or a checkpoint, got {source}.")
     if "network" not in saved.get("agent", {}):
         raise UserError(
             f"prior: the agent of {source} has no policy; use a run of actor_critic, ppo or policy_gradient."

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlgen_cli.envs.raster import bezier, pixel_line, segment
-from rlgen_cli.envs.tools import GridTool
+from rlgen_cli.envs.tools import BrushTool, FreeBrushTool, GridTool, StrokeTool
 from rlgen_cli.errors import UserError
 from rlgen_cli.tree import map_tensors
 from tests.conftest import session
@@ -14,7 +14,11 @@ ACTIONS = [
     "action=pen",
     "action=pen env.pen=grid",
     "action=stroke_grid env.bends=[-0.3,0,0.3]",
+    "action=brush",
+    "action=brush_free",
     "action=stroke",
+    "action=stroke env.sight=8 env.clock=steps",
+    "action=pen env.sight=8 env.patch=0",
 ]
 VARIANTS = [
     "env.channels=3 env.colours=5", "env.start=image", "env.start=random", "env.stop=true", "env.noise=3",
@@ -196,3 +200,94 @@ def test_a_rubbed_out_start_leaves_the_rest():
 def test_values_out_of_range_are_named(override, key):
     with pytest.raises(UserError, match=f"^{key}: "):
         session("agent=random", "data.per_class=2", *override.split())
+
+
+PALETTE = torch.tensor([[0], [128], [255]], dtype=torch.uint8)
+
+
+def test_a_brush_by_hand():
+    """From the pen at lattice (0, 0) = pixel (1, 1) straight to (2, 0) = (9, 1); widths 1 or 3; pressures 1/2 or 1."""
+    tool = BrushTool(16, PALETTE, 4, 1, [1.0, 3.0], 2)
+    assert tool.action.sizes == (4, 4, 4, 4, 2, 2, 2, 2)
+    pen = torch.zeros(2, 2, dtype=torch.int16)
+    down = torch.tensor([[2, 0, 1, 0, 1, 0, 1, 1], [2, 0, 1, 0, 1, 0, 1, 0]])
+    mark, stroke = tool.mark(pen, down), tool.stroke(pen, down)
+    xs = torch.linspace(1, 14, 4)
+    assert stroke.points[0].tolist() == [[1.0, 1.0], [xs[1].item(), 1.0], [xs[2].item(), 1.0]]
+    assert stroke.width.tolist() == [3.0, 3.0]
+    assert mark.opacity[0, 1, 2:9].tolist() == [128.0] * 7  # half pressure
+    assert mark.opacity[0, 5].max() == 0
+    assert mark.colour[0].item() == 255
+    assert mark.pen.tolist() == [[2, 0], [2, 0]]
+    assert mark.opacity[1].max() == 0  # the pen was up
+    assert mark.drawn.tolist() == [True, False]
+
+
+def test_a_free_brush_by_hand():
+    tool = FreeBrushTool(16, PALETTE, 1, [1.0, 3.0])
+    pen = torch.tensor([[64, 64]], dtype=torch.int16)  # pixel (1, 1)
+    action = torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.5, 0.0, 0.5, 1.0]])
+    mark, stroke = tool.mark(pen, action), tool.stroke(pen, action)
+    assert stroke.points[0].tolist() == [[1.0, 1.0], [7.5, 1.0], [14.0, 1.0]]
+    assert stroke.width.item() == 2.0
+    assert mark.colour.item() == 128
+    assert mark.pen.tolist() == [[14 * 64, 64]]
+    assert mark.opacity[0, 1, 2:14].min() == 255
+
+
+def test_strokes_are_the_same_at_every_size():
+    """Twice the canvas, width and rim: each small pixel is the mean of four large ones, but for the rim's curvature."""
+    action = torch.rand(20, 9, generator=torch.Generator().manual_seed(0))
+    small = StrokeTool(16, 1, [1.0, 4.0], 2.0, torch.device("cpu")).mark(torch.zeros(20, 2), action).opacity
+    large = StrokeTool(32, 1, [2.0, 8.0], 4.0, torch.device("cpu")).mark(torch.zeros(20, 2), action).opacity
+    pooled = torch.nn.functional.avg_pool2d(large.unsqueeze(1), 2).squeeze(1)
+    assert (pooled - small).abs().mean() < 3
+
+
+def test_a_soft_canvas_takes_the_same_steps_and_lets_gradients_through():
+    env, run, state = make("action=stroke env.edge=2")
+    action = env.spec.action.sample(8, run.streams["policy"])
+    hard = env.step(env.step(state, action), action.flip(0))
+    action.requires_grad_()
+    soft = env.step(env.step(env.soften(state), action), action.flip(0))
+    assert torch.equal(soft.canvas.to(torch.uint8), hard.canvas)
+    assert torch.equal(soft.canvas, soft.canvas.round())
+    (slope,) = torch.autograd.grad(env.view(soft).sample.sum(), action)
+    assert torch.isfinite(slope).all()
+    assert (slope.abs().sum(1) > 0).all()
+
+
+def test_the_rim_is_as_soft_as_asked():
+    line = torch.tensor([[[2.0, 8.0], [8.0, 8.0], [14.0, 8.0]]])
+    soft = bezier(line, torch.tensor([2.0]), 17, edge=4.0)[0, :, 8]
+    # (1 − distance) / 4 + 1/2, between 0 and 1
+    assert soft[8:12].tolist() == pytest.approx([0.75, 0.5, 0.25, 0.0], abs=1e-3)
+
+
+def test_curves_are_where_a_fine_sampling_finds_them():
+    rng = torch.Generator().manual_seed(0)
+    points, width = torch.rand(100, 3, 2, generator=rng) * 28, torch.rand(100, generator=rng) * 3 + 1
+    t = torch.linspace(0, 1, 1001).view(1, -1, 1)
+    curve = (1 - t) ** 2 * points[:, :1] + 2 * t * (1 - t) * points[:, 1:2] + t**2 * points[:, 2:]
+    cells = torch.stack(torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="xy"), -1).view(-1, 2)
+    distance = torch.stack([torch.cdist(cells, one).amin(1) for one in curve]).view(-1, 28, 28)
+    wanted = (width.view(-1, 1, 1) / 2 + 0.5 - distance).clamp(0, 1)
+    error = (bezier(points, width, 28) - wanted).abs()
+    assert error.mean() < 2e-4
+    assert (error > 0.05).float().mean() < 5e-4  # folds so sharp that the nearest point is missed
+
+
+def test_the_clock_counts_steps():
+    env, run, state = make("action=stroke env.clock=steps")
+    for step in range(5):
+        assert env.observe(state).vector.argmax(1).tolist() == [step] * 8
+        assert env.observe(state).vector.sum(1).tolist() == [1.0] * 8
+        state = env.step(state, env.spec.action.sample(8, run.streams["policy"]))
+
+
+def test_sight_changes_what_is_seen_only():
+    env, run, state = make("action=stroke env.sight=8")
+    other, _, same = make("action=stroke")
+    action = env.spec.action.sample(8, run.streams["policy"])
+    assert env.observe(state).image.shape[-1] == 8
+    assert torch.equal(env.step(state, action).canvas, other.step(same, action).canvas)

@@ -61,7 +61,7 @@ class ActorCritic:
         UserError: for a value out of range.
     """
 
-    group = 1
+    group, wants = 1, "policy"
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
@@ -114,7 +114,7 @@ class ActorCritic:
         require(columns % minibatches == 0, f"minibatches: must divide {columns} {what}, got {minibatches}.")
         self.anchor.attach(self.actor.net, self.actor.build(), num_envs, device)
         weights = [weight for weight in self.actor.net.parameters() if weight.requires_grad]
-        self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, fused=True)
+        self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, foreach=True)
         self.memory = SegmentMemory(rollout)
 
     def carry(self, n: int) -> Carry:

@@ -49,7 +49,7 @@ class DQN:
         UserError: for a value out of range.
     """
 
-    group = 1
+    group, wants = 1, "q"
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
@@ -112,7 +112,6 @@ class DQN:
 
         def build() -> torch.nn.Module:
             net = network(observation=env.spec.observation, action=env.spec.action, dueling=dueling)
-            require(getattr(net, "gives", None) == "q", "network: must give Q-values; use network=q.")
             return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         self.online, self.target = build(), build().requires_grad_(False)

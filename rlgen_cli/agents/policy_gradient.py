@@ -50,6 +50,8 @@ class PolicyGradient:
         UserError: for a value out of range, or an estimator or baseline that the environment or the reward rules out.
     """
 
+    wants = "policy"
+
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """There is a policy for every action space."""
@@ -96,7 +98,7 @@ class PolicyGradient:
         self.actor = Actor(env=env, network=network, device=device, precision=precision, evaluate=evaluate)
         self.anchor.attach(self.actor.net, self.actor.build(), num_envs, device)
         weights = [weight for weight in self.actor.net.parameters() if weight.requires_grad]
-        self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, fused=True)
+        self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, foreach=True)
         self.memory = SegmentMemory(env.spec.max_steps)
         self.mean = torch.zeros(env.spec.max_steps, device=device)  # running mean of the return to go, by step
         self.seen = torch.zeros(env.spec.max_steps, device=device)  # how much of it has been filled in

@@ -65,7 +65,7 @@ class Code(nn.Module):
         super().__init__()
         require(min(latent, channels, hidden, steps) >= 1, "latent, channels, hidden and steps must be at least 1.")
         if real is None:
-            raise UserError("body: an autoencoder needs images, and this environment takes no data; use env=pixel.")
+            raise UserError("_target_: an autoencoder needs images, and this environment takes no data; use env=pixel.")
         planes, high, wide = real.images.shape[1:]
         self.planes, self.pictures, self.features = planes, observation.pictures, width
         self.autoencoder = Autoencoder((planes, high, wide), channels, hidden, latent)
