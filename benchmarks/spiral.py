@@ -30,7 +30,12 @@ BASE = ["experiment=spiral", f"data.root={SHARED / 'mnist'}", "threads=1", "keep
 WATCHED = ["+reward/term=target", "reward.terms.target.per=pixel"]
 FREE = ["env.condition=none", "reward.terms.adversarial.pairs=false", "env.max_steps=20", "agent.rollout=20"]
 RUNS = {
-    "L2 reward": ["reward=target", "reward.terms.target.per=pixel", "reward.terms.target.weight=100"],
+    "L2 reward": [
+        "reward=target",
+        "~reward.terms.adversarial",
+        "reward.terms.target.per=pixel",
+        "reward.terms.target.weight=100",
+    ],
     "discriminator reward": [*WATCHED, "reward.terms.target.weight=0"],
     "potential": [*FREE, "reward.terms.adversarial.form=potential"],
     "terminal": [*FREE, "reward.terms.adversarial.form=terminal"],
