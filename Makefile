@@ -26,13 +26,16 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Long: about an hour on two cores. Each writes its table and pictures below docs/.
+# Long: about two and a half hours on two cores. Each writes its table and pictures below docs/.
 benchmarks: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmarks]'
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.resketch
 	$(BIN)/python -m benchmarks.digits
 	$(BIN)/python -m benchmarks.sprites
+	$(BIN)/python -m benchmarks.learning_to_paint
+	$(BIN)/python -m benchmarks.agents
+	$(BIN)/python -m benchmarks.spiral
 	$(BIN)/python -m benchmarks.vs_sb3
 
 clean:

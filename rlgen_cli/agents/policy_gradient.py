@@ -104,22 +104,20 @@ class PolicyGradient:
         self.seen = torch.zeros(env.spec.max_steps, device=device)  # how much of it has been filled in
         self.age = torch.zeros(num_envs, dtype=torch.long, device=device)  # steps into the episode at a window's start
         if estimator == "pathwise":
-            self._check_paths(num_envs, device)
+            self._check_paths(device)
 
-    def _check_paths(self, num_envs: int, device: torch.device) -> None:
+    def _check_paths(self, device: torch.device) -> None:
         """Refuse what gradients cannot pass."""
         if not self.env.spec.differentiable:
             raise UserError(
                 f"estimator: pathwise needs an environment that is differentiable in the action, and this one takes "
                 f"{self.env.spec.action}; use env.action=stroke, or estimator=score."
             )
-        start = self.env.reset(num_envs, torch.Generator(device=device).manual_seed(0))
-        total, _ = self._unroll(start, torch.Generator(device=device).manual_seed(0), 0.0, steps=1)
+        rng = torch.Generator(device=device).manual_seed(0)
+        total, _ = self._unroll(self.env.reset(2, rng), rng, 0.0)
         slopes = torch.autograd.grad(total.sum(), self.weights, allow_unused=True) if total.requires_grad else ()
         if not any(slope is not None and bool(slope.any()) for slope in slopes):
-            raise UserError(
-                "estimator: pathwise needs a reward that is differentiable and given at each step; use score."
-            )
+            raise UserError("estimator: pathwise needs a reward that is differentiable; use estimator=score.")
 
     def carry(self, n: int) -> Carry:
         return self.actor.carry(n)
@@ -141,8 +139,10 @@ class PolicyGradient:
         starts = map_tensors(lambda field: field[0], segment.state)
         for i in range(self.updates):
             start = map_tensors(lambda field, i=i: field[i :: self.updates], starts)
-            total, metrics = self._unroll(start, self.rng, self.entropy(progress), self.env.spec.max_steps)
+            total, metrics = self._unroll(start, self.rng, self.entropy(progress))
             self._descend(-total.mean())
+            if "kl" in metrics:
+                self.anchor.adapt(metrics["kl"])
         return metrics
 
     def _score_update(self, segment: Segment, entropy_weight: float) -> Metrics:
@@ -226,11 +226,12 @@ class PolicyGradient:
             age = age + 1
         return torch.stack(ages), torch.where(terminated[-1], 0, age)
 
-    def _unroll(self, start: State, rng: torch.Generator, entropy_weight: float, steps: int) -> tuple[Tensor, Metrics]:
+    def _unroll(self, start: State, rng: torch.Generator, entropy_weight: float) -> tuple[Tensor, Metrics]:
         """Play from `start` with gradients from the rewards to the weights: discounted returns [N]."""
         state, carry = self.env.soften(start), self.carry(len(self.env.done(start)))  # type: ignore[attr-defined]
         view, prior_carry = self.env.view(state), carry
         none = torch.zeros_like(self.env.done(start)).unsqueeze(0)
+        steps = self.env.spec.max_steps
         total, bonus, excess = torch.zeros(none.shape[1], device=none.device), 0.0, 0.0
         for t in range(steps):
             observation, mask = self.env.observe(state), self.env.action_mask(state)
@@ -252,7 +253,6 @@ class PolicyGradient:
         if self.anchor.net is not None:
             metrics |= {"kl": torch.as_tensor(excess).detach().mean() / steps, "beta": self.anchor.beta}
             total = total - self.anchor.beta * excess
-            self.anchor.adapt(metrics["kl"])
         return total + entropy_weight * bonus, metrics
 
     def _descend(self, loss: Tensor) -> None:
