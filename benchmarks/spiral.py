@@ -40,7 +40,7 @@ RUNS = {
     "potential": [*FREE, "reward.terms.adversarial.form=potential"],
     "terminal": [*FREE, "reward.terms.adversarial.form=terminal"],
 }
-COUNT = 4000
+COUNT = 2000
 
 
 def trained(folder: Path, name: str, seed: int) -> Path:
@@ -60,11 +60,11 @@ def distances(run: Path) -> list[tuple[float, float]]:
 
 
 @torch.no_grad()
-def judged(run: Path, picture: str) -> list[tuple[float, float, float]]:
-    """(thousand steps, Fréchet distance, diversity) at each checkpoint; the last one's drawings as `picture`."""
+def judged(run: Path, picture: str, newest: int) -> list[tuple[float, float, float]]:
+    """(thousand steps, Fréchet distance, diversity) at the `newest` checkpoints; the last one's drawings as `picture`."""
     session, features, points = build(OmegaConf.load(run / "config.yaml"), fresh=False), Features(), []
     known = features(session.data.test.images.float() / 255)
-    for folder in checkpoint.steps(run):
+    for folder in checkpoint.steps(run)[-newest:]:
         saved = checkpoint.load(folder, "cpu", frozenset(["agent", "reward", "loop"]))
         session.load(saved)
         rng = stream(0, "spiral")
@@ -88,7 +88,7 @@ def main() -> None:
     for (name, seed), run in runs.items():
         label = name if seeds == 1 else f"{name}, seed {seed}"
         slug = f"spiral_{name.split()[0].lower()}.png"
-        points = judged(run, slug)
+        points = judged(run, slug, 100 if name in ("potential", "terminal") else 1)
         steps = f"{1000 * points[-1][0]:,.0f}"
         if name in ("potential", "terminal"):
             drawings[label] = [(step, distance) for step, distance, _ in points]
