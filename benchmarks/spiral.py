@@ -61,7 +61,7 @@ def distances(run: Path) -> list[tuple[float, float]]:
 
 @torch.no_grad()
 def judged(run: Path, picture: str, newest: int) -> list[tuple[float, float, float]]:
-    """(thousand steps, Fréchet distance, diversity) at the `newest` checkpoints; the last one's drawings as `picture`."""
+    """(thousand steps, Fréchet distance, diversity) at the `newest` checkpoints; the last drawings as `picture`."""
     session, features, points = build(OmegaConf.load(run / "config.yaml"), fresh=False), Features(), []
     known = features(session.data.test.images.float() / 255)
     for folder in checkpoint.steps(run)[-newest:]:
