@@ -1,6 +1,7 @@
 """SPIRAL's two findings, as curve pairs: discriminator against L2 reward, and potential against terminal reward.
 
 python -m benchmarks.spiral                  trains four agents (about half an hour on one core)
+python -m benchmarks.spiral seeds=2 target_seeds=1     more seeds of the pair from nothing, or of that with a target
 python -m benchmarks.spiral folder=FOLDER    goes on where a comparison in FOLDER stopped, or only reports it
 
 With a target: the squared distance to it on held-out digits, for an agent rewarded by that distance and for one that is
@@ -40,6 +41,7 @@ RUNS = {
     "potential": [*FREE, "reward.terms.adversarial.form=potential"],
     "terminal": [*FREE, "reward.terms.adversarial.form=terminal"],
 }
+FROM_NOTHING = ("potential", "terminal")
 COUNT = 2000
 
 
@@ -80,17 +82,18 @@ def judged(run: Path, picture: str, newest: int) -> list[tuple[float, float, flo
 def main() -> None:
     register_resolvers()
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    folder, seeds = Path(given["folder"]) if "folder" in given else new_run("spiral"), int(given.get("seeds", 1))
-    runs = {(name, seed): trained(folder, name, seed) for name in RUNS for seed in range(1, seeds + 1)}
+    folder = Path(given["folder"]) if "folder" in given else new_run("spiral")
+    seeds = {name: int(given.get("seeds" if name in FROM_NOTHING else "target_seeds", 1)) for name in RUNS}
+    runs = {(name, seed): trained(folder, name, seed) for name in RUNS for seed in range(1, seeds[name] + 1)}
     copies: dict[str, list[tuple[float, float]]] = {}
     drawings: dict[str, list[tuple[float, float]]] = {}
     rows: list[list[object]] = [["reward", "seed", "steps", "L2 / blank, held-out", "Fréchet distance", "diversity"]]
     for (name, seed), run in runs.items():
-        label = name if seeds == 1 else f"{name}, seed {seed}"
+        label = name if seeds[name] == 1 else f"{name}, seed {seed}"
         slug = f"spiral_{name.split()[0].lower()}.png"
-        points = judged(run, slug, 100 if name in ("potential", "terminal") else 1)
+        points = judged(run, slug, 100 if name in FROM_NOTHING else 1)
         steps = f"{1000 * points[-1][0]:,.0f}"
-        if name in ("potential", "terminal"):
+        if name in FROM_NOTHING:
             drawings[label] = [(step, distance) for step, distance, _ in points]
             rows.append([name, seed, steps, "", f"{points[-1][1]:.0f}", f"{points[-1][2]:.3f}"])
         else:
