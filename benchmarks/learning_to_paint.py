@@ -107,6 +107,8 @@ def main() -> None:
         f"2 000 test digits; over all 10 000 it is {blank:.4f}, so both shares are given.",
         "By the pathwise gradient; painted on the left, wanted on the right:",
         "![painted and wanted](learning_to_paint_pathwise.png)",
+        "By REINFORCE:",
+        "![painted and wanted](learning_to_paint_score.png)",
     ]
     write("learning_to_paint", "Learning to Paint", parts)
 

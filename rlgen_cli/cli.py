@@ -206,11 +206,13 @@ def composed(command: str, arguments: list[str]) -> "DictConfig":
             if not os.path.isdir(parsed.config_dir):
                 raise UserError(f"--config-dir: there is no folder {parsed.config_dir}.")
             path.prepend("command-line", f"file://{os.path.abspath(parsed.config_dir)}")
+        # A program that runs under Hydra itself (and uses our environments) keeps its own.
+        outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
         try:
             hydra = Hydra.create_main_hydra2("rlgen", path)
             config = hydra.compose_config(parsed.config_name or command, list(parsed.overrides), RunMode.RUN)
         finally:
-            GlobalHydra.instance().clear()
+            GlobalHydra.instance().hydra = outer
         with open_dict(config):
             del config["hydra"]
         OmegaConf.set_struct(config, True)

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -188,14 +187,10 @@ class Episodes:
 
 
 def configured(env: str, overrides: Sequence[str], num_envs: int, total_steps: int | None) -> DictConfig:
-    """The config that `rlgen train` would have, without its agent. A program under Hydra keeps its own."""
+    """The config that `rlgen train` would have, without its agent."""
     register_resolvers()
     words = [f"env={env}", *overrides, f"num_envs={num_envs}"]
-    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
-    try:
-        config = composed("train", words if total_steps is None else [*words, f"total_steps={total_steps}"])
-    finally:
-        GlobalHydra.instance().hydra = outer
+    config = composed("train", words if total_steps is None else [*words, f"total_steps={total_steps}"])
     config.agent = OmegaConf.create(NO_AGENT)
     return config
 

@@ -115,6 +115,6 @@ def _weights(source: str, device: torch.device) -> dict[str, Tensor]:
         raise UserError(f"anchor.prior: must be none, start, or the folder of a run or a checkpoint, got {source}.")
     if "network" not in saved.get("agent", {}):
         raise UserError(
-            f"prior: the agent of {source} has no policy; use a run of actor_critic, ppo or policy_gradient."
+            f"anchor.prior: the agent of {source} has no policy; use a run of actor_critic, ppo or policy_gradient."
         )
     return saved["agent"]["network"]

@@ -94,10 +94,9 @@ class Continuous:
 
 @dataclass(frozen=True)
 class Factored:
-    """Several decisions at once: vectors of whole numbers, the i-th below sizes[i]; `names` says what they decide."""
+    """Several decisions at once: vectors of whole numbers, the i-th below sizes[i]."""
 
     sizes: tuple[int, ...]
-    names: tuple[str, ...] = ()
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Uniform actions, int64 [count, F]."""

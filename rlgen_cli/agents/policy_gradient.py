@@ -186,14 +186,14 @@ class PolicyGradient:
         state, carry = (flat(tree) for tree in segment.following())
         state, carry = (map_tensors(lambda field: field.repeat_interleave(self.rollouts, 0), t) for t in (state, carry))
         ended = segment.terminated.flatten().repeat_interleave(self.rollouts)
-        total, discount = torch.zeros(len(ended), device=ended.device), 1.0
+        total, discount, view = torch.zeros(len(ended), device=ended.device), 1.0, self.env.view(state)
         for _ in range(self.env.spec.max_steps - 1):
             choice = self.actor.act(self.env, state, carry, explore=True, rng=self.rng)
-            after = self.env.step(state, choice.action)
-            done = self.env.done(after)
-            gained = self.reward(self.env.view(state), self.env.view(after), done).total
+            state, carry = self.env.step(state, choice.action), choice.carry
+            before, view, done = view, self.env.view(state), self.env.done(state)
+            gained = self.reward(before, view, done).total
             total, discount = total + discount * gained * ~ended, discount * self.gamma
-            state, carry, ended = after, choice.carry, ended | done
+            ended = ended | done
         return total.view(*segment.reward.shape, self.rollouts).mean(2)
 
     def _baseline(self, returns: Tensor, value: Tensor, age: Tensor, complete: Tensor) -> Tensor:

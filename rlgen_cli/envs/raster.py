@@ -36,7 +36,7 @@ def _nearest(start: Tensor, linear: Tensor, square: Tensor, axis: Tensor) -> Ten
     t = torch.zeros_like(best)
     for i in range(1, COARSE):
         distance = away[:, 0, i].unsqueeze(1) + away[:, 1, i].unsqueeze(2)
-        t.masked_fill_(distance < best, float(grid[i]))
+        t.masked_fill_(distance < best, i / (COARSE - 1))
         torch.minimum(best, distance, out=best)
     (start_x, start_y), (linear_x, linear_y), (square_x, square_y) = (
         part.view(n, 2, 1, 1).unbind(1) for part in (start, linear, square)

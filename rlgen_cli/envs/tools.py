@@ -299,9 +299,7 @@ class BrushTool:
         require(2 <= grid <= size, f"grid: must be from 2 to env.size = {size}, got {grid}.")
         require(levels >= 1, f"levels: must be at least 1, got {levels}.")
         self.size, self.inks = size, palette[1:]
-        sizes = (grid, grid, grid, grid, levels, levels, len(self.inks), 2)
-        names = ("x", "y", "control_x", "control_y", "width", "pressure", "colour", "pen")
-        self.action = Factored(sizes, names)
+        self.action = Factored((grid, grid, grid, grid, levels, levels, len(self.inks), 2))
         self.pen_range = (0, grid - 1)
         self.axis = torch.linspace(margin, size - 1 - margin, grid, device=palette.device)
         # One level is the largest width and full pressure.
@@ -333,7 +331,7 @@ class FreeBrushTool:
         require(0 <= 2 * margin < size - 1, f"margin: must be from 0 to {(size - 2) // 2}, got {margin}.")
         self.size, self.inks, self.narrow, self.wide = size, palette[1:], min(widths), max(widths)
         self.low, self.span = float(margin), float(size - 1 - 2 * margin)
-        self.action = Mixed(Factored((len(self.inks), 2), ("colour", "pen")), Continuous(6))
+        self.action = Mixed(Factored((len(self.inks), 2)), Continuous(6))
         self.pen_range = (margin * self.UNITS, (size - 1 - margin) * self.UNITS)
 
     def mark(self, pen: Tensor, action: Tensor) -> Mark:
