@@ -1,0 +1,30 @@
+"""Music as people know it: notes on a grid of sixteenths. What datasets give, encodings read, and exports write."""
+
+from typing import NamedTuple
+
+STEPS_PER_BEAT = 4  # the grid's step is a sixteenth
+LOWEST, HIGHEST = 21, 108  # MIDI numbers of a piano's keys
+
+
+class Note(NamedTuple):
+    """One note; times are in grid steps."""
+
+    start: int
+    duration: int  # at least 1
+    pitch: int  # MIDI number, 60 is middle C
+    velocity: int = 80  # 1 to 127
+    voice: int = 0  # 0 is the highest
+
+
+class Piece(NamedTuple):
+    """Notes in the order of their starts (then of their voices)."""
+
+    notes: tuple[Note, ...]
+    bar: int = 16  # grid steps
+    tempo: float = 100.0  # beats a minute
+    name: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Where the last note ends."""
+        return max((note.start + note.duration for note in self.notes), default=0)
