@@ -1,5 +1,6 @@
-"""A policy that an agent is kept close to: without it, reward goes up and diversity goes down."""
+"""A pretrained policy that an agent begins as and is kept close to: without one, reward goes up and diversity down."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from rlgen_cli import checkpoint
 from rlgen_cli.errors import UserError, require
 from rlgen_cli.memory.segment import Segment
-from rlgen_cli.tree import select
-from rlgen_cli.types import Carry, Metrics, Observation
+from rlgen_cli.networks.note_rnn import note_rnn_weights
+from rlgen_cli.tree import plain, select, typed
+from rlgen_cli.types import Carry, EnvSpec, Metrics, Observation
 
 
 class Anchor:
@@ -19,8 +21,9 @@ class Anchor:
     The price is part of the reward, so that the return's expectation is reward − β·KL of whole episodes.
 
     Args:
-        prior: none; start (the policy as it was when training began); or the folder of a run or a checkpoint, whose
-            policy then is where training begins, too.
+        prior: none; start (the policy as it was when training began); or the folder of a run or a checkpoint, or an
+            `.npz` with a Note RNN, whose policy then is where training begins, too.
+        network: the prior's, where it is not built like the policy (which then may see more); else null.
         coefficient: β, in units of reward per nat; with a `target`, where β begins.
         target: nats per step that β is driven to, or null for a fixed β.
         fresh: the training begins now, so that a run named as prior is read; else a checkpoint brings all weights.
@@ -32,6 +35,7 @@ class Anchor:
         self,
         *,
         prior: Literal["none", "start"] | str,
+        network: Callable[..., nn.Module] | None,
         coefficient: float,
         target: float | None,
         rate: float,
@@ -41,20 +45,25 @@ class Anchor:
         require(target is None or target > 0, f"target: must be above 0, or null for none, got {target}.")
         require(rate >= 0, f"rate: must be at least 0, got {rate}.")
         self.prior, self.coefficient, self.target, self.rate = prior, float(coefficient), target, float(rate)
-        self.fresh = fresh
+        self.network, self.fresh = network, fresh
         self.net: nn.Module | None = None
 
-    def attach(self, policy: nn.Module, frozen: nn.Module, num_envs: int, device: torch.device) -> None:
-        """Make `frozen`, a network built like `policy`, the prior; a prior from a run is copied into `policy`."""
+    def attach(self, policy: nn.Module, build: Callable[[], nn.Module], num_envs: int, spec: EnvSpec) -> None:
+        """Make a network built like `policy` (by `build`) or like `network` the prior; one from elsewhere is copied
+        into `policy`, too."""
         if self.prior == "none":
             return
-        if self.prior != "start" and self.fresh:
-            try:
-                policy.load_state_dict(_weights(self.prior, device))
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())[:200]
-                raise UserError(f"anchor.prior: {self.prior} has another network than this run ({reason}).") from None
-        frozen.load_state_dict(policy.state_dict())
+        device = next(policy.parameters()).device
+        if self.network is None:
+            frozen = build()
+        else:
+            frozen = self.network(observation=spec.observation, action=spec.action).to(device)
+        if self.prior == "start":
+            frozen.load_state_dict(policy.state_dict())
+        elif self.fresh:
+            weights = saved_weights(self.prior, "anchor.prior", device)
+            adopt(frozen, weights, f"anchor.prior: {self.prior}")
+            adopt(policy, weights, f"anchor.prior: {self.prior}")
         self.net = frozen.requires_grad_(False)
         self.beta = torch.full((), self.coefficient, device=device)
         self.carry: Carry = frozen.carry(num_envs)  # type: ignore[operator]
@@ -92,29 +101,83 @@ class Anchor:
     def state_dict(self) -> dict[str, Any]:
         if self.net is None:
             return {}
-        memory = {} if self.carry is None else {"carry": self.carry._asdict()}
-        return {"net": self.net.state_dict(), "beta": self.beta, **memory}
+        return {"net": self.net.state_dict(), "beta": self.beta, "carry": plain(self.carry)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.net is None:
             return
         self.net.load_state_dict(state["net"])
-        self.beta = state["beta"]
-        if self.carry is not None:
-            self.carry = type(self.carry)(**state["carry"])
+        self.beta, self.carry = state["beta"], typed(state["carry"], self.carry)
 
 
-def _weights(source: str, device: torch.device) -> dict[str, Tensor]:
-    """The policy's weights in a run's or a checkpoint's folder."""
+class Prior:
+    """A pretrained policy whose weights a Q-network begins with, and which G-learning (dqn.py) departs from.
+
+    Args:
+        source: none; the folder of a run or a checkpoint; or an `.npz` with a Note RNN.
+        network: the prior's, a policy network; null where it is not kept.
+        fresh: as in Anchor.
+    """
+
+    def __init__(self, *, source: Literal["none"] | str, network: Callable[..., nn.Module] | None, fresh: bool) -> None:
+        self.source, self.network, self.fresh = source, network, fresh
+
+    def begin(self, q: nn.Module) -> None:
+        """Let the Q-network's values be the prior's logits."""
+        if self.source == "none" or not self.fresh:
+            return
+        weights = saved_weights(self.source, "prior.source", next(q.parameters()).device)
+        names = {"head.logits.0.": "out."}
+        renamed = {name: next((new + name[len(old) :] for old, new in names.items() if name.startswith(old)), name)
+                   for name in weights if not name.startswith("value.")}  # fmt: skip
+        adopt(q, {renamed[name]: weights[name] for name in renamed}, f"prior.source: {self.source}")
+
+    def frozen(self, spec: EnvSpec, device: torch.device) -> nn.Module:
+        """The prior itself; a checkpoint brings its weights when training goes on."""
+        require(self.source != "none", "prior.source: must name a pretrained run (or a Note RNN's .npz) for this.")
+        require(
+            self.network is not None, "prior.network: must be given for this, as in network@agent.prior.network=lstm."
+        )
+        assert self.network is not None
+        net = self.network(observation=spec.observation, action=spec.action).to(device)
+        if self.fresh:
+            adopt(net, saved_weights(self.source, "prior.source", device), f"prior.source: {self.source}")
+        return net.requires_grad_(False)
+
+
+def saved_weights(source: str, key: str, device: torch.device) -> dict[str, Tensor]:
+    """The policy's weights in a run's or a checkpoint's folder, or a Note RNN's in an `.npz`."""
     folder, only = Path(source), frozenset(["agent"])
+    if folder.suffix == ".npz":
+        return {name: weight.to(device) for name, weight in note_rnn_weights(folder, key).items()}
     if (folder / "manifest.json").is_file():
         saved = checkpoint.load(folder, device, only)
     elif (folder / "checkpoints").is_dir():
         saved = checkpoint.load_newest(folder, device, only)
     else:
-        raise UserError(f"anchor.prior: must be none, start, or the folder of a run or a checkpoint, got {source}.")
+        raise UserError(f"{key}: must be none, start, the folder of a run or a checkpoint, or an .npz, got {source}.")
     if "network" not in saved.get("agent", {}):
         raise UserError(
-            f"anchor.prior: the agent of {source} has no policy; use a run of actor_critic, ppo or policy_gradient."
+            f"{key}: the agent of {source} has no policy; use a run of rlgen pretrain, or of an agent with a policy."
         )
     return saved["agent"]["network"]
+
+
+@torch.no_grad()
+def adopt(net: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Take `weights` over; what `net` sees beyond them (more columns) weighs nothing at first, and a value that they
+    lack stays as it is."""
+    own = net.state_dict()
+    lacking = [name for name in own if name not in weights and not name.startswith("value.")]
+    if lacking:
+        raise UserError(f"{where} has another network than this run (it has no {lacking[0]}).")
+    for name, weight in weights.items():
+        mine: Any = own.get(name)
+        fits = mine is not None and mine.shape[:1] == weight.shape[:1] and mine.shape[2:] == weight.shape[2:]
+        if not fits or (weight.dim() > 1 and mine.shape[1] < weight.shape[1]):
+            raise UserError(f"{where} has another network than this run ({name} does not fit).")
+        if mine.shape != weight.shape:
+            mine.zero_()
+            mine[:, : weight.shape[1]] = weight
+        else:
+            mine.copy_(weight)

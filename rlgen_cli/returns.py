@@ -22,6 +22,8 @@ def lambda_returns(reward: Tensor, value: Tensor, terminated: Tensor, gamma: flo
     return torch.stack(returns[::-1], 1)
 
 
-def soft_value(q: Tensor, temperature: float) -> Tensor:
-    """τ · log mean exp(Q / τ) over the last dimension, [B]: between the mean (τ → ∞) and the maximum (τ → 0)."""
-    return temperature * (torch.logsumexp(q / temperature, -1) - math.log(q.shape[-1]))
+def soft_value(q: Tensor, temperature: float, mean: bool = True) -> Tensor:
+    """τ · log mean exp(Q / τ) over the last dimension, [B]: between the mean (τ → ∞) and the maximum (τ → 0). Without
+    `mean` the log of the sum, which is larger by τ · log of the number of actions."""
+    value = temperature * torch.logsumexp(q / temperature, -1)
+    return value - temperature * math.log(q.shape[-1]) if mean else value

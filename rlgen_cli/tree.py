@@ -37,3 +37,17 @@ def join(*trees: T) -> T:
 def repeat(tree: T, times: int) -> T:
     """Each row `times` times in a row."""
     return map_tensors(lambda field: field.repeat_interleave(times, 0), tree) if times > 1 else tree
+
+
+def plain(tree: Any) -> Any:
+    """NamedTuples as dicts, nothing where there is None, as checkpoints want it."""
+    if isinstance(tree, Tensor):
+        return tree
+    return {} if tree is None else {name: plain(field) for name, field in tree._asdict().items() if field is not None}
+
+
+def typed(fields: Any, like: Any) -> Any:
+    """The inverse of `plain`; `like` is a tree of the same types."""
+    if like is None or isinstance(like, Tensor):
+        return fields if like is not None else None
+    return type(like)(**{name: typed(fields.get(name), getattr(like, name)) for name in like._fields})

@@ -112,7 +112,7 @@ class ActorCritic:
         columns = num_envs if remembers else rollout * num_envs
         what = "environments" if remembers else "steps"
         require(columns % minibatches == 0, f"minibatches: must divide {columns} {what}, got {minibatches}.")
-        self.anchor.attach(self.actor.net, self.actor.build(), num_envs, device)
+        self.anchor.attach(self.actor.net, self.actor.build, num_envs, env.spec)
         weights = [weight for weight in self.actor.net.parameters() if weight.requires_grad]
         self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, foreach=True)
         self.memory = SegmentMemory(rollout)

@@ -33,7 +33,8 @@ class Greedy:
             after = env.step(state, torch.full((n,), action, device=before.effort.device))
             view = env.view(after)
             gains.append(self.reward(before, view, env.done(after)).total)
-        gain = torch.stack(gains, 1)  # [N, A]
+        gain, mask = torch.stack(gains, 1), env.action_mask(state)  # [N, A]
+        gain = gain if mask is None else gain.masked_fill(~mask, -torch.inf)
         noise = torch.rand(gain.shape, generator=rng, device=gain.device)
         best = (gain + self.resolution * noise).argmax(1)
         wander = getattr(env, "wander", None)

@@ -96,7 +96,7 @@ class PolicyGradient:
         self.entropy, self.value_weight, self.anchor = entropy, float(value_weight), anchor
         self.learning_rate, self.max_grad_norm = learning_rate, float(max_grad_norm)
         self.actor = Actor(env=env, network=network, device=device, precision=precision, evaluate=evaluate)
-        self.anchor.attach(self.actor.net, self.actor.build(), num_envs, device)
+        self.anchor.attach(self.actor.net, self.actor.build, num_envs, env.spec)
         weights = [weight for weight in self.actor.net.parameters() if weight.requires_grad]
         self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, foreach=True)
         self.memory = SegmentMemory(env.spec.max_steps)

@@ -8,7 +8,7 @@ from rlgen_cli.types import Carry, Choice, Env, EnvSpec, Metrics, State, Transit
 
 
 class Random:
-    """Acts uniformly in any action space and learns nothing."""
+    """Acts uniformly among the allowed actions of any space and learns nothing."""
 
     group = 1
 
@@ -17,7 +17,10 @@ class Random:
         return True
 
     def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
-        return Choice(env.spec.action.sample(len(env.done(state)), rng))
+        action, mask = env.spec.action.sample(len(env.done(state)), rng), env.action_mask(state)
+        if mask is not None:
+            action = torch.rand(mask.shape, generator=rng, device=mask.device).masked_fill(~mask, -1.0).argmax(1)
+        return Choice(action)
 
     def carry(self, n: int) -> Carry:
         return None

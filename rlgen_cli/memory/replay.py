@@ -40,10 +40,19 @@ class Window(NamedTuple):
 class Replay:
     """`capacity` frames of `num_envs` environments; allocated at the first `add`.
 
-    `priority` is the exponent α of prioritised replay (Schaul et al. 2016), 0 for uniform; `correction` is β.
+    `priority` is the exponent α of prioritised replay (Schaul et al. 2016), 0 for uniform; `correction` is β. With
+    `whole`, windows begin where episodes do, for networks that remember.
     """
 
-    def __init__(self, capacity: int, num_envs: int, device: torch.device, priority: float, correction: float) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        num_envs: int,
+        device: torch.device,
+        priority: float,
+        correction: float,
+        whole: bool,
+    ) -> None:
         require(
             capacity >= 4 * num_envs,
             f"capacity: must be at least 4 × num_envs = {4 * num_envs}, got {capacity}.",
@@ -51,7 +60,7 @@ class Replay:
         require(priority >= 0, f"priority: must be at least 0, got {priority}.")
         require(0 <= correction <= 1, f"correction: must be in [0, 1], got {correction}.")
         self.frames, self.num_envs, self.device = capacity // num_envs, num_envs, device
-        self.priority, self.correction = float(priority), float(correction)
+        self.priority, self.correction, self.whole = float(priority), float(correction), whole
         self.calls = 0
         self.env = torch.arange(num_envs, device=device)
         self.slot = torch.zeros(num_envs, dtype=torch.long, device=device)  # where the next frame goes
@@ -59,6 +68,8 @@ class Replay:
         self.store: Kept | None = None
         self.final = torch.ones(self.frames * num_envs, dtype=torch.bool, device=device)
         self.urgency = torch.ones(self.frames * num_envs, device=device) if priority else None
+        self.first = torch.zeros_like(self.final)  # the frame begins an episode
+        self.begins = torch.ones(num_envs, dtype=torch.bool, device=device)  # the next frame does
 
     def add(self, transition: Transition) -> None:
         """Take in one step of every environment."""
@@ -79,6 +90,7 @@ class Replay:
         map_tensors(write_ahead, self.store.state, transition.next_state)
         self.final[row] = False
         self.final[ahead] = True
+        self.first[row], self.begins = self.begins, transition.terminated
         if self.urgency is not None:
             self.urgency[row] = self.urgency.max()
         advance = 1 + transition.terminated.long()
@@ -111,7 +123,7 @@ class Replay:
 
     def _starts(self, batch: int, length: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows where windows may begin, and importance weights, [B] each."""
-        if self.urgency is None:
+        if self.urgency is None and not self.whole:
             env = torch.randint(self.num_envs, (batch,), generator=rng, device=self.device)
             choices = self.written[env] + 1 - length  # `written` frames and the one ahead
             age = (torch.rand(batch, generator=rng, device=self.device) * choices).long().clamp(min=0) + length
@@ -121,7 +133,10 @@ class Replay:
         env = row % self.num_envs
         age = (self.slot[env] - row // self.num_envs) % self.frames
         allowed = (age >= length) & (age <= self.written[env]) & ~self.final
-        mass = torch.where(allowed, self.urgency**self.priority, 0.0)
+        if self.whole:
+            allowed = allowed & self.first
+        urgency = torch.ones_like(allowed, dtype=torch.float32) if self.urgency is None else self.urgency
+        mass = torch.where(allowed, urgency**self.priority, 0.0)
         cumulative = mass.cumsum(0)
         draw = torch.rand(batch, generator=rng, device=self.device) * cumulative[-1]
         start = torch.searchsorted(cumulative, draw).clamp(max=len(row) - 1)
@@ -143,6 +158,8 @@ class Replay:
             "slot": self.slot,
             "written": self.written,
             "final": self.final,
+            "first": self.first,
+            "begins": self.begins,
         }
         if self.urgency is not None:
             fields["urgency"] = self.urgency
@@ -159,6 +176,7 @@ class Replay:
         """`state_type` is the NamedTuple class of the environment's states."""
         self.calls, self.slot, self.written = fields["calls"], fields["slot"], fields["written"]
         self.final, self.urgency = fields["final"], fields.get("urgency")
+        self.first, self.begins = fields["first"], fields["begins"]
         if "state" in fields:
             state = state_type(**fields["state"])
             self.store = Kept(state, fields["action"], fields["settled"], fields["ended"])

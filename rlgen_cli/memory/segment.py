@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rlgen_cli.tree import map_tensors
+from rlgen_cli.tree import map_tensors, plain, typed
 from rlgen_cli.types import Carry, Extras, State, Transition
 
 
@@ -52,11 +52,11 @@ class SegmentMemory:
 
     def state_dict(self) -> dict[str, Any]:
         """Each kept step, its trees as they are."""
-        return {"steps": [_plain(step) for step in self.steps]}
+        return {"steps": [plain(step) for step in self.steps]}
 
     def load_state_dict(self, fields: dict[str, Any], like: Transition) -> None:
         """`like` is any transition of the same environment and agent: it gives the trees' types."""
-        self.steps = [_typed(step, like) for step in fields["steps"]]
+        self.steps = [typed(step, like) for step in fields["steps"]]
 
 
 def _stack(trees: list[Any]) -> Any:
@@ -72,17 +72,3 @@ def _shifted(tree: Any, last: Any) -> Any:
 def flat(tree: Any) -> Any:
     """A tree of [T, N, …] to one of [T · N, …]."""
     return map_tensors(lambda field: field.flatten(0, 1), tree)
-
-
-def _plain(tree: Any) -> Any:
-    """NamedTuples as dicts, nothing where there is None, as checkpoints want it."""
-    if isinstance(tree, Tensor):
-        return tree
-    return {name: _plain(field) for name, field in tree._asdict().items() if field is not None}
-
-
-def _typed(fields: Any, like: Any) -> Any:
-    """The inverse of `_plain`."""
-    if like is None or isinstance(like, Tensor):
-        return fields
-    return type(like)(**{name: _typed(fields.get(name), getattr(like, name)) for name in like._fields})

@@ -1,5 +1,5 @@
-"""What turns an observation into features: a perceptron, convolutions, convolutional maps over an action grid, or a
-frozen autoencoder's code.
+"""What turns an observation into features: a perceptron, convolutions, convolutional maps over an action grid, the
+newest token, or a frozen autoencoder's code.
 
 A body is built from the observation's spec, has `features` (their number), and returns features [N, features].
 """
@@ -37,19 +37,75 @@ class Modulated(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """The picture reduced by `pool`, the close view and the vector through `layers` modulated layers."""
+    """The picture reduced by `pool`, the close view, the tokens (each part as `embed` numbers) and the vector through
+    `layers` modulated layers."""
 
-    def __init__(self, *, observation: ObservationSpec, width: int, layers: int, pool: int) -> None:
+    def __init__(self, *, observation: ObservationSpec, width: int, layers: int, pool: int, embed: int) -> None:
         super().__init__()
         require(pool >= 1, f"pool: must be at least 1, got {pool}.")
         planes, high, wide = observation.image
         inputs = planes * -(-high // pool) * -(-wide // pool) + near(observation) + observation.vector
+        self.words = Words(observation.vocabulary, embed) if observation.history else None
+        if self.words is not None:
+            inputs += observation.history * self.words.features
         self.features, self.pool = width, pool
         self.layers = Modulated(inputs, observation.vector, width, layers)
 
     def forward(self, observation: Observation) -> Tensor:
-        seen = (reduce(observation.image, self.pool), observation.patch, observation.vector)
+        seen = [reduce(observation.image, self.pool), observation.patch, observation.vector]
+        if self.words is not None:
+            seen.append(self.words(observation.tokens))
         return self.layers(torch.cat([part.flatten(1) for part in seen], 1), observation.vector)
+
+
+class Words(nn.Module):
+    """Tokens [N, K, F] as learned vectors [N, K, F · embed]; a part that is −1 (nothing there) has one of its own."""
+
+    first: Tensor  # [F], where each part's vectors begin
+
+    def __init__(self, vocabulary: tuple[int, ...], embed: int) -> None:
+        super().__init__()
+        require(embed >= 1, f"embed: must be at least 1, got {embed}.")
+        self.features = len(vocabulary) * embed
+        sizes = torch.tensor([0, *(size + 1 for size in vocabulary)])
+        self.register_buffer("first", sizes.cumsum(0)[:-1] + 1, persistent=False)
+        self.table = nn.Embedding(int(sizes.sum()), embed)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(tokens + self.first).flatten(2)
+
+
+class Newest(nn.Module):
+    """The newest token, for a network that remembers the others, and perhaps older ones.
+
+    Args:
+        lags: which tokens, 1 being the newest. embed: learned numbers for each part of a token, or 0 for a one in its
+            place among zeros. clock: the observation's vector beside them.
+    """
+
+    def __init__(self, *, observation: ObservationSpec, lags: list[int], embed: int, clock: bool) -> None:
+        super().__init__()
+        require(observation.history >= 1, "_target_: newest reads tokens; use body=perceptron in this environment.")
+        within = len(lags) > 0 and min(lags) >= 1 and max(lags) <= observation.history
+        require(within, f"lags: must be from 1 to env.history = {observation.history}, got {lags}.")
+        self.vocabulary, self.lags, self.clock = observation.vocabulary, [-lag for lag in lags], clock
+        self.words = Words(self.vocabulary, embed) if embed else None
+        width = self.words.features if self.words is not None else sum(self.vocabulary)
+        self.features = width * len(lags) + observation.vector * clock
+
+    def forward(self, observation: Observation) -> Tensor:
+        assert observation.tokens is not None
+        seen = observation.tokens[:, self.lags]  # [N, lags, F]
+        x = (self.words(seen) if self.words is not None else self._one_hot(seen)).flatten(1)
+        return torch.cat([x, observation.vector], 1) if self.clock else x
+
+    def _one_hot(self, tokens: Tensor) -> Tensor:
+        """Float [N, lags, sum of sizes]; all zeros where a token is −1."""
+        parts = [
+            part.unsqueeze(2) == torch.arange(size, device=part.device)
+            for part, size in zip(tokens.unbind(2), self.vocabulary, strict=True)
+        ]
+        return torch.cat(parts, 2).float()
 
 
 class Convolutions(nn.Module):
@@ -60,6 +116,7 @@ class Convolutions(nn.Module):
         super().__init__()
         require(pool >= 1, f"pool: must be at least 1, got {pool}.")
         require(channels >= 1, f"channels: must be at least 1, got {channels}.")
+        require(observation.history == 0, "_target_: convolutions read pictures, not tokens; use body=perceptron.")
         planes, high, wide = observation.image
         high, wide = -(-high // pool), -(-wide // pool)
         stages: list[nn.Module] = []

@@ -65,7 +65,9 @@ class PolicyNetwork(nn.Module):
         else:
             self.body = body(observation=observation)
             features = int(self.body.features)  # type: ignore[arg-type]
-            self.memory = memory(features=features) if memory is not None else None
+            if memory is not None:
+                self.memory = memory(features=features)
+                features = int(self.memory.features)  # type: ignore[arg-type]
             self.head = Head(action, features, order, continuous, std)
         self.value = nn.Linear(features, 1)
         nn.init.zeros_(self.value.weight)

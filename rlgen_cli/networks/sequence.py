@@ -1,8 +1,8 @@
-"""Memory within an episode: a recurrent network and a causal transformer over a policy's features.
+"""Memory within an episode: recurrent networks and a causal transformer over a policy's features.
 
-Both take T steps of N environments, x [T, N, D], the memory that the first of them begins with (`carry`) and `start`,
+All take T steps of N environments, x [T, N, D], the memory that the first of them begins with (`carry`) and `start`,
 bool [T, N], true where a step begins a new episode and nothing before may be remembered. They return features
-[T, N, D] and the memory after the last step. `fresh(n)` is the memory of a beginning.
+[T, N, features] and the memory after the last step. `fresh(n)` is the memory of a beginning.
 """
 
 from typing import NamedTuple
@@ -25,6 +25,7 @@ class GRU(nn.Module):
 
     def __init__(self, *, features: int) -> None:
         super().__init__()
+        self.features = features
         self.cell = nn.GRUCell(features, features)
 
     def fresh(self, n: int) -> Hidden:
@@ -36,6 +37,35 @@ class GRU(nn.Module):
             hidden = self.cell(x[t], hidden * ~start[t].unsqueeze(1))
             seen.append(hidden)
         return x + torch.stack(seen), Hidden(hidden)
+
+
+class Cells(NamedTuple):
+    """An LSTM's memory."""
+
+    value: Tensor  # [N, width]
+    cell: Tensor  # [N, width]
+
+
+class LSTM(nn.Module):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997) of `width` units; what it reads is not added."""
+
+    def __init__(self, *, features: int, width: int) -> None:
+        super().__init__()
+        require(width >= 1, f"width: must be at least 1, got {width}.")
+        self.features = width
+        self.cell = nn.LSTMCell(features, width)
+
+    def fresh(self, n: int) -> Cells:
+        zero = self.cell.weight_hh.new_zeros(n, self.features)
+        return Cells(zero, zero)
+
+    def forward(self, x: Tensor, carry: Cells, start: Tensor) -> tuple[Tensor, Cells]:
+        hidden, cell, seen = carry.value, carry.cell, []
+        for t in range(len(x)):
+            going = ~start[t].unsqueeze(1)
+            hidden, cell = self.cell(x[t], (hidden * going, cell * going))
+            seen.append(hidden)
+        return torch.stack(seen), Cells(hidden, cell)
 
 
 class Past(NamedTuple):
@@ -60,11 +90,11 @@ class Transformer(nn.Module):
         require(span >= 1, f"span: must be at least 1, got {span}.")
         require(features % heads == 0, f"heads: must divide the width {features}, got {heads}.")
         self.blocks = nn.ModuleList(Block(features, heads, span) for _ in range(layers))
-        self.span, self.width = span, features
+        self.span, self.features = span, features
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
     def fresh(self, n: int) -> Past:
-        layers = self.like.new_zeros(n, len(self.blocks), self.span, self.width)
+        layers = self.like.new_zeros(n, len(self.blocks), self.span, self.features)
         return Past(layers, torch.zeros(n, dtype=torch.long, device=self.like.device))
 
     def forward(self, x: Tensor, carry: Past, start: Tensor) -> tuple[Tensor, Past]:

@@ -1,0 +1,105 @@
+"""Maximum likelihood: a policy that imitates the data's sequences and looks at no reward. `rlgen pretrain` trains it to
+its best held-out likelihood; other agents then begin with it and are kept near it (prior.py)."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlgen_cli.actor import Actor
+from rlgen_cli.data.sequences import Sequences
+from rlgen_cli.errors import require
+from rlgen_cli.networks.precision import Precision
+from rlgen_cli.schedules import Linear
+from rlgen_cli.types import Carry, Choice, Env, EnvSpec, Metrics, Sequence, State, Transition
+
+
+class Likelihood:
+    """A sequence model by teacher forcing.
+
+    Args:
+        network: builds a policy network from observation and action specs.
+        batch_size: sequences per update. updates: per batched environment step, where it is trained with those.
+        weight_decay: of all weights, decoupled (Loshchilov and Hutter 2019).
+        learning_rate: a schedule over the training.
+        evaluate: as in the other agents with a policy.
+
+    Raises:
+        UserError: for a value out of range.
+    """
+
+    group, wants = 1, "policy"
+
+    @staticmethod
+    def accepts(spec: EnvSpec) -> bool:
+        """Only sequences come as demonstrations."""
+        return isinstance(spec.sample, Sequence)
+
+    def __init__(
+        self,
+        *,
+        env: Any,
+        real: Sequences,
+        rng: torch.Generator,
+        device: torch.device,
+        precision: Precision,
+        network: Callable[..., nn.Module],
+        batch_size: int,
+        updates: int,
+        weight_decay: float,
+        learning_rate: Linear,
+        max_grad_norm: float,
+        evaluate: Literal["sample", "mode"],
+    ) -> None:
+        require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
+        require(updates >= 1, f"updates: must be at least 1, got {updates}.")
+        require(weight_decay >= 0, f"weight_decay: must be at least 0, got {weight_decay}.")
+        require(max_grad_norm > 0, f"max_grad_norm: must be above 0, got {max_grad_norm}.")
+        self.env, self.tokens, self.rng = env, real.tokens, rng
+        self.batch_size, self.updates = min(batch_size, len(real.tokens)), updates
+        self.learning_rate, self.max_grad_norm = learning_rate, float(max_grad_norm)
+        self.actor = Actor(env=env, network=network, device=device, precision=precision, evaluate=evaluate)
+        self.optimizer = torch.optim.AdamW(
+            self.actor.net.parameters(), learning_rate(0.0), weight_decay=weight_decay, foreach=True
+        )
+
+    def carry(self, n: int) -> Carry:
+        return self.actor.carry(n)
+
+    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
+        return self.actor.act(env, state, carry, explore=explore, rng=rng)
+
+    def observe(self, transition: Transition) -> None:
+        pass
+
+    def update(self, progress: float) -> Metrics:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(progress)
+        nll = torch.zeros(())
+        for _ in range(self.updates):
+            index = torch.randint(len(self.tokens), (self.batch_size,), generator=self.rng, device=self.tokens.device)
+            self.actor.net.train()
+            nll = self.nll(self.tokens[index]).mean()
+            self.optimizer.zero_grad(set_to_none=True)
+            nll.backward()
+            torch.nn.utils.clip_grad_norm_(self.actor.net.parameters(), self.max_grad_norm)
+            self.optimizer.step()
+            self.actor.net.eval()
+        return {"nll": nll.detach()}
+
+    def nll(self, tokens: Tensor) -> Tensor:
+        """−log p of each token of sequences [N, T, F], in nats, [T, N]."""
+        n, length = len(tokens), tokens.shape[1]
+        lessons = self.env.lessons(tokens)
+        start = torch.zeros(length, n, dtype=torch.bool, device=tokens.device)
+        out = self.actor.say(self.env, lessons, self.actor.carry(n), start)
+        action = tokens.transpose(0, 1).flatten(0, 1)  # [T · N, F]
+        return -out.policy.judge(action.squeeze(1) if action.shape[1] == 1 else action)[0].view(length, n)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.actor.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.actor.net.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
