@@ -19,8 +19,8 @@ from benchmarks.report import RESULTS, curves, new_run, runs_named, seconds_unti
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.evaluate import sheet
 from rlgen_cli.export.raster import enlarge, write_png
+from rlgen_cli.media.pictures import sheet
 from rlgen_cli.rollout import rollout
 from rlgen_cli.seeding import stream
 from rlgen_cli.train import train

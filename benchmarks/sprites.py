@@ -15,8 +15,8 @@ from rlgen_cli import checkpoint
 from rlgen_cli.build import build
 from rlgen_cli.cli import composed, register_resolvers
 from rlgen_cli.data.palette import quantise
-from rlgen_cli.evaluate import sheet
 from rlgen_cli.export.raster import enlarge, write_png
+from rlgen_cli.media.pictures import sheet
 from rlgen_cli.rollout import rollout
 from rlgen_cli.seeding import stream
 from rlgen_cli.train import train

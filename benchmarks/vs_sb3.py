@@ -40,7 +40,7 @@ TASK = [
     "reward=target", "num_envs=64", "device=cpu", "precision=float32", "eval_interval=1000000000",
     "checkpoint_interval=1000000000",
 ]  # fmt: skip
-NETWORK = {"width": 128, "layers": 2, "pool": 1}
+NETWORK = {"width": 128, "layers": 2, "pool": 1, "embed": 16}
 AGENTS: dict[str, list[str]] = {
     "dqn": [
         "agent=dqn", "agent.network.head=plain", "agent.gamma={start:0.95,end:0.95}", "agent.batch_size=256",
@@ -252,8 +252,7 @@ def theirs(name: str, session: Session) -> tuple[float, float, int]:
 
 def composed_for(name: str, steps: int, seed: int) -> DictConfig:
     """The config of one algorithm; `random` and `greedy`, for reference, have no settings."""
-    where = "agent.network" if name == "dqn" else "agent.network.body"
-    network = [f"{where}.{key}={value}" for key, value in NETWORK.items()]
+    network = [f"agent.network.body.{key}={value}" for key, value in NETWORK.items()]
     agent = [*AGENTS[name], *network] if name in AGENTS else [f"agent={name}"]
     times = [f"total_steps={steps}", f"log_interval={max(steps // 10, 1)}", f"seed={seed}"]
     return composed("train", [*TASK, *agent, *times])

@@ -23,7 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 from rlgen_cli import seeding
 from rlgen_cli.data.images import Splits
 from rlgen_cli.errors import UserError, nearest, require
+from rlgen_cli.networks.note_rnn import note_rnn
 from rlgen_cli.networks.precision import Precision
+from rlgen_cli.prior import adopt, saved_weights
 from rlgen_cli.rewards.reward import Reward, Term
 from rlgen_cli.types import Agent, Env
 
@@ -87,12 +89,13 @@ class Settings:
 
 
 GROUPS = ("env", "agent", "reward", "data")
+PRETRAINING = ("epochs", "patience")  # keys of pretrain.yaml that train.yaml has not
 
 
 def settings(config: DictConfig) -> Settings:
     """The checked top-level keys."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    values = {key: value for key, value in plain.items() if key not in GROUPS}
+    values = {key: value for key, value in plain.items() if key not in (*GROUPS, *PRETRAINING)}
     return _call(Settings, values, "", {})
 
 
@@ -132,19 +135,28 @@ def build(config: DictConfig, fresh: bool = True) -> Session:
 
 
 def build_data(config: DictConfig) -> Splits | None:
-    """The dataset's splits at the environment's size; None for an environment that takes none."""
+    """The dataset's splits as the environment asks for them; None for an environment that takes none."""
     kind = find(config.env._target_, "env")
     if "data" not in inspect.signature(kind).parameters:
         return None
-    picture = {"size": config.env.get("size"), "channels": config.env.get("channels")}
-    _call(kind.check_picture, picture, "env", {})
-    return component(config.data, "data").load(**picture)
+    node: Any = OmegaConf.to_container(config.env, resolve=True)
+    wanted = _call(kind.request, {key: node.get(key) for key in inspect.signature(kind.request).parameters}, "env", {})
+    dataset = component(config.data, "data")
+    given = set(inspect.signature(dataset.load).parameters)
+    if given != set(wanted):
+        raise UserError(
+            f"data: {type(dataset).__name__} gives {'pictures' if 'size' in given else 'sequences'}, and "
+            f"{kind.__name__} takes {'pictures' if 'size' in wanted else 'sequences'}; rlgen list data shows others."
+        )
+    return dataset.load(**wanted)
 
 
 def build_env(config: DictConfig, data: Splits | None, split: str, device: torch.device, condition: str) -> Env:
     node: Any = OmegaConf.to_container(config.env, resolve=True)
     if "condition" in node:
         node["condition"] = condition
+    if data is not None and "encoding" in node:
+        node["encoding"] = data.train.encoding  # with the vocabulary that the data brought
     return component(node, "env", data=data, split=split, device=device)
 
 
@@ -175,18 +187,53 @@ def build_reward(
         weight, form = plain.pop("weight", None), plain.pop("form", None)
         require(_fits(weight, float), f"{path}.weight: must be a number, got {weight!r}.")
         require(form in ("potential", "terminal"), f"{path}.form: must be potential or terminal, got {form!r}.")
-        missing = set(find(plain.get("_target_"), path).needs) - env.spec.context
+        kind = find(plain.get("_target_"), path)
+        _check_kind(kind, env, path)
+        missing = set(kind.needs) - env.spec.context
         if missing:
             raise UserError(
                 f"{path}: needs a {' and a '.join(sorted(missing))}, which env.condition={config.env.get('condition')} "
                 f"does not give; use env.condition=auto."
             )
         real = data.train if data else None
-        if real is None and "real" in inspect.signature(find(plain["_target_"], path)).parameters:
-            raise UserError(f"{path}: needs images, and this environment takes no data; use env=pixel.")
-        score = component(plain, path, spec=env.spec, real=real, rng=rng, device=device)
+        if real is None and "real" in inspect.signature(kind).parameters:
+            raise UserError(f"{path}: needs data, and this environment takes none; use env=pixel or env=music.")
+        saved = functools.partial(saved_network, env=env, trust=list(config.trust), device=device, path=path)
+        score = component(plain, path, spec=env.spec, env=env, real=real, rng=rng, device=device, saved_network=saved)
         terms[name] = Term(score, float(weight), form)
     return Reward(terms)
+
+
+def _check_kind(score: Any, env: Env, path: str) -> None:
+    """Refuse a score of something else than what the environment makes."""
+    judges = getattr(score, "judges", "picture")
+    if judges == "any" or judges in env.spec.kinds:
+        return
+    others = [
+        file.stem
+        for file in sorted((config_folder() / "reward" / "term").glob("*.yaml"))
+        for target in [yaml.safe_load(file.read_text()).get("_target_")]
+        if target and getattr(find(target, path), "judges", "picture") in {"any", *env.spec.kinds}
+    ]
+    made = "/".join(sorted(env.spec.kinds))
+    raise UserError(f"{path}: judges a {judges}, and this environment makes a {made}; it can have {', '.join(others)}.")
+
+
+def saved_network(source: str, *, env: Env, trust: list[str], device: torch.device, path: str) -> torch.nn.Module:
+    """The frozen policy network of a run's or a checkpoint's folder (built as its config says), or of an `.npz` with
+    a Note RNN."""
+    folder, where = Path(source), f"{path}.source"
+    if folder.suffix == ".npz":
+        build_network: Any = note_rnn
+    else:
+        home = folder.parent.parent if (folder / "manifest.json").is_file() else folder
+        require((home / "config.yaml").is_file(), f"{where}: there is no run in {source}.")
+        node: Any = OmegaConf.to_container(OmegaConf.load(home / "config.yaml"), resolve=True)
+        check_foreign(node["agent"], trust)
+        build_network = component(node["agent"].get("network"), where)
+    net = build_network(observation=env.spec.observation, action=env.spec.action).to(device)
+    adopt(net, saved_weights(source, where, device), f"{where}: {source}")
+    return net.requires_grad_(False)
 
 
 def build_agent(
@@ -221,9 +268,16 @@ def _misfit(config: DictConfig, env: Env) -> str:
         if target and find(target, "agent").accepts(env.spec):
             able.append(file.stem)
     name = config.agent._target_.rpartition(".")[2]
+    if "encoding" in config.env:
+        where, other = (
+            f"env.encoding={config.env.encoding._target_.rpartition('.')[2]}",
+            "encoding (melody is discrete)",
+        )
+    else:
+        where, other = f"env.action={config.env.get('action')}", "action (env.action=pixel is discrete)"
     return (
-        f"agent: {name} cannot act in env.action={config.env.get('action')}, which has {env.spec.action}; use another "
-        f"action (env.action=pixel is discrete) or an agent that can ({', '.join(able)})."
+        f"agent: {name} cannot act in {where}, which has {env.spec.action}; use another {other} "
+        f"or an agent that can ({', '.join(able)})."
     )
 
 

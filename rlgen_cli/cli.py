@@ -17,7 +17,8 @@ HELP = """rlgen: reinforcement learning that makes things
 
   rlgen train [KEY=VALUE …]    train an agent, as in  rlgen train env=pixel agent=dqn reward=target
                                -m sweeps: rlgen train -m seed=1,2,3;  resume=FOLDER goes on in a run's folder
-  rlgen sample [KEY=VALUE …]   pictures from a run, as in  rlgen sample run=latest n=64 seed=0 format=svg
+  rlgen pretrain [KEY=VALUE …] a sequence model by maximum likelihood, as in  rlgen pretrain data=midi data.path=FOLDER
+  rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment
   rlgen doctor                 whether this machine is fit, and what is missing
 
@@ -26,7 +27,7 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen --version              the version
   eval "$(rlgen -sc install=bash)"   tab completion (zsh: with bashcompinit; fish: -sc install=fish)
 """
-HYDRA_COMMANDS = ("train", "sample")
+HYDRA_COMMANDS = ("train", "pretrain", "sample")
 COMMANDS = (*HYDRA_COMMANDS, "list", "doctor")
 NO_RUN = (
     "--help",
@@ -78,7 +79,7 @@ def dispatch(arguments: list[str]) -> None:
 
 
 def run_hydra(command: str, arguments: list[str]) -> None:
-    """Hand a subcommand to Hydra; a single training is built completely before Hydra writes anything."""
+    """Hand a subcommand to Hydra; a single run is built completely before Hydra writes anything."""
     register_resolvers()
     if any(argument.startswith("--experimental-rerun") for argument in arguments):
         raise UserError(
@@ -90,12 +91,12 @@ def run_hydra(command: str, arguments: list[str]) -> None:
     if command == "train" and (wanted := value_of("resume", arguments)):
         return resume(wanted, arguments)
     session = None
-    if command == "train" and not sweeps(arguments) and not any(flag in arguments for flag in NO_RUN):
+    if command != "sample" and not sweeps(arguments) and not any(flag in arguments for flag in NO_RUN):
         from rlgen_cli.build import build
 
         session = build(composed(command, arguments))
     errors: list[UserError] = []
-    task = quietly(train_task(session) if command == "train" else sample_task, errors)
+    task = quietly(sample_task if command == "sample" else run_task(command, session), errors)
     with_hydra_errors(command, arguments, lambda: start(command, task))
     if len(errors) == 1:
         raise errors[0]
@@ -131,17 +132,18 @@ def start(command: str, task: Callable[["DictConfig"], Any]) -> None:
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(task)()
 
 
-def train_task(session: Any) -> Callable[["DictConfig"], str]:
-    """One job: the session that was built already, or (in a sweep) a new one."""
+def run_task(command: str, session: Any) -> Callable[["DictConfig"], str]:
+    """One training (or pretraining): of the session that was built already, or (in a sweep) of a new one."""
 
     def task(config: "DictConfig") -> str:
         from hydra.core.hydra_config import HydraConfig
 
         from rlgen_cli.build import build
+        from rlgen_cli.pretrain import pretrain
         from rlgen_cli.train import train
 
         folder = Path(HydraConfig.get().runtime.output_dir)
-        status = train(session or build(config), folder)
+        status = (train if command == "train" else pretrain)(session or build(config), folder)
         report(status, folder)
         return status
 
@@ -175,7 +177,7 @@ def resume(folder: str, arguments: list[str]) -> None:
 def report(status: str, folder: Path) -> None:
     """Where the results lie, or how to go on."""
     if status == "finished":
-        print(f"finished: {shown(folder)}\n  pictures: {shown(folder / 'samples' / 'final')}")
+        print(f"finished: {shown(folder)}\n  samples: {shown(folder / 'samples' / 'final')}")
     else:
         print(f"stopped, checkpoint saved; go on with:\n  rlgen train resume={shown(folder)}")
 
@@ -278,6 +280,8 @@ def complete(arguments: list[str]) -> None:
 def placed(argument: str) -> str:
     """`network=gru` as Hydra wants it: a group that other configs choose from is named with its place."""
     group, equals, choice = argument.partition("=")
+    if equals and group == "encoding":
+        return f"encoding@env.encoding={choice}"
     if equals and (group == "network" or group.startswith("network/")):
         return f"{group}@agent.{group.replace('/', '.')}={choice}"
     return argument
@@ -294,10 +298,12 @@ def value_of(key: str, arguments: list[str]) -> str | None:
 
 
 def register_resolvers() -> None:
-    """`${run_id:}`: six hex digits of no seed, so that runs started in the same second have their own folders."""
+    """`${run_id:}`: six hex digits of no seed, so that runs started in the same second have their own folders.
+    `${rest:X}`: 1 − X, for two weights that share one."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("run_id", lambda: os.urandom(3).hex(), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("rest", lambda share: 1.0 - share, replace=True)
 
 
 if __name__ == "__main__":

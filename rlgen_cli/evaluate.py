@@ -1,4 +1,4 @@
-"""Scores and pictures of an agent that does not explore; never touches the training streams."""
+"""Scores of an agent that does not explore; never touches the training streams."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.build import Session
-from rlgen_cli.export.raster import beside, grid
+from rlgen_cli.media.choice import medium
 from rlgen_cli.rollout import rollout
 from rlgen_cli.seeding import stream
 from rlgen_cli.types import View
@@ -18,6 +18,7 @@ class Evaluation(NamedTuple):
     scores: dict[str, float]
     total: float
     diversity: float
+    unique: float  # share of different samples
     view: View
 
 
@@ -30,17 +31,9 @@ def evaluate(session: Session, split: str, episodes: int, seed: int) -> Evaluati
     view = env.view(final)
     scores = {name: float(score.mean()) for name, score in session.reward.score(view).items()}
     total = sum(session.reward.terms[name].weight * score for name, score in scores.items())
-    return Evaluation(scores, total, diversity(view.sample), view)
+    return Evaluation(scores, total, medium(env).diversity(view.sample), unique(view.sample), view)
 
 
-def diversity(samples: Tensor) -> float:
-    """Mean distance (root mean squared pixel difference) between neighbours in the batch: 0 is collapse."""
-    return float((samples - samples.roll(1, 0)).square().flatten(1).mean(1).sqrt().mean())
-
-
-def sheet(view: View, limit: int = 64) -> Tensor:
-    """The samples as a grid, uint8 [3, H, W]; beside it the targets, where there are any."""
-    made = grid(view.sample[:limit])
-    if view.context.target is None:
-        return made
-    return beside(made, grid(view.context.target[:limit]))
+def unique(samples: Tensor) -> float:
+    """Share of different samples in the batch."""
+    return len(samples.flatten(1).unique(dim=0)) / len(samples)

@@ -10,9 +10,9 @@
 its episodes as one batch. Both take `split` (train, valid, test: whose data the episodes use) and `total_steps`.
 
 An observation is a dictionary of `image` [P, H, W], `patch` [P', k, k], `vector` [D] and `preview` [A], all float32,
-without the fields that are empty here. `info` has each term of the reward, unweighted, as `term/<name>`. An episode
-ends by `terminated` only. The vector environment resets finished episodes in the same step, and leaves what they ended
-with in `infos["final_obs"]` and `infos["final_info"]`.
+and `tokens` [K, F] of whole numbers, without the fields that are empty here. `info` has each term of the reward,
+unweighted, as `term/<name>`. An episode ends by `terminated` only. The vector environment resets finished episodes in
+the same step, and leaves what they ended with in `infos["final_obs"]` and `infos["final_info"]`.
 
 A reward with a trained part (a discriminator) learns in `step`, as in train.py: after each batched step it takes in the
 finished samples, with the progress that `total_steps` environment steps, all environments together, define. So the same
@@ -31,8 +31,9 @@ from torch import Tensor
 from rlgen_cli.build import SPLITS, build, config_folder
 from rlgen_cli.cli import composed, register_resolvers
 from rlgen_cli.errors import require
+from rlgen_cli.media.choice import medium
 from rlgen_cli.seeding import stream
-from rlgen_cli.tree import select
+from rlgen_cli.tree import map_tensors, select
 from rlgen_cli.types import ActionSpec, Continuous, Discrete, Factored, Observation, ObservationSpec, View
 
 try:
@@ -177,10 +178,14 @@ class Episodes:
     def observation(self) -> Arrays:
         return arrays(self.env.observe(self.state))
 
-    def pictures(self) -> np.ndarray:
-        """The samples, uint8 [N, H, W, 3]."""
-        sample = self.view.sample.expand(-1, 3, -1, -1)
-        return (sample * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy(force=True)
+    def pictures(self) -> list[np.ndarray]:
+        """The samples, uint8 [H, W, 3] each; sequences as their medium shows them."""
+        if "picture" in self.env.spec.kinds:
+            pictures = list((self.view.sample.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8))
+        else:
+            shown = medium(self.env)
+            pictures = [shown.sheet(map_tensors(lambda f, i=i: f[i : i + 1], self.view)) for i in range(self.num_envs)]
+        return [picture.permute(1, 2, 0).contiguous().numpy(force=True) for picture in pictures]
 
     def _enter(self, state: Any) -> None:
         self.state, self.view = state, self.env.view(state)
@@ -196,16 +201,18 @@ def configured(env: str, overrides: Sequence[str], num_envs: int, total_steps: i
 
 
 def observation_space(spec: ObservationSpec) -> spaces.Space[Any]:
-    """Pictures in [0, 1]; vector and preview are not bounded."""
+    """Pictures in [0, 1]; vector and preview are not bounded; tokens are whole numbers, −1 for none."""
     shapes = {"image": spec.image, "patch": spec.patch, "vector": (spec.vector,), "preview": (spec.preview,)}
     bounds = {"image": (0.0, 1.0), "patch": (0.0, 1.0)}
-    return spaces.Dict(
-        {
-            name: spaces.Box(*bounds.get(name, (-np.inf, np.inf)), shape, np.float32)
-            for name, shape in shapes.items()
-            if 0 not in shape
-        }
-    )
+    known: dict[str, spaces.Space[Any]] = {
+        name: spaces.Box(*bounds.get(name, (-np.inf, np.inf)), shape, np.float32)
+        for name, shape in shapes.items()
+        if 0 not in shape
+    }
+    if spec.history:
+        highest = np.broadcast_to(np.array(spec.vocabulary) - 1, (spec.history, len(spec.vocabulary)))
+        known["tokens"] = spaces.Box(np.full_like(highest, -1), highest, dtype=np.int64)
+    return spaces.Dict(known)
 
 
 def action_space(spec: ActionSpec) -> spaces.Space[Any]:
@@ -232,9 +239,11 @@ def as_tensor(spec: ActionSpec, action: np.ndarray, device: torch.device) -> Ten
 
 
 def arrays(observation: Observation) -> Arrays:
-    """The fields of N observations, float32 [N, …] each; empty ones are left out."""
-    fields = observation._asdict().items()
-    return {name: field.float().numpy(force=True) for name, field in fields if 0 not in field.shape[1:]}
+    """The fields of N observations, float32 [N, …] each (tokens int64); empty ones are left out."""
+    fields = {name: field for name, field in observation._asdict().items() if field is not None}
+    tokens = {name: field.numpy(force=True) for name, field in fields.items() if name == "tokens"}
+    floats = {name: field.float() for name, field in fields.items() if name != "tokens" and 0 not in field.shape[1:]}
+    return {name: field.numpy(force=True) for name, field in floats.items()} | tokens
 
 
 def first(observation: Arrays) -> Arrays:

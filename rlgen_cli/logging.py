@@ -67,7 +67,9 @@ class RunLog:
             if name != "step":
                 self.board.add_scalar(name, value, step)
         shown = {
-            k: f"{v:.3g}" for k, v in values.items() if k in ("return", "loss") or k.startswith(("term/", "eval/"))
+            k: f"{v:.3g}"
+            for k, v in values.items()
+            if k in ("return", "loss") or k.startswith(("term/", "eval/", "nll/"))
         }
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(step - self.bar.n)
@@ -82,6 +84,10 @@ class RunLog:
     def picture(self, step: int, name: str, image: Tensor) -> None:
         """A uint8 picture [C, H, W] for TensorBoard."""
         self.board.add_image(name, image, step)
+
+    def sound(self, step: int, name: str, wave: Tensor, rate: int) -> None:
+        """A wave [S] in [−1, 1] for TensorBoard."""
+        self.board.add_audio(name, wave.unsqueeze(0), step, sample_rate=rate)
 
     def status(self, state: str, step: int, error: str | None = None, best: str | None = None) -> None:
         """`running`, `finished`, `preempted` or `failed`."""

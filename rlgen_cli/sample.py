@@ -1,9 +1,7 @@
-"""`rlgen sample`: pictures from a run, as PNG, GIF and SVG."""
+"""`rlgen sample`: what a run's agent makes, as files."""
 
 import json
-import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -11,21 +9,17 @@ from omegaconf import DictConfig, OmegaConf
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build, check_foreign
 from rlgen_cli.errors import UserError, require
-from rlgen_cli.evaluate import diversity, sheet
-from rlgen_cli.export.raster import enlarge, grid, write_gif, write_png
-from rlgen_cli.export.svg import write_svg, write_svg_grid
+from rlgen_cli.evaluate import unique
+from rlgen_cli.media.choice import FORMATS, medium
 from rlgen_cli.rollout import rollout
 from rlgen_cli.seeding import stream
-from rlgen_cli.types import Stroke
-
-FORMATS = ("png", "gif", "svg")
 
 
 def sample(config: DictConfig) -> Path:
     """Load the agent of `config.run` and write `config.n` samples; returns where they lie."""
-    formats = [config.format] if isinstance(config.format, str) else list(config.format)
-    for name in formats:
-        require(name in FORMATS, f"format: must be {', '.join(FORMATS)} or a list of these, got {name}.")
+    formats = [config.format] if isinstance(config.format, str) else config.format and list(config.format)
+    for name in formats or []:
+        require(name in FORMATS, f"format: must be of {', '.join(sorted(FORMATS))}, got {name}.")
     require(isinstance(config.n, int) and config.n >= 1, f"n: must be a whole number from 1, got {config.n}.")
     require(isinstance(config.seed, int), f"seed: must be a whole number, got {config.seed!r}.")
     run, saved = find_run(str(config.run))
@@ -42,7 +36,7 @@ def sample(config: DictConfig) -> Path:
     )
     session.load(state)
     out = Path(config.out) if config.out else run / "samples" / f"n{config.n}_seed{config.seed}"
-    write_samples(session, config.split, config.n, config.seed, formats, out)
+    write_samples(session, config.split, config.n, config.seed, formats, out, config.soundfont)
     return out
 
 
@@ -61,42 +55,28 @@ def find_run(name: str) -> tuple[Path, Path | None]:
 
 
 @torch.no_grad()
-def write_samples(session: Session, split: str, n: int, seed: int, formats: list[str], out: Path) -> None:
-    """N samples on the data of `split`: a grid and one file each, a time-lapse, vectors, and their scores.
-
-    Formats that an environment cannot give (SVG without strokes) are left out when several are asked for.
-    """
+def write_samples(
+    session: Session, split: str, n: int, seed: int, formats: list[str] | None, out: Path, soundfont: str | None = None
+) -> None:
+    """N samples on the data of `split` in `formats` (null: all that the environment has), and their scores."""
     require(split in session.envs, f"split: must be one of {', '.join(session.envs)}, got {split}.")
-    env: Any = session.envs[split]
-    vectors = hasattr(env, "stroke")
-    if "svg" in formats and not vectors:
-        require(len(formats) > 1, "format: this environment makes no strokes, so it has no svg; use png or gif.")
-        formats = [name for name in formats if name != "svg"]
+    env = session.envs[split]
+    made_as = medium(env, Path(soundfont) if soundfont else None)
+    formats = list(made_as.formats) if formats is None else formats
+    for name in formats:
+        require(name in made_as.formats, f"format: must be of {', '.join(made_as.formats)} for this run, got {name}.")
     rng = stream(seed, "sample", session.device)
-    result = rollout(env, session.agent, env.reset(n, rng), rng, record="gif" in formats or "svg" in formats)
-    view = env.view(result.final)
+    made = rollout(env, session.agent, env.reset(n, rng), rng, record="gif" in formats or "svg" in formats)
+    view = env.view(made.final)
     out.mkdir(parents=True, exist_ok=True)
-    if "png" in formats:
-        write_png(out / "grid.png", enlarge(sheet(view, n)))
-        for i, image in enumerate(view.sample):
-            write_png(out / f"{i:03d}.png", (image.expand(3, -1, -1) * 255).round().to(torch.uint8))
-    if "gif" in formats:
-        stride = max(1, len(result.states) // 128)
-        shown = [*result.states[::stride], result.final]
-        write_gif(out / "timelapse.gif", [enlarge(grid(env.view(state).sample), 320) for state in shown])
-    if "svg" in formats:
-        strokes: list[Stroke] = [env.stroke(s, a) for s, a in zip(result.states, result.actions, strict=True)]
-        strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
-        background, size = env.palette[0].float().cpu() / 255, env.size
-        write_svg_grid(out / "grid.svg", strokes, math.ceil(math.sqrt(n)), size, background)
-        for i in range(n):
-            write_svg(out / f"{i:03d}.svg", strokes, i, size, background)
+    made_as.write(made, formats, out)
     scores = {name: round(float(score.mean()), 6) for name, score in session.reward.score(view).items()}
     record = {
         "n": n,
         "seed": seed,
         "split": split,
         "scores": scores,
-        "diversity": round(diversity(view.sample), 6),
+        "diversity": round(made_as.diversity(view.sample), 6),
+        "unique": round(unique(view.sample), 6),
     }
     (out / "scores.json").write_text(json.dumps(record, indent=1) + "\n")

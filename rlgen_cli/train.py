@@ -15,11 +15,12 @@ from torch import Tensor
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build, check_foreign
 from rlgen_cli.errors import UserError
-from rlgen_cli.evaluate import evaluate, sheet
-from rlgen_cli.export.raster import enlarge, write_png
+from rlgen_cli.evaluate import evaluate
+from rlgen_cli.export.raster import write_png
 from rlgen_cli.logging import RunLog, environment
+from rlgen_cli.media.choice import medium
 from rlgen_cli.sample import write_samples
-from rlgen_cli.tree import repeat, select
+from rlgen_cli.tree import plain, repeat, select, typed
 from rlgen_cli.types import Carry, Metrics, Scored, State, Transition
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
         if status == "preempted":
             save(session, loop, folder)
         else:
-            write_samples(session, "test", 64, 0, ["png", "gif", "svg"], folder / "samples" / "final")
+            write_samples(session, "test", medium(env).last, 0, None, folder / "samples" / "final")
         run.status(status, loop.step, best=loop.best)
     run.close()
     return status
@@ -127,19 +128,23 @@ def judge(session: Session, loop: Loop, run: RunLog) -> None:
     config = session.config
     result = evaluate(session, "valid", config.eval_episodes, config.seed)
     scores = {f"eval/{name}": value for name, value in result.scores.items()}
-    run.scalars(loop.step, scores | {"eval/total": result.total, "eval/diversity": result.diversity})
-    picture = enlarge(sheet(result.view))
+    spread = {"eval/diversity": result.diversity, "eval/unique": result.unique}
+    run.scalars(loop.step, scores | {"eval/total": result.total} | spread)
+    made_as = medium(session.envs["valid"])
+    picture, audio = made_as.sheet(result.view), made_as.audio(result.view)
     run.picture(loop.step, "samples", picture)
+    if audio is not None:
+        run.sound(loop.step, "sample", *audio)
     samples = run.folder / "samples"
     samples.mkdir(exist_ok=True)
-    write_png(samples / f"{_name(loop.step)}.png", picture)
+    write_png(samples / f"{name_of(loop.step)}.png", picture)
     loop.latest_total = result.total
 
 
 def rank(loop: Loop) -> None:
     """Call the checkpoint of this step the best one if the newest evaluation says so."""
     if loop.latest_total > loop.best_total:
-        loop.best_total, loop.best = loop.latest_total, _name(loop.step)
+        loop.best_total, loop.best = loop.latest_total, name_of(loop.step)
 
 
 def save(session: Session, loop: Loop, folder: Path) -> None:
@@ -148,14 +153,14 @@ def save(session: Session, loop: Loop, folder: Path) -> None:
     components = {
         "agent": session.agent.state_dict(),
         "reward": session.reward.state_dict(),
-        "env": loop.state._asdict(),
-        "carry": {} if loop.carry is None else loop.carry._asdict(),
+        "env": plain(loop.state),
+        "carry": plain(loop.carry),
         "loop": {name: getattr(loop, name) for name in COUNTERS}
         | {"running": tally.running, "finished": tally.finished, "count": tally.count}
         | {"metrics": [[name, float(value)] for name, value in loop.metrics.items()]},
         "streams": {name: generator.get_state() for name, generator in session.streams.items()},
     }
-    checkpoint.save(folder / "checkpoints" / _name(loop.step), components)
+    checkpoint.save(folder / "checkpoints" / name_of(loop.step), components)
     checkpoint.prune(folder, session.config.keep_checkpoints, loop.best)
 
 
@@ -165,9 +170,7 @@ def restore(session: Session, loop: Loop, folder: Path) -> None:
     session.load(saved)
     for name, generator in session.streams.items():
         generator.set_state(saved["streams"][name].cpu())
-    loop.state = type(loop.state)(**saved["env"])
-    if loop.carry is not None:
-        loop.carry = type(loop.carry)(**saved["carry"])
+    loop.state, loop.carry = typed(saved["env"], loop.state), typed(saved["carry"], loop.carry)
     for name in COUNTERS:
         setattr(loop, name, saved["loop"][name])
     loop.metrics = {name: torch.tensor(value) for name, value in saved["loop"]["metrics"]}
@@ -242,5 +245,5 @@ class logged_failure:
         self.run.close()
 
 
-def _name(step: int) -> str:
+def name_of(step: int) -> str:
     return f"step_{step:09d}"

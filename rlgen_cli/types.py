@@ -23,6 +23,7 @@ class Observation(NamedTuple):
     patch: Tensor  # float [N, P', k, k], a close view around the pen; k may be 0
     vector: Tensor  # float [N, D]: time left, pen position, noise, label
     preview: Tensor  # float [N, A], what each action would gain at once, or [N, 0] when the environment cannot say
+    tokens: Tensor | None = None  # int64 [N, K, F], the newest K of a sequence, newest last; −1 before its beginning
 
 
 class Context(NamedTuple):
@@ -30,14 +31,23 @@ class Context(NamedTuple):
 
     target: Tensor | None = None  # float [N, C, H, W] in [0, 1]
     label: Tensor | None = None  # int64 [N]
+    prime: Tensor | None = None  # int64 [N, F], the token that a sequence is heard to follow; −1 for none
 
 
 class View(NamedTuple):
     """What rewards see of N states."""
 
-    sample: Tensor  # float [N, C, H, W] in [0, 1]
+    sample: Tensor  # float [N, C, H, W] in [0, 1], or tokens, int64 [N, T, F], −1 where nothing stands (yet)
     context: Context
-    effort: Tensor  # int64 [N]: marks made so far
+    effort: Tensor  # int64 [N]: marks made, or tokens set, so far
+
+
+class Roll(NamedTuple):
+    """What N pieces of music sound like: S grid steps (sixteenths) of V voices, the highest first."""
+
+    pitch: Tensor  # int64 [N, S, V], the MIDI number that sounds; −1 in silence and where nothing stands yet
+    onset: Tensor  # bool [N, S, V], a note begins
+    velocity: Tensor  # int64 [N, S, V], of the sounding note, 1 to 127
 
 
 class Choice(NamedTuple):
@@ -134,6 +144,18 @@ class ObservationSpec:
     vector: int
     preview: int = 0
     pictures: int = 1  # the image's first planes are this many whole samples: the canvas, then the target
+    history: int = 0  # tokens that are seen of a sequence
+    vocabulary: tuple[int, ...] = ()  # how many values each of a token's F parts has
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A sample of `length` tokens, each of as many parts as `vocabulary` has sizes."""
+
+    length: int
+    vocabulary: tuple[int, ...]
+    encoding: Any  # what tokens mean (encodings.py)
+    bar: int  # grid steps
 
 
 @dataclass(frozen=True)
@@ -142,12 +164,13 @@ class EnvSpec:
 
     observation: ObservationSpec
     action: ActionSpec
-    sample: tuple[int, int, int]  # C, H, W
+    sample: tuple[int, int, int] | Sequence  # C, H, W of a picture
     max_steps: int
     context: frozenset[str]
     classes: int  # number of labels; 0 without labels
     fixed_length: bool = True  # every episode takes `max_steps`
     differentiable: bool = False  # `soften` and `step` let gradients flow from the sample back to the action
+    kinds: frozenset[str] = frozenset(["picture"])  # what the sample is: picture, sequence, music, melody, chorale
 
 
 class Stroke(NamedTuple):

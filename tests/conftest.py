@@ -1,6 +1,8 @@
 """Small sessions that every test can afford. Torch runs on one thread, so that results do not depend on the machine."""
 
+import json
 import os
+import random
 import struct
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from omegaconf import DictConfig
 
 from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
+from rlgen_cli.data.tunes import tonal_melody
+from rlgen_cli.export.midi import write_midi
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 SMALL = [
@@ -22,14 +26,16 @@ SMALL = [
     "eval_episodes=4",
     "checkpoint_interval=1000",
 ]
+SONG = ["env.length=16", "env.bar=8", "env.history=4", "data.count=12"]
 CANVAS = ["env.size=12", "env.max_steps=6", "env.patch=0", "data.per_class=4"]
-Q_NETWORK = ["agent.network.width=16", "agent.network.channels=4"]
+Q_NETWORK = ["agent.network.body.width=16", "agent.network.channels=4"]
 POLICY = ["agent.network.body.width=16", "agent.network.channels=4"]
 LEARNERS = {
     "dqn": ["agent.warmup=16", "agent.batch_size=8", "agent.capacity=400", *Q_NETWORK],
     "actor_critic": POLICY,
     "ppo": POLICY,
     "policy_gradient": ["agent.group=2", *POLICY],
+    "likelihood": ["agent.network.memory.width=8", "agent.network.body.embed=4", "agent.batch_size=4"],
 }
 
 
@@ -51,14 +57,14 @@ def session(*overrides: str) -> Session:
 
 
 def small(*overrides: str) -> list[str]:
-    """A training of seconds on a small canvas."""
-    tiny = any(o == "env=tiny" for o in overrides)
+    """A training of seconds on a small canvas, or with `env=music` on a short melody."""
+    env = next((o.removeprefix("env=") for o in overrides if o.startswith("env=")), "pixel")
     agent = next((o.removeprefix("agent=") for o in overrides if o.startswith("agent=")), "dqn")
     fast = "reward.terms.classifier.steps=5" if any("classifier" in o for o in overrides) else ""
     return [
         *overrides,
         *SMALL,
-        *([] if tiny else CANVAS),
+        *{"pixel": CANVAS, "music": SONG}.get(env, []),
         *LEARNERS.get(agent, []),
         *([fast] if fast else []),
     ]
@@ -75,6 +81,42 @@ def write_idx(folder: Path, images: int = 30, side: int = 28) -> Path:
             head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
             (folder / f"{name}-{kind}-ubyte").write_bytes(head + array.tobytes())
     return folder
+
+
+def write_note_rnn(path: Path, actions: int = 38, width: int = 100) -> Path:
+    """Random arrays in the form of RL Tuner's Note RNN."""
+    rng = np.random.default_rng(0)
+    shapes = {"lstm_kernel": (actions + width, 4 * width), "lstm_bias": 4 * width, "softmax_kernel": (width, actions)}
+    shapes |= {"softmax_bias": actions}
+    np.savez(path, **{name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()})
+    return path
+
+
+def write_oracle(path: Path, words: int = 30, width: int = 4) -> Path:
+    """Random arrays in the form of SeqGAN's oracle."""
+    rng = np.random.default_rng(0)
+    shapes = {"embedding": (words, width), "Wv": (width, words), "bv": words}
+    for gate in "ifoc":
+        shapes |= {f"W{gate}": (width, width), f"U{gate}": (width, width), f"b{gate}": width}
+    np.savez(path, **{name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()})
+    return path
+
+
+def write_tunes(folder: Path, count: int = 6) -> Path:
+    """MIDI files of embedded melodies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    for i in range(count):
+        write_midi(folder / f"{i}.mid", tonal_melody(rng, 8))
+    return folder
+
+
+def write_chorales(path: Path, steps: int = 64) -> Path:
+    """Four voices that move every beat, in the JSB form."""
+    rng = random.Random(0)
+    rows = lambda: [[67 + b, 60 + b, 55 + b, 43 + b] for b in rng.choices(range(5), k=steps // 4) for _ in range(4)]  # noqa: E731
+    path.write_text(json.dumps({split: [rows(), rows()] for split in ("train", "valid", "test")}))
+    return path
 
 
 def needs_shared(name: str):

@@ -1,11 +1,15 @@
 """Each agent solves the tiny environment and improves on random in a real one."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from rlgen_cli.agents.actor_critic import clipped_loss, value_error
+from rlgen_cli.agents.dqn import Frames
 from rlgen_cli.errors import UserError
 from rlgen_cli.evaluate import evaluate
+from rlgen_cli.networks.bodies import Perceptron
 from rlgen_cli.networks.q_network import QNetwork
 from rlgen_cli.returns import lambda_returns
 from rlgen_cli.train import train
@@ -40,8 +44,8 @@ FLAGS = {
     "n-step": ["agent.n_step=3"],
     "λ": ["agent.n_step=4", "agent.trace=0.8"],
     "prioritised": ["agent.priority=0.6"],
-    "soft": ["agent.temperature.start=0.02", "agent.temperature.end=0.02"],
-    "plain head": ["agent.network.head=plain", "agent.network.pool=1", "agent.network.width=128"],
+    "soft": ["agent.backup=soft", "agent.temperature.start=0.02", "agent.temperature.end=0.02"],
+    "plain head": ["agent.network.head=plain", "agent.network.body.pool=1", "agent.network.body.width=128"],
 }
 
 
@@ -69,7 +73,7 @@ def test_dqn_beats_random_at_copying(action, tmp_path):
         "data.characters=0123456789", "threads=1", f"env.patch={9 if action == 'pen' else 0}",
     ]  # fmt: skip
     learner = [
-        "total_steps=10000", "agent.batch_size=64", "agent.network.width=64", "agent.network.channels=8", "agent.warmup=512",
+        "total_steps=10000", "agent.batch_size=64", "agent.network.body.width=64", "agent.network.channels=8", "agent.warmup=512",
         "agent.capacity=8000", "agent.updates=3", "agent.learning_rate.start=0.005", "agent.epsilon.start=1", "log_interval=10000", "eval_interval=10000", "checkpoint_interval=100000",
     ]  # fmt: skip
     run = session(*base, *learner)
@@ -86,10 +90,11 @@ def test_double_q_takes_the_online_choice_and_the_target_value():
     state = agent.env.reset(3, run.streams["env"])
     online, target = torch.zeros(3, 16), torch.arange(16.0).expand(3, 16)
     online[:, 5] = 1.0
-    agent._q = lambda network, env, state: online if network is agent.online else target
-    assert agent._value(state).tolist() == [5.0, 5.0, 5.0]
+    agent._q = lambda network, env, state, carry, start: (online if network is agent.online else target, None)
+    frames = Frames(state, torch.zeros(1, 3, dtype=torch.bool))
+    assert agent._value(frames, (3, 1)).tolist() == [5.0, 5.0, 5.0]
     agent.double = False
-    assert agent._value(state).tolist() == [15.0, 15.0, 15.0]
+    assert agent._value(frames, (3, 1)).tolist() == [15.0, 15.0, 15.0]
 
 
 def test_exploration_follows_epsilon_and_sober_environments_do_not_explore():
@@ -109,7 +114,7 @@ def test_a_soft_policy_draws_from_the_softmax():
     state = agent.env.reset(20_000, run.streams["env"])
     q = torch.full((1, 16), -100.0)
     q[0, 2], q[0, 3] = 0.0, torch.log(torch.tensor(3.0))
-    agent._q = lambda network, env, state: q.expand(20_000, 16)
+    agent._q = lambda network, env, state, carry, start: (q.expand(20_000, 16), None)
     action = agent.act(agent.env, state, None, explore=False, rng=run.streams["policy"]).action
     assert (action == 3).float().mean().item() == pytest.approx(0.75, abs=0.02)
     assert (action == 2).float().mean().item() == pytest.approx(0.25, abs=0.02)
@@ -125,14 +130,13 @@ def test_networks_take_any_size(head, size):
         action=action,
         dueling=True,
         head=head,
-        width=8,
-        layers=2,
-        pool=3,
+        body=partial(Perceptron, width=8, layers=2, pool=3, embed=4),
+        memory=None,
         channels=4,
         depth=2,
     )
     seen = Observation(torch.rand(6, *spec.image), torch.rand(6, *spec.patch), torch.rand(6, 4), torch.zeros(6, 0))
-    assert net(seen).shape == (6, 51)
+    assert net(seen, None, torch.zeros(1, 6, dtype=torch.bool)).q.shape == (6, 51)
 
 
 def test_maps_move_with_the_picture():
@@ -144,9 +148,8 @@ def test_maps_move_with_the_picture():
         action=action,
         dueling=False,
         head="maps",
-        width=8,
-        layers=1,
-        pool=1,
+        body=None,
+        memory=None,
         channels=8,
         depth=2,
     )
@@ -158,7 +161,8 @@ def test_maps_move_with_the_picture():
         torch.nn.init.zeros_(field)
     image = torch.zeros(2, 1, 16, 16)
     image[0, 0, 5, 5] = image[1, 0, 8, 9] = 1.0
-    maps = net(Observation(image, torch.zeros(2, 0, 0, 0), torch.zeros(2, 1), torch.zeros(2, 0))).view(2, 16, 16)
+    seen = Observation(image, torch.zeros(2, 0, 0, 0), torch.zeros(2, 1), torch.zeros(2, 0))
+    maps = net(seen, None, torch.zeros(1, 2, dtype=torch.bool)).q.view(2, 16, 16)
     torch.testing.assert_close(maps[0, 3:8, 3:8], maps[1, 6:11, 7:12])
 
 
@@ -200,7 +204,7 @@ REAL = {
     "PPO, Beta strokes": ["agent=ppo", "env.action=stroke", "env.widths=[1.0,2.5]", "agent.network.continuous=beta"],
     "A2C, brush": ["agent=actor_critic", *BRUSH],
     "REINFORCE, brush": ["agent=policy_gradient", *BRUSH],
-    "DQN, brush": ["agent=dqn", *BRUSH, "agent.batch_size=64", "agent.network.width=64", "agent.capacity=8000"],
+    "DQN, brush": ["agent=dqn", *BRUSH, "agent.batch_size=64", "agent.network.body.width=64", "agent.capacity=8000"],
 }
 
 
@@ -367,7 +371,7 @@ def test_a_stop_by_kl_keeps_the_weights():
 
 
 def test_branches_by_hand():
-    run = session(*COPY, *BRUSH, "agent=dqn", "agent.double=false", "agent.network.width=8")
+    run = session(*COPY, *BRUSH, "agent=dqn", "agent.double=false", "agent.network.body.width=8")
     agent = run.agent
     sizes = agent.sizes
     assert sizes == [6, 6, 6, 6, 4, 4, 1, 2]
@@ -383,6 +387,6 @@ def test_branches_by_hand():
         0,
         1,
     ]
-    agent._q = lambda network, env, state: q
-    state = agent.env.reset(3, run.streams["env"])
-    assert agent._value(state).tolist() == [sum(n - 1 for n in sizes) / 8] * 3
+    agent._q = lambda network, env, state, carry, start: (q, None)
+    frames = Frames(agent.env.reset(3, run.streams["env"]), torch.zeros(1, 3, dtype=torch.bool))
+    assert agent._value(frames, (3, 1)).tolist() == [sum(n - 1 for n in sizes) / 8] * 3

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from rlgen_cli.build import build, config_folder
-from tests.conftest import compose, small, write_idx
+from tests.conftest import compose, small, write_chorales, write_idx, write_note_rnn, write_oracle, write_tunes
 
 
 def names(group: str) -> list[str]:
@@ -12,7 +12,8 @@ def names(group: str) -> list[str]:
 
 
 def data_for(name: str, tmp_path) -> list[str]:
-    """What a dataset needs to be had without a network."""
+    """What a dataset needs to be had without a network, and the environment that takes it."""
+    music = ["env=music", "~data.count", "~env.bar"]
     if name == "folder":
         from PIL import Image
 
@@ -20,8 +21,21 @@ def data_for(name: str, tmp_path) -> list[str]:
         for i in range(20):
             Image.new("L", (20, 20), 10 * i).save(tmp_path / "images" / f"{i}.png")
         return [f"data.path={tmp_path / 'images'}", "~data.per_class"]
-    if name == "glyphs":
+    if name in ("glyphs", "pixel", "tiny"):
         return []
+    if name in ("melodies", "music"):
+        return ["env=music"]
+    if name == "midi":
+        return [*music, f"data.path={write_tunes(tmp_path / 'tunes')}"]
+    if name == "jsb":
+        path = write_chorales(tmp_path / "chorales.json")
+        return [*music, f"data.path={path}", "encoding=chorale", "reward=harmony"]
+    if name == "text":
+        (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog " * 9)
+        return [*music, f"data.path={tmp_path / 'text.txt'}", "encoding=tokens", "reward=adversarial_sequence"]
+    if name == "oracle":
+        path = write_oracle(tmp_path / "oracle.npz")
+        return ["env=music", f"data.path={path}", "encoding=tokens", "reward=adversarial_sequence", "data.count=20"]
     return [f"data.root={write_idx(tmp_path / 'idx')}", "~data.per_class"]
 
 
@@ -33,7 +47,9 @@ def without(overrides: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("name", names("data"))
 def test_data(name, tmp_path):
-    assert build(compose(*without(small(f"data={name}", *data_for(name, tmp_path))))).data is not None
+    built = build(compose(*without(small(f"data={name}", *data_for(name, tmp_path)))))
+    assert built.data is not None
+    assert all(len(split[0]) for split in built.data)
 
 
 @pytest.mark.parametrize("name", names("env"))
@@ -41,24 +57,54 @@ def test_env(name):
     build(compose(*small(f"env={name}")))
 
 
+@pytest.mark.parametrize("name", names("encoding"))
+def test_encoding(name):
+    reward = "novelty" if name != "chorale" else "harmony"
+    built = build(compose(*small("env=music", f"encoding={name}", f"reward={reward}")))
+    assert len(built.data.train.tokens) > 0
+
+
+def for_agent(name: str) -> list[str]:
+    return ["env=music"] if name == "likelihood" else []
+
+
 @pytest.mark.parametrize("name", names("agent"))
 def test_agent(name):
-    build(compose(*small(f"agent={name}")))
+    build(compose(*small(f"agent={name}", *for_agent(name))))
+
+
+def for_reward(name: str, tmp_path) -> list[str]:
+    """The environment that a reward judges, and what it needs."""
+    kinds = {"harmony": ["env=music", "encoding=chorale"], "function": ["reward.terms.function.path=mine:ink"]}
+    if name in ("rl_tuner", "prior"):
+        return ["env=music", f"reward.terms.prior.source={write_note_rnn(tmp_path / 'note_rnn.npz')}", "env.history=1"]
+    pictures = (
+        "pixel",
+        "tiny",
+        "coverage",
+        "target",
+        "adversarial",
+        "classifier",
+        "adversarial_classifier",
+        "ink_cost",
+    )
+    return kinds.get(name, [] if name in pictures else ["env=music"])
 
 
 @pytest.mark.parametrize("name", names("reward"))
 def test_reward(name, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def ink(x):\n    return x.mean((1, 2, 3))\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    extra = ["reward.terms.function.path=mine:ink"] if name == "function" else []
-    built = build(compose(*small(f"reward={name}", *extra)))
-    assert set(built.reward.terms) == set(compose(f"reward={name}", *extra).reward.terms)
+    words = [f"reward={name}", *for_reward(name, tmp_path)]
+    built = build(compose(*small(*words)))
+    assert set(built.reward.terms) == set(compose(*words).reward.terms)
 
 
 @pytest.mark.parametrize("name", names("reward/term"))
 def test_adding_a_term_is_one_override(name):
-    config = compose("reward=coverage", f"+reward/term={name}")
-    assert set(config.reward.terms) == {"coverage", name}
+    terms = set(compose("reward=coverage", f"+reward/term={name}").reward.terms)
+    alone = set(compose(f"reward={name}").reward.terms) if name in names("reward") else {name}
+    assert terms == {"coverage"} | alone
 
 
 @pytest.mark.parametrize("name", names("experiment"))
@@ -68,6 +114,10 @@ def test_experiment(name, tmp_path):
     config = compose(f"experiment={name}")
     kind = config.data._target_.rpartition(".")[2]
     where = {"IdxImages": [f"data.root={idx}"], "Folder": data_for("folder", tmp_path)}.get(kind, [])
+    if "prior" in config.reward.terms:
+        weights = write_note_rnn(tmp_path / "note_rnn.npz")
+        key = "agent.anchor.prior" if "anchor" in config.agent else "agent.prior.source"
+        where = [f"reward.terms.prior.source={weights}", f"{key}={weights}"]
     light = ["agent.capacity=4000"] if "capacity" in config.agent else []  # a small replay memory
     overrides = [f"experiment={name}", "threads=1", *light, *without(where)]
     built = build(compose(*overrides))

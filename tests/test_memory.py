@@ -31,7 +31,7 @@ def play(replay: Replay, calls: int, lengths: list[int]) -> None:
 @pytest.mark.parametrize("priority", [0.0, 0.6])
 @pytest.mark.parametrize(("calls", "length"), [(12, 1), (12, 3), (57, 1), (57, 4)])
 def test_windows_are_true_stretches_of_time(calls, length, priority):
-    replay = Replay(60, 3, torch.device("cpu"), priority, 0.4)
+    replay = Replay(60, 3, torch.device("cpu"), priority, 0.4, False)
     play(replay, calls, [3, 5, 7])
     window = replay.sample(400, length, torch.Generator().manual_seed(0))
     states = Counter(*(field.view(400, length + 1) for field in window.states))
@@ -50,7 +50,7 @@ def test_windows_are_true_stretches_of_time(calls, length, priority):
 
 
 def test_old_frames_are_overwritten():
-    replay = Replay(40, 2, torch.device("cpu"), 0.0, 0.4)
+    replay = Replay(40, 2, torch.device("cpu"), 0.0, 0.4, False)
     play(replay, 200, [4, 4])
     window = replay.sample(500, 1, torch.Generator().manual_seed(0))
     episodes = window.states.episode.view(500, 2)[window.valid[:, 0]]
@@ -58,7 +58,7 @@ def test_old_frames_are_overwritten():
 
 
 def test_urgent_windows_come_more_often():
-    replay = Replay(80, 2, torch.device("cpu"), 1.0, 1.0)
+    replay = Replay(80, 2, torch.device("cpu"), 1.0, 1.0, False)
     play(replay, 30, [50, 50])
     rng = torch.Generator().manual_seed(0)
     first = replay.sample(64, 1, rng)
@@ -72,4 +72,4 @@ def test_urgent_windows_come_more_often():
 
 def test_a_memory_too_small_is_refused():
     with pytest.raises(UserError, match="capacity"):
-        Replay(10, 8, torch.device("cpu"), 0.0, 0.4)
+        Replay(10, 8, torch.device("cpu"), 0.0, 0.4, False)

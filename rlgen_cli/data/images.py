@@ -1,7 +1,7 @@
 """What every image dataset comes to: uint8 images, labels, and splits fixed by content."""
 
 import hashlib
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +25,11 @@ class Images(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Train, validation and test images; no image stands in two of them."""
+    """Train, validation and test data, Images or Sequences; nothing stands in two of them."""
 
-    train: Images
-    valid: Images
-    test: Images
+    train: Any
+    valid: Any
+    test: Any
 
     def to(self, device: torch.device | str) -> "Splits":
         return Splits(*(split.to(device) for split in self))

@@ -1,6 +1,6 @@
 """The canvas: an agent draws on it, mark by mark."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class PixelCanvas:
         patch: int,
         preview: float,
     ) -> None:
-        self.check_picture(size, channels)
+        self.request(size, channels)
         require(2 <= colours <= 32, f"colours: must be from 2 to 32, got {colours}.")
         require(len(widths) > 0 and min(widths) > 0, f"widths: must be positive numbers, got {list(widths)}.")
         require(len(bends) > 0, "bends: must hold at least one number; [0.0] draws straight lines.")
@@ -138,10 +138,11 @@ class PixelCanvas:
         self.spec = self._spec()
 
     @staticmethod
-    def check_picture(size: int, channels: int) -> None:
-        """Refuse what no canvas can have; asked before any image is loaded at that size."""
+    def request(size: int, channels: int) -> dict[str, Any]:
+        """What data is asked for, checked before any is loaded."""
         require(8 <= size <= 128, f"size: must be from 8 to 128, got {size}.")
         require(channels in (1, 3), f"channels: must be 1 (grey) or 3 (RGB), got {channels}.")
+        return {"size": size, "channels": channels}
 
     def _stop_action(self, stop: bool) -> int:
         """The index of the stop action, −1 without one."""

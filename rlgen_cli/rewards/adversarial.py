@@ -1,14 +1,13 @@
-"""A discriminator, trained along with the agent on real images against finished samples; its logit is the score."""
+"""A discriminator, trained along with the agent on real against finished samples; its logit is the score."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from rlgen_cli.data.images import Images
 from rlgen_cli.errors import require
-from rlgen_cli.networks.convnet import Blur, ConvNet
 from rlgen_cli.schedules import Linear
 from rlgen_cli.types import EnvSpec, Metrics, View
 
@@ -17,19 +16,18 @@ class Adversarial:
     """How real a sample looks.
 
     Losses: `nonsaturating` (Goodfellow et al. 2014) with lazy R1, half of it taken on fakes (R2; both Mescheder et al.
-    2018), or `wgan_gp` (Gulrajani et al. 2017); `penalty` weighs the gradient penalty in both. Where the environment's
-    context has a label, the discriminator is conditioned on it by projection (Miyato and Koyama 2018). With `pairs` it
-    judges a sample beside its target, a real image beside itself being the real case (Ganin et al. 2018, section 3.3).
+    2018), or `wgan_gp` (Gulrajani et al. 2017); `penalty` weighs the gradient penalty in both.
 
     Args:
-        channels, width: size of the discriminator. blur: judge slightly blurred pictures. noise: standard deviation
-            of the noise added to both sides while training.
+        net: builds the discriminator (discriminators.py), for pictures or sequences. pairs: see there.
+        noise: standard deviation of the noise added to both sides while training.
         memory: finished samples kept; a share `old` of each batch's fakes comes from all of them, the rest from the
             newest `recent`.
         learning_rate: a schedule over the training.
         interval: batched environment steps per update. batch_size: real images, and as many fakes.
     """
 
+    judges = "any"
     needs: frozenset[str] = frozenset()
     wants: frozenset[str] = frozenset(["label"])
 
@@ -37,16 +35,14 @@ class Adversarial:
         self,
         *,
         spec: EnvSpec,
-        real: Images,
+        real: Any,
         rng: torch.Generator,
         device: torch.device,
+        net: Callable[..., nn.Module],
         pairs: bool,
         loss: Literal["nonsaturating", "wgan_gp"],
         penalty: float,
         penalty_interval: int,
-        channels: int,
-        width: int,
-        blur: bool,
         noise: float,
         learning_rate: Linear,
         batch_size: int,
@@ -64,25 +60,23 @@ class Adversarial:
             not pairs or "target" in spec.context,
             "pairs: a sample is judged beside its target, which env.condition=target (or both) gives.",
         )
-        self.real, self.rng, self.device, self.pairs = real, rng, device, pairs
+        self.data, self.rng, self.device = real, rng, device
         self.loss, self.penalty, self.penalty_interval = loss, float(penalty), penalty_interval
         self.learning_rate = learning_rate
         self.noise, self.batch_size, self.interval = float(noise), batch_size, interval
         self.recent, self.from_old, self.warmup = recent, round(old * batch_size), spec.max_steps
         self.conditional = "label" in spec.context
-        classes = spec.classes if self.conditional else 0
-        planes, high, wide = spec.sample
-        judged = ((1 + pairs) * planes, high, wide)
-        self.net = Discriminator(judged, classes, channels, width, blur).to(device)
+        built: Any = net(spec=spec, pairs=pairs)
+        self.net: Any = built.to(device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate(0.0), betas=(0.0, 0.99), foreach=True)
         # One row more than the memory holds: unfinished samples are written there and never read.
-        self.samples = torch.zeros(memory + 1, *judged, dtype=torch.uint8, device=device)
+        self.samples = torch.zeros(memory + 1, *self.net.shape, dtype=self.net.dtype, device=device)
         self.labels = torch.zeros(memory + 1, dtype=torch.long, device=device)
         self.stored = torch.zeros((), dtype=torch.long, device=device)  # finished samples seen
         self.calls, self.updates = 0, 0
 
     def __call__(self, view: View) -> Tensor:
-        return self.net(self._picture(view), self._label(view))
+        return self.net(self.net.seen(view), self._label(view))
 
     def learn(self, after: View, done: Tensor, progress: float) -> Metrics:
         """Keep the finished samples; every `interval` calls, one update, once every environment has finished one."""
@@ -94,20 +88,13 @@ class Adversarial:
             group["lr"] = self.learning_rate(progress)
         return self._update()
 
-    def _picture(self, view: View) -> Tensor:
-        """What is judged: the sample, or the sample beside its target."""
-        if not self.pairs:
-            return view.sample
-        assert view.context.target is not None
-        return torch.cat([view.sample, view.context.target], 1)
-
     def _label(self, view: View) -> Tensor | None:
         return view.context.label if self.conditional else None
 
     def _keep(self, view: View, done: Tensor) -> None:
         capacity = len(self.samples) - 1
         slot = torch.where(done, (self.stored + done.cumsum(0) - 1) % capacity, capacity)
-        self.samples[slot] = (self._picture(view) * 255).round().to(torch.uint8)
+        self.samples[slot] = self.net.keep(view)
         if view.context.label is not None:
             self.labels[slot] = view.context.label
         self.stored = self.stored + done.sum()
@@ -115,11 +102,12 @@ class Adversarial:
     def _update(self) -> Metrics:
         real, real_label = self._real()
         fake, fake_label = self._fake()
-        x = torch.cat([real, fake])
+        x = self.net.embed(self.net.cut(torch.cat([real, fake]), self.rng))
         x = x + self.noise * torch.randn(x.shape, generator=self.rng, device=self.device)
         label = torch.cat([real_label, fake_label]) if self.conditional else None
         penalise = self.penalty > 0 and self.updates % self.penalty_interval == 0
-        x.requires_grad_(penalise and self.loss == "nonsaturating")
+        if penalise and not x.requires_grad:  # embedded tokens have a gradient already
+            x.requires_grad_()
         on_real, on_fake = self.net(x, label).chunk(2)
         if self.loss == "nonsaturating":
             loss = softplus(-on_real).mean() + softplus(on_fake).mean()
@@ -139,15 +127,21 @@ class Adversarial:
     def _wgan_penalty(self, x: Tensor, label: Tensor | None) -> Tensor:
         """(‖∇D‖ − 1)² between real and fake, conditioned on the real label."""
         real, fake = x.chunk(2)
-        share = torch.rand(len(real), 1, 1, 1, generator=self.rng, device=self.device)
+        shape = (len(real), *[1] * (real.dim() - 1))
+        share = torch.rand(shape, generator=self.rng, device=self.device)
         between = (share * real + (1 - share) * fake).requires_grad_()
         score = self.net(between, None if label is None else label[: len(real)])
         return ((_squared_slope(score, between) + 1e-12).sqrt() - 1).square().mean()
 
     def _real(self) -> tuple[Tensor, Tensor]:
-        index = torch.randint(len(self.real.images), (self.batch_size,), generator=self.rng, device=self.device)
-        images = self.real.images[index].float() / 255
-        return torch.cat([images, images], 1) if self.pairs else images, self.real.labels[index]
+        index = torch.randint(
+            len(self.data[0]),  # images or tokens
+            (self.batch_size,),
+            generator=self.rng,
+            device=self.device,
+        )
+        label = self.data.labels[index] if self.conditional else torch.zeros_like(index)
+        return self.net.real(self.data, index), label
 
     def _fake(self) -> tuple[Tensor, Tensor]:
         """Finished samples, some of the newest and some of all that are kept."""
@@ -157,7 +151,7 @@ class Adversarial:
         reach[: self.from_old] = kept
         age = (torch.rand(self.batch_size, generator=self.rng, device=self.device) * reach).long()
         slot = (self.stored - 1 - age) % capacity
-        return self.samples[slot].float() / 255, self.labels[slot]
+        return self.samples[slot], self.labels[slot]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -175,26 +169,6 @@ class Adversarial:
         self.optimizer.load_state_dict(state["optimizer"])
         self.samples, self.labels, self.stored = state["samples"], state["labels"], state["stored"]
         self.calls, self.updates = state["calls"], state["updates"]
-
-
-class Discriminator(nn.Module):
-    """Logits [N] of pictures [N, C, H, W]; with classes, a projection on the label is added."""
-
-    def __init__(self, sample: tuple[int, int, int], classes: int, channels: int, width: int, blur: bool) -> None:
-        super().__init__()
-        self.blur = Blur(sample[0]) if blur else nn.Identity()
-        self.net = ConvNet(sample, channels, width, slope=0.2)
-        self.out = nn.Linear(width, 1)
-        self.classes = nn.Embedding(classes, width) if classes else None
-        if self.classes is not None:
-            nn.init.normal_(self.classes.weight, std=width**-0.5)
-
-    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
-        features = self.net(self.blur(x))
-        logit = self.out(features).squeeze(1)
-        if self.classes is None:
-            return logit
-        return logit + (features * self.classes(label)).sum(1)
 
 
 def _squared_slope(score: Tensor, x: Tensor) -> Tensor:

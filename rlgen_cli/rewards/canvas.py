@@ -10,6 +10,7 @@ from rlgen_cli.types import View
 class Coverage:
     """Share of the canvas that is inked, in [0, 1]: the simplest score that can be learned."""
 
+    judges = "picture"
     needs: frozenset[str] = frozenset()
 
     def __call__(self, view: View) -> Tensor:
@@ -23,6 +24,7 @@ class Target:
     that a blank canvas scores −1 and 1 + score is ReSketch's similarity; `per` pixel gives the mean over pixels.
     """
 
+    judges = "picture"
     needs = frozenset(["target"])
 
     def __init__(self, *, norm: Literal["l2", "l1"], per: Literal["target", "pixel"]) -> None:
@@ -41,6 +43,7 @@ class Target:
 class InkCost:
     """Minus the number of marks made: each costs 1 times the term's weight."""
 
+    judges = "picture"
     needs: frozenset[str] = frozenset()
 
     def __call__(self, view: View) -> Tensor:

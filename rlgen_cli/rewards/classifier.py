@@ -10,7 +10,7 @@ from rlgen_cli.checkpoint import begin, trained_once
 from rlgen_cli.data.images import Images, digest
 from rlgen_cli.errors import require
 from rlgen_cli.networks.convnet import Blur, ConvNet
-from rlgen_cli.types import EnvSpec, View
+from rlgen_cli.types import EnvSpec, Sequence, View
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ class Classifier:
     `temperature` above 1 keeps the score from saturating.
     """
 
+    judges = "picture"
     needs = frozenset(["label"])
 
     def __init__(
@@ -37,6 +38,7 @@ class Classifier:
     ) -> None:
         require(steps >= 1, f"steps: must be at least 1, got {steps}.")
         require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
+        assert not isinstance(spec.sample, Sequence)
         self.temperature = float(temperature)
         self.net = nn.Sequential(
             Blur(spec.sample[0]), ConvNet(spec.sample, 16, 64, slope=0.0), nn.Linear(64, len(real.classes))

@@ -15,6 +15,7 @@ class Function:
     """`path` names a function, module:name on the Python path, that takes finished or unfinished samples (float
     [N, C, H, W] in [0, 1]) and returns a number for each, [N]."""
 
+    judges = "any"
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, path: str) -> None:

@@ -11,11 +11,22 @@ from rlgen_cli.types import Metrics, Scored, View
 
 
 class Score(Protocol):
-    """A number per sample, higher is better. `needs` names the context fields it reads."""
+    """A number per sample, higher is better. `judges` says of what (types.EnvSpec.kinds, or any), `needs` names the
+    context fields it reads."""
 
+    judges: str
     needs: frozenset[str]
 
     def __call__(self, view: View) -> Tensor: ...  # [N]
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A score that is a sum over steps, so that what the newest step added is cheaper to find than two scores."""
+
+    def gain(self, after: View) -> Tensor:
+        """Score after − score before the newest step, [N]."""
+        ...
 
 
 @runtime_checkable
@@ -43,6 +54,8 @@ class Term(NamedTuple):
         """The term's unweighted reward for one step of N samples, [N]."""
         if self.form == "terminal":
             return torch.where(done, self.score(after), 0.0)
+        if isinstance(self.score, Stepwise):
+            return self.score.gain(after)
         scores = self.score(join(before, after))
         return scores[len(done) :] - scores[: len(done)]
 

@@ -1,0 +1,1 @@
+"""How finished samples are shown and written: pictures, music, text."""

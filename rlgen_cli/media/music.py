@@ -1,0 +1,58 @@
+"""Music: MIDI, sound, and piano rolls."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.encodings import pieces
+from rlgen_cli.export.midi import write_midi
+from rlgen_cli.export.raster import write_png
+from rlgen_cli.export.roll import roll_grid
+from rlgen_cli.export.wav import RATE, synthesise, write_wav
+from rlgen_cli.media.text import token_diversity
+from rlgen_cli.notes import Piece
+from rlgen_cli.rollout import Rollout
+from rlgen_cli.types import View
+
+SHOWN = 16  # rolls on a sheet
+
+
+class Music:
+    """`env` makes sequences that are notes; a `soundfont` (a file) plays them instead of our own synthesis."""
+
+    formats: tuple[str, ...] = ("png", "midi", "wav")
+    last = 16  # samples that the end of a run leaves
+
+    def __init__(self, env: Any, soundfont: Path | None = None) -> None:
+        self.env, self.soundfont = env, soundfont
+
+    def pieces(self, view: View) -> list[Piece]:
+        return pieces(self.env.encoding.roll(view.sample), self.env.bar, self.env.tempo)
+
+    def sheet(self, view: View, limit: int = SHOWN) -> Tensor:
+        """Piano rolls side by side, uint8 [3, H, W]."""
+        few = View(view.sample[:limit], view.context, view.effort[:limit])
+        return roll_grid(self.pieces(few))
+
+    def diversity(self, sample: Tensor) -> float:
+        return token_diversity(sample)
+
+    def audio(self, view: View) -> tuple[Tensor, int]:
+        """The first piece, float [S] in [−1, 1], and its rate."""
+        first = View(view.sample[:1], view.context, view.effort[:1])
+        return torch.from_numpy(synthesise(self.pieces(first)[0], RATE)), RATE
+
+    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
+        """One file each, and a sheet of the first pieces' rolls."""
+        view = self.env.view(made.final)
+        for i, piece in enumerate(self.pieces(view)):
+            if "midi" in formats:
+                write_midi(out / f"{i:03d}.mid", piece)
+            if "wav" in formats:
+                write_wav(out / f"{i:03d}.wav", piece, self.soundfont)
+            if "png" in formats:
+                write_png(out / f"{i:03d}.png", roll_grid([piece]))
+        if "png" in formats:
+            write_png(out / "grid.png", self.sheet(view))

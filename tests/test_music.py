@@ -1,0 +1,527 @@
+"""Music: what tokens mean, what rules and scores say by hand-worked examples, and that composing can be learned."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from rlgen_cli import checkpoint
+from rlgen_cli.build import build
+from rlgen_cli.data.oracle import Oracle
+from rlgen_cli.encodings import Chorale, Melody, Notes, Tokens, pieces, pitch_name, pitch_number
+from rlgen_cli.errors import UserError
+from rlgen_cli.networks.note_rnn import note_rnn, note_rnn_weights
+from rlgen_cli.notes import Note, Piece
+from rlgen_cli.prior import adopt
+from rlgen_cli.returns import soft_value
+from rlgen_cli.rewards.balance import Balance
+from rlgen_cli.rewards.music_theory import RULES, Moment, correlations
+from rlgen_cli.seeding import stream
+from rlgen_cli.types import Context, View
+from tests.conftest import SHARED, compose, needs_shared, session, small, write_note_rnn, write_oracle
+
+C, D, E, F, G, A, B = 14, 16, 18, 19, 21, 23, 25  # codes of the octave from middle C
+LOW = 48
+
+
+def values(rule: str, *codes: int, length: int = 32) -> list[float]:
+    """What a rule says at each of the given steps."""
+    tokens = torch.full((1, length), -1)
+    tokens[0, : len(codes)] = torch.tensor(codes)
+    found = []
+    for step in range(len(codes)):
+        at = torch.tensor([step])
+        past = torch.arange(length) < step
+        known = torch.where(torch.arange(length) <= step, tokens, -1)
+        found.append(float(RULES[rule](Moment(known, at, tokens[:, step], past.unsqueeze(0), length, LOW, 60))))
+    return [round(value, 4) for value in found]
+
+
+def test_key():
+    assert values("key", 0, 1, C, C + 1, D, E + 2, 37, 2) == [0, 0, 0, -1, 0, -1, 0, 0]
+
+
+def test_tonic():
+    assert values("tonic", C, C, C) == [3, 0, 0]
+    end = [D] * 28
+    assert values("tonic", *end, C, 1, 1, 0)[28:] == [3, 3, 3, 3]
+    assert values("tonic", *end, 1, C, C, C)[28:] == [0, 0, 0, 0]
+    assert values("tonic", *end, C, 0, 0, 1)[28:] == [3, 0, 3, 3]
+
+
+def test_repetition():
+    assert values("repetition", C, C, C, C, C, C) == [0] * 5 + [-100]  # the sixth: five stood before
+    assert values("repetition", 0, 0, 0, 0) == [0, 0, -100, -100]
+    # With a hold between, a note may stand seven times; another note ends the run.
+    assert values("repetition", C, 1, C, C, C, C, C, C, C)[-2:] == [0, -100]
+    assert values("repetition", C, C, C, C, C, D, C) == [0] * 7
+    assert values("repetition", 1, 1, 1, 1, 1, 1) == [0] * 5 + [-100]
+
+
+def test_autocorrelation():
+    codes = [C, E, C, E]  # mean 16: x = −2, 2, −2, 2; variance 4; ρ₁ = −12/4/4, ρ₂ = 8/4/4, ρ₃ = −4/4/4
+    rho = correlations(torch.tensor([codes]), torch.tensor([4]))
+    assert rho[0].tolist() == pytest.approx([-0.75, 0.5, -0.25])
+    assert values("autocorrelation", *codes)[-1] == pytest.approx(-3 * 1.5)
+    assert values("autocorrelation", C, C, C) == [0, 0, 0]
+
+
+def test_motif_and_its_repetition():
+    bar = [C, D, E, 1, C, D, E, 1]
+    assert values("motif", *bar) == [0] * 7 + [3.0]
+    assert values("motif", C, D, E, F, 1, 1, 1, 1)[-1] == pytest.approx(3.3)
+    assert values("motif", C, D, 1, 0, C, D, 1, 0)[-1] == 0
+    assert values("repeated_motif", *bar, *bar) == [0] * 15 + [4.0]
+    assert values("repeated_motif", *bar, G, *bar)[-1] == 4.0
+    assert values("repeated_motif", C, D, E, F, 1, 1, 1, 1, C, D, E, F, 1, 1, 1, 1)[-1] == 5.0
+
+
+def test_intervals():
+    assert values("interval", C, G, 1, 0) == [0, 0.5, 1.5, 0.75]  # a fifth from C; hold and rest after the fifth
+    assert values("interval", C, E, 1, 0) == [0, 0.75, 0.375, 0.25]  # a third from C; hold and rest after E
+    assert values("interval", D, D + 4, D + 4 - 2) == [0, 0.45, 0.4]
+    assert values("interval", D, D + 5, D + 5 - 9, D + 5 - 9 + 11, D + 5 - 9 + 11 - 13) == [0, 0.35, 0.25, -1.5, -5]
+    assert values("interval", A, A + 7, A + 7 - 12, A + 7 - 12) == [0, 0.1, 0, 0]
+    assert values("interval", 1, 0, C) == [0, 0, 0]
+
+
+def test_leaps():
+    up = C + 12
+    gentle = [up, up - 2, up - 3, up - 5, up - 7, up - 9, up - 10]
+    assert values("leap_resolved", C, *gentle, C) == [0] * 8 + [5.0]  # back where it began, by steps
+    assert values("leap_resolved", C, G, C) == [0, 0, 0]  # back at once: no resolution, and none is open any more
+    assert values("leap_resolved", C, G, 1, 1, 1, 1, 1, 1, 1, C)[-1] == 5.0  # seven steps later
+    assert values("leap_resolved", C, G, 1, 1, 1, 1, 1, 1, C)[-1] == 0.0  # six
+    assert values("leap_doubled", C, G, G + 7, G + 14) == [0, 0, -5.0, -5.0]
+    assert values("leap_doubled", C, G, C, G) == [0, 0, 0, 0]
+
+
+def test_extremes():
+    rest = [D, E] * 14 + [D, E]
+    assert values("unique_highest", *rest, C, G)[-1] == 3.0
+    assert values("unique_lowest", *rest, C, G)[-1] == 3.0
+    assert values("unique_highest", *rest, G, G)[-1] == 0.0
+    assert values("unique_lowest", *rest, C, 0)[-1] == 3.0  # a rest is no note
+    assert values("unique_highest", *rest[:10]) == [0.0] * 10
+
+
+def test_a_rules_score_is_the_sum_of_its_gains():
+    run = session(*small("env=music", "agent=random"), "env.length=24")
+    env, state = run.envs["train"], run.envs["train"].reset(50, run.streams["env"])
+    total = {name: torch.zeros(50) for name in run.reward.terms}
+    for _ in range(24):
+        before, state = env.view(state), env.step(state, env.spec.action.sample(50, run.streams["policy"]))
+        after = env.view(state)
+        for name, value in run.reward(before, after, env.done(state)).terms.items():
+            total[name] += value
+    for name, score in run.reward.score(env.view(state)).items():
+        torch.testing.assert_close(total[name], score, rtol=1e-4, atol=1e-3)
+
+
+def sung(encoding, piece: Piece, length: int) -> Piece:
+    """A piece encoded and heard again."""
+    tokens = encoding.windows(piece, length)[0].unsqueeze(0)
+    return pieces(encoding.roll(tokens), piece.bar, piece.tempo)[0]
+
+
+TUNE = (Note(0, 4, 60), Note(4, 2, 64), Note(8, 8, 67), Note(16, 4, 67), Note(20, 12, 60))
+
+
+def test_encodings_give_back_what_they_were_given():
+    piece = Piece(TUNE)
+    assert sung(Melody(low=48, high=83, grid=1), piece, 32).notes == tuple(n._replace(velocity=80) for n in TUNE)
+    assert sung(Melody(low=48, high=83, grid=2), piece, 16).notes == tuple(n._replace(velocity=80) for n in TUNE)
+    heard = sung(Notes(low=48, high=83, longest=16, dynamics=4), piece, 6)  # five notes and a rest
+    assert [n[:3] for n in heard.notes] == [*(n[:3] for n in TUNE[:-1]), (20, 4, 60)]  # 6 tokens have 24 sixteenths
+    loud = sung(Notes(low=48, high=83, longest=16, dynamics=4), Piece((Note(0, 4, 60, 120), Note(4, 4, 62, 20))), 2)
+    assert [n.velocity for n in loud.notes] == [111, 15]  # the middles of the highest and the lowest quarter
+    names = Tokens(low=48, high=83, names=None, joint=" ")
+    assert names.text(torch.stack(names.windows(piece, 5)[:1])) == ["C4 E4 G4 G4 C4"]
+
+
+def test_a_chorale_goes_voice_by_voice():
+    encoding = Chorale(ranges=[[60, 81], [52, 74], [46, 69], [36, 66]], grid=2)
+    notes = tuple(Note(0, 8, pitch, 80, voice) for voice, pitch in enumerate((72, 64, 55, 48)))
+    notes += (Note(8, 8, 74, 80, 0), Note(8, 8, 65, 80, 1), Note(8, 8, 57, 80, 2), Note(8, 8, 50, 80, 3))
+    piece = Piece(notes)
+    (tokens,) = encoding.windows(piece, 32)
+    assert tokens[:8, 0].tolist() == [72 - 34, 64 - 34, 55 - 34, 48 - 34, 1, 1, 1, 1]
+    assert sung(encoding, piece, 32).notes == notes
+    allowed = encoding.allowed(frozenset(range(12)))
+    assert [(a.nonzero().max() + 34).item() for a in allowed] == [81, 74, 69, 66]
+
+
+def test_a_window_strikes_again_what_sounds_on():
+    encoding = Melody(low=48, high=83, grid=1)
+    first, second = encoding.windows(Piece((Note(0, 24, 60), Note(24, 8, 62))), 16)
+    assert first[:2, 0].tolist() == [C, 1]
+    assert second[:2, 0].tolist() == [C, 1]
+    assert second[8, 0] == D
+
+
+def test_pitch_names():
+    assert [pitch_name(p) for p in (60, 61, 48)] == ["C4", "C#4", "C3"]
+    assert all(pitch_number(pitch_name(p)) == p for p in range(12, 120))
+    assert pitch_number("the") is None
+
+
+VARIANTS = [
+    "", "encoding=notes reward=tonality", "encoding=chorale reward=harmony", "encoding=tokens reward=novelty",
+    "env.prime=random env.begin=4", "env.scale=major env.key=D", "encoding=chorale reward=harmony env.harmonise=true",
+    "env.clock=steps env.history=16",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+def test_contract(text):
+    run = session(*small("env=music", "agent=random"), *text.split())
+    env = run.envs["train"]
+    spec, state = env.spec, env.reset(8, run.streams["env"])
+    for step in range(spec.max_steps + 2):
+        seen, view = env.observe(state), env.view(state)
+        assert seen.tokens.shape == (8, spec.observation.history, len(spec.observation.vocabulary))
+        assert seen.vector.shape == (8, spec.observation.vector)
+        assert view.sample.shape == (8, spec.sample.length, len(spec.sample.vocabulary))
+        assert (view.effort == min(step, spec.max_steps)).all()
+        assert ((view.sample >= 0).all(2).sum(1) == view.effort).all()
+        assert bool(env.done(state).all()) == (step >= spec.max_steps)
+        action = run.agent.act(env, state, None, explore=True, rng=run.streams["policy"]).action
+        mask = env.action_mask(state)
+        if mask is not None and step < spec.max_steps:
+            assert mask.gather(1, action.unsqueeze(1)).all()
+        after, again = env.step(state, action), env.step(state, action)
+        assert all(torch.equal(a, b) for a, b in zip(after, again, strict=True))
+        state = after
+    if "begin" in text or "harmonise" in text:
+        given = state.given >= 0
+        assert given.any()
+        assert torch.equal(state.tokens[given], state.given[given])
+    if "scale" in text:
+        pitch = env.encoding.roll(env.view(state).sample).pitch
+        assert set((pitch[pitch >= 0] % 12).tolist()) <= {2, 4, 6, 7, 9, 11, 1}  # D major
+
+
+def test_lessons_show_what_the_player_saw():
+    run = session(*small("env=music", "agent=random", "env.prime=random", "encoding=chorale", "reward=harmony"))
+    env = run.envs["train"]
+    state, seen = env.reset(3, run.streams["env"]), []
+    for _ in range(env.length):
+        seen.append(env.observe(state))
+        action = run.agent.act(env, state, None, explore=True, rng=run.streams["policy"]).action
+        state = env.step(state, action)
+    view = env.view(state)
+    taught = env.observe(env.lessons(view.sample, view.context.prime))
+    assert torch.equal(taught.tokens, torch.cat([part.tokens for part in seen]))
+    assert torch.equal(taught.vector, torch.cat([part.vector for part in seen]))
+
+
+def view_of(encoding, *notes: Note, length: int) -> tuple[View, object]:
+    spec = session(
+        *small("env=music", "agent=random", f"env.length={length}", f"encoding={encoding}", "reward=novelty")
+    )
+    env = spec.envs["train"]
+    tokens = torch.stack(env.encoding.windows(Piece(tuple(notes), bar=8), length)[:1])
+    return View(tokens, Context(), torch.tensor([length])), env
+
+
+def score(name: str, view: View, env, **more) -> float:
+    from rlgen_cli.rewards import music
+
+    return round(float(getattr(music, name)(spec=env.spec, **more)(view)), 4)
+
+
+def test_scores_of_music_by_hand():
+    tune = [
+        Note(0, 2, 60),
+        Note(2, 2, 67),
+        Note(4, 2, 68),
+        Note(6, 2, 61),
+        Note(8, 2, 62),
+        Note(10, 2, 62),
+        Note(12, 4, 60),
+    ]
+    view, env = view_of("melody", *tune, length=16)
+    # Intervals: 7, 1, −7, 1, 0, −2.
+    assert score("Tonality", view, env) == round(2 / 6, 4)
+    assert score("RatioOfSteps", view, env) == round(2 / 6, 4)
+    # Pitch classes: C twice, G, G#, C#, D twice. A flat major holds all but D: 5 of 7; E flat major C, G, G#, D: 6.
+    assert score("ScaleConsistency", view, env) == round(6 / 7, 4)
+    p = [2 / 7, 2 / 7, 1 / 7, 1 / 7, 1 / 7]
+    assert score("PitchEntropy", view, env) == round(-sum(x * math.log(x) for x in p), 4)
+    # Onsets of the two bars of 8: 0 2 4 6 and 0 2 4: they differ in one step of eight.
+    assert score("Groove", view, env) == round(1 - 1 / 8, 4)
+
+
+def test_harmony_by_hand():
+    chord = lambda at, *pitches: [Note(at, 4, pitch, 80, voice) for voice, pitch in enumerate(pitches)]  # noqa: E731
+    plain, env = view_of("chorale", *chord(0, 72, 64, 55, 48), *chord(4, 72, 65, 57, 53), length=16)
+    # C major then F major: every pair of voices is consonant but C over F's fourths.
+    gaps = [8, 17, 24, 9, 16, 7, 7, 15, 19, 8, 12, 4]
+    good = sum(gap % 12 in (0, 3, 4, 5, 7, 8, 9) for gap in gaps) / 12
+    assert score("Harmony", plain, env, parallels=1.0, crossings=1.0) == round(good, 4)
+    bad, env = view_of("chorale", *chord(0, 67, 60, 52, 48), *chord(4, 69, 62, 54, 50), length=16)
+    # All voices move up a tone: 67 over 60 is a parallel fifth, 67 over 48 another; 60 over 48 an octave: 3 of 6 pairs.
+    clean = sum(gap % 12 in (0, 3, 4, 5, 7, 8, 9) for gap in [7, 15, 19, 8, 12, 4] * 2) / 12
+    assert score("Harmony", bad, env, parallels=0.0, crossings=0.0) == round(clean, 4)
+    pairs = 3 / 6
+    assert score("Harmony", bad, env, parallels=1.0, crossings=0.0) == pytest.approx(clean - pairs, abs=1e-3)
+
+
+def test_novelty_is_the_distance_to_the_nearest():
+    run = session(*small("env=music", "agent=random", "reward=novelty"))
+    known = run.data.train.tokens[:3].clone()
+    known[1, :4] = 37
+    view = View(known, Context(), torch.full((3,), 16))
+    novelty = run.reward.terms["novelty"].score(view)
+    assert novelty[[0, 2]].tolist() == [0, 0]
+    assert 0 < novelty[1] <= 4 / 16
+
+
+def test_the_imported_note_rnn_is_the_cell_it_was(tmp_path):
+    """Against the cell's own equations, gate by gate, in the order i, candidate, f, o with 1 added to f."""
+    path = write_note_rnn(tmp_path / "note_rnn.npz")
+    run = session(*small("env=music", "agent=random", "env.history=1"))
+    spec = run.envs["train"].spec
+    net = note_rnn(spec.observation, spec.action)
+    adopt(net, note_rnn_weights(path, "prior"), "prior")
+    import numpy as np
+
+    file = np.load(path)
+    hidden, cell, codes, said = np.zeros(100), np.zeros(100), [5, 1, 0, 37], []
+    for code in codes:
+        gates = np.concatenate([np.eye(38)[code], hidden]) @ file["lstm_kernel"] + file["lstm_bias"]
+        i, candidate, f, o = np.split(gates, 4)
+        sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+        cell = sigmoid(f + 1) * cell + sigmoid(i) * np.tanh(candidate)
+        hidden = sigmoid(o) * np.tanh(cell)
+        said.append(torch.tensor(hidden @ file["softmax_kernel"] + file["softmax_bias"]).log_softmax(0).float())
+    env = run.envs["train"]
+    state, carry = env.reset(1, run.streams["env"]), net.carry(1)
+    state = state._replace(prime=torch.tensor([[5]], dtype=torch.int16))
+    for step, expected in enumerate(said):
+        out = net(env.observe(state), None, carry, torch.zeros(1, 1, dtype=torch.bool))
+        torch.testing.assert_close(out.policy.log_p[0], expected, rtol=1e-4, atol=1e-5)
+        state, carry = env.step(state, torch.tensor([[*codes, 0][step + 1]])), out.carry
+
+
+@needs_shared("rl_tuner")
+def test_the_note_rnn_column():
+    """The published statistics of the untuned model: the rules and the sampling are right (4 000 compositions)."""
+    from benchmarks.rl_tuner import note_rnn as untuned
+    from benchmarks.rl_tuner import statistics
+
+    found, _ = statistics(untuned(), 4000, 0)
+    published = {
+        "repeated too often, %": (63.3, 2.5), "autocorrelation, lag 1": (-0.16, 0.02),
+        "autocorrelation, lag 2": (0.14, 0.02), "autocorrelation, lag 3": (-0.13, 0.02), "not in key, %": (0.87, 0.25),
+        "starts with tonic, %": (0.1, 0.2), "leaps resolved, %": (77.1, 3), "unique highest, %": (64.7, 2.5),
+        "unique lowest, %": (49.9, 2.5), "in motif, %": (5.9, 0.8), "mean log p": (-0.562, 0.03),
+    }  # fmt: skip
+    for row, (value, tolerance) in published.items():
+        assert found[row] == pytest.approx(value, abs=tolerance), row
+
+
+@needs_shared("seqgan")
+def test_the_oracle_finds_its_own_samples_as_likely_as_published():
+    oracle = Oracle(SHARED / "seqgan" / "oracle.npz")
+    assert float(oracle.nll(oracle.sample(2000, 20, stream(0, "oracle"))).mean()) == pytest.approx(5.749, abs=0.03)
+
+
+def test_the_oracle_by_hand(tmp_path):
+    """Its likelihood is that of its own draws: the most frequent first token is the likeliest."""
+    oracle = Oracle(write_oracle(tmp_path / "oracle.npz"))
+    made = oracle.sample(20_000, 1, stream(0, "oracle"))
+    counts = torch.bincount(made[:, 0], minlength=30) / 20_000
+    likely = (-oracle.nll(torch.arange(30).unsqueeze(1))).exp()
+    assert float(likely.sum()) == pytest.approx(1.0, abs=1e-4)
+    torch.testing.assert_close(counts, likely, atol=0.012, rtol=0)
+
+
+def test_a_wider_network_begins_as_its_prior(tmp_path):
+    path = write_note_rnn(tmp_path / "note_rnn.npz")
+    prior = ["agent.anchor.network={_target_: rlgen_cli.networks.note_rnn.note_rnn, _partial_: true}"]
+    words = small("env=music", "agent=ppo", "env.prime=random", "env.clock=steps")
+    words = [*(word for word in words if "agent.network" not in word), "env.history=8"]
+    run = session(
+        *words, "network=lstm", "agent.network.body.embed=0", "agent.network.body.lags=[1,8]",
+        "agent.network.memory.width=100", f"agent.anchor.prior={path}", *prior,
+    )  # fmt: skip
+    env, net = run.envs["train"], run.agent.actor.net
+    tokens = torch.randint(38, (5, 16, 1))
+    state = env.lessons(tokens)
+    start = torch.zeros(16, 5, dtype=torch.bool)
+    with torch.no_grad():
+        mine, theirs = (
+            n(env.observe(state), None, n.carry(5), start).policy.log_p for n in (net, run.agent.anchor.net)
+        )
+    assert net.memory.cell.weight_ih.shape[1] > run.agent.anchor.net.memory.cell.weight_ih.shape[1]
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_a_q_network_begins_with_the_priors_logits(tmp_path):
+    path = write_note_rnn(tmp_path / "note_rnn.npz")
+    words = [word for word in small("env=music", "agent=dqn", "env.prime=random") if "agent.network" not in word]
+    run = session(*words, "env.history=1", "network=q_note_rnn", f"agent.prior.source={path}")
+    env, agent = run.envs["train"], run.agent
+    net = note_rnn(env.spec.observation, env.spec.action)
+    adopt(net, note_rnn_weights(path, "prior"), "prior")
+    state, start = env.lessons(torch.randint(38, (5, 16, 1))), torch.zeros(16, 5, dtype=torch.bool)
+    with torch.no_grad():
+        q = agent.online(env.observe(state), agent.online.carry(5), start).q
+        logits = net(env.observe(state), None, net.carry(5), start).policy.log_p
+    torch.testing.assert_close(q.log_softmax(1), logits)
+
+
+def test_soft_values_by_hand():
+    q = torch.tensor([[0.0, math.log(3.0)]])
+    assert float(soft_value(q, 1.0, mean=False)) == pytest.approx(math.log(4))
+    assert float(soft_value(q, 1.0)) == pytest.approx(math.log(2))
+    assert float(soft_value(2 * q, 2.0, mean=False)) == pytest.approx(2 * math.log(4))
+
+
+def test_g_learning_weighs_by_its_prior(tmp_path):
+    """The value is log Σ p exp G, and the policy p exp G: with G zero it is the prior."""
+    path = write_note_rnn(tmp_path / "note_rnn.npz")
+    words = [word for word in small("env=music", "agent=dqn", "env.prime=random") if "agent.network" not in word]
+    network = "agent.prior.network={_target_: rlgen_cli.networks.note_rnn.note_rnn, _partial_: true}"
+    run = session(
+        *words, "env.history=1", "network=q_note_rnn", "agent.backup=g", "agent.temperature={start:1.0,end:1.0}",
+        f"agent.prior.source={path}", network, "agent.epsilon={start:0.0,end:0.0}",
+    )  # fmt: skip
+    env, agent = run.envs["train"], run.agent
+    for net in (agent.online, agent.target):
+        torch.nn.init.zeros_(net.out.weight)
+        torch.nn.init.constant_(net.out.bias, 2.0)
+    state = env.reset(20_000, run.streams["env"])
+    state = state._replace(prime=torch.full_like(state.prime, 5))
+    choice = agent.act(env, state, agent.carry(20_000), explore=False, rng=run.streams["policy"])
+    start = torch.zeros(1, 1, dtype=torch.bool)
+    one = type(state)(*(field[:1] for field in state))
+    p = agent.prior(env.observe(one), None, agent.prior.carry(1), start).policy.log_p[0].exp()
+    counts = torch.bincount(choice.action, minlength=38) / 20_000
+    torch.testing.assert_close(counts, p, atol=0.012, rtol=0)
+    train_ready = env.lessons(torch.randint(38, (3, 16, 1)))
+    from rlgen_cli.agents.dqn import Frames
+
+    frames = Frames(train_ready, torch.zeros(16, 3, dtype=torch.bool))
+    assert agent._value(frames, (3, 15)).tolist() == pytest.approx([2.0] * 45)
+
+
+def test_a_price_follows_its_statistic():
+    push = lambda view: torch.ones(2)  # noqa: E731
+    spec = session(*small("env=tiny", "agent=random"), "env.cells=1").envs["train"].spec
+    balance = Balance(
+        spec=spec, device=torch.device("cpu"), statistic=lambda view: torch.tensor([0.5, 0.1]), push=push, target=0.1, scale=0.2,
+        integral=2.0, proportional=3.0, memory=0.0, start=1.0, least=0.0,
+    )  # fmt: skip
+    view = View(torch.zeros(2, 1, 1), Context(), torch.ones(2))
+    assert balance(view).tolist() == [1.0, 1.0]
+    balance.learn(view, torch.tensor([False, False]), 0.0)
+    assert float(balance.price) == 1.0
+    balance.learn(view, torch.tensor([False, True]), 0.0)  # the mean is .1, as wanted
+    assert float(balance.price) == pytest.approx(1.0)
+    balance.learn(view, torch.tensor([True, True]), 0.0)  # .3: e = −1; the sum falls to 0 (not −1), and 3 e lies below
+    assert float(balance.price) == 0.0
+    balance.learn(view, torch.tensor([False, True]), 0.0)
+    assert float(balance.price) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
+    from rlgen_cli.pretrain import held_out, pretrain
+
+    words = ["env.length=16", "env.bar=8", "data.count=40", "threads=1", "agent.network.memory.width=32"]
+    config = compose("env=music", "agent=likelihood", "reward=novelty", *words, "env.history=1")
+    from omegaconf import open_dict
+
+    with open_dict(config):
+        config.epochs, config.patience = 12, 2
+    run = build(config)
+    before = held_out(run.agent, run, "valid")
+    assert pretrain(run, tmp_path / "prior") == "finished"
+    assert held_out(run.agent, run, "valid") < 0.6 * before
+    lines = [json.loads(line) for line in (tmp_path / "prior" / "metrics.jsonl").read_text().splitlines()]
+    best = min(line["nll/valid"] for line in lines)
+    assert lines[-1]["nll/valid"] == pytest.approx(best, abs=1e-4)
+    assert len(checkpoint.steps(tmp_path / "prior")) == 1
+    assert (tmp_path / "prior" / "samples" / "final" / "000.mid").exists()
+    tuned = session(
+        "env=music", "agent=ppo", "network=lstm", *words, "env.history=1", f"agent.anchor.prior={tmp_path / 'prior'}",
+        "+reward/term=prior", f"reward.terms.prior.source={tmp_path / 'prior'}", "num_envs=8",
+    )  # fmt: skip
+    tokens = tuned.data.valid.tokens[:4]
+    said = -run.agent.nll(tokens).sum(0)
+    view = View(tokens, Context(prime=torch.full((4, 1), -1)), torch.full((4,), 16))
+    torch.testing.assert_close(tuned.reward.terms["prior"].score(view), said, rtol=1e-4, atol=1e-3)
+
+
+def test_a_prior_that_is_none_is_named(tmp_path):
+    words = small("env=music", "agent=random", "+reward/term=prior")
+    with pytest.raises(UserError, match=r"reward\.terms\.prior\.source: there is no run in nowhere"):
+        session(*words, "reward.terms.prior.source=nowhere")
+    (tmp_path / "x.npz").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"reward\.terms\.prior\.source: .*x\.npz holds no Note RNN"):
+        session(*words, f"reward.terms.prior.source={tmp_path / 'x.npz'}")
+
+
+WRONG = {
+    "env=music env.length=1": r"env\.length: must be from 2 to 4096",
+    "env=music env.key=H": r"env\.key: must be one of C, C#",
+    "env=music env.harmonise=true": r"env\.harmonise: needs several voices",
+    "env=music env.encoding.low=90": r"env\.encoding\.low: must be below high",
+    "env=music encoding=chorale reward=harmony env.length=30": r"env\.length: must be a multiple of 4",
+    "env=music data=glyphs": r"data: Glyphs gives pictures, and Music takes sequences",
+    "env=pixel data=melodies reward=target": r"data: Melodies gives sequences, and PixelCanvas takes pictures",
+    "env=music reward=target": r"reward\.terms\.target: judges a picture, and this environment makes a mel.*novelty",
+    "env=music reward=harmony": r"reward\.terms\.harmony: judges a chorale",
+    "env=music encoding=chorale": r"reward\.terms\.key: judges a melody",
+    "env=music env.bar=7": r"data: none of .* pieces fits; the commonest reason: has bars of 16 sixteenths",
+    "env=music env.length=400": r"data: none of .* fits; the commonest reason: is too short",
+    "env=music data=midi data.path=nowhere": r"data\.path: there is no folder nowhere",
+    "env=music data=text data.path=nowhere encoding=tokens reward=novelty": r"data\.path: nowhere cannot be read",
+    "env=music agent=dqn agent.backup=psi": r"agent\.temperature: must be above 0 with backup=psi",
+    "env=music agent=dqn agent.backup=g agent.temperature={start:1.0,end:1.0}": r"prior\.source: must name a pretrained",
+    "env=music agent=ppo network=lstm agent.network.body.lags=[99]": r"agent\.network\.body\.lags: must be from 1 to env",
+    "env=music agent=ppo network=convolutions": r"agent\.network\.body\._target_: convolutions read pictures, not tokens",
+    "env=music reward=adversarial": r"reward\.terms\.adversarial\.net\.?.*: judges pictures; use reward=adversarial_sequence",
+    "env=pixel reward=adversarial_sequence": r"adversarial_sequence.*: judges sequences; use reward=adversarial",
+    "env=music encoding=notes reward=tonality env.scale=major": r"env\.scale: must be chromatic with encoding=notes",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_input_is_named(words):
+    with pytest.raises(UserError, match=WRONG[words]):
+        session(*words.split(), "threads=1")
+
+
+def test_your_own_function_hears_the_tokens(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def low(x):\n    return (x == 0).float().mean((1, 2))\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = session(*small("env=music", "agent=random", "reward=function"), "reward.terms.function.path=mine:low")
+    tokens = torch.zeros(2, 16, 1, dtype=torch.long)
+    tokens[1] = 5
+    assert run.reward.terms["function"].score(View(tokens, Context(), torch.full((2,), 16))).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("agent", ["dqn", "ppo", "policy_gradient", "actor_critic"])
+def test_agents_learn_to_compose(agent, tmp_path):
+    """Fifths from note to note, which random melodies hardly have."""
+    from rlgen_cli.evaluate import evaluate
+    from rlgen_cli.train import train
+
+    words = [
+        "env=music", "encoding=tokens", "env.length=12", "env.history=2", "reward=tonality", "data.count=40", "threads=1",
+        "reward.terms.tonality.weight=10", f"agent={agent}", "num_envs=32", "total_steps=24000", "eval_interval=100000",
+        "log_interval=100000", "checkpoint_interval=100000", "agent.network.body.width=64",
+    ]  # fmt: skip
+    more = {
+        "dqn": ["agent.warmup=500", "agent.batch_size=64", "agent.capacity=10000"],
+        "ppo": ["agent.rollout=12", "agent.entropy.start=0.05"],
+        "policy_gradient": ["agent.baseline=learned", "agent.entropy.start=0.05"],
+        "actor_critic": ["agent.rollout=12", "agent.entropy.start=0.05"],
+    }
+    run = session(*words, *more[agent])
+    random = evaluate(session(*words[:-1], "agent=random"), "valid", 200, 0).scores["tonality"]
+    train(run, tmp_path / "run")
+    assert evaluate(run, "valid", 200, 0).scores["tonality"] > max(4 * random, 0.3)
