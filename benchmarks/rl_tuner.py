@@ -24,6 +24,7 @@ from rlgen_cli.evaluate import unique
 from rlgen_cli.export.raster import write_png
 from rlgen_cli.media.choice import medium
 from rlgen_cli.rewards.music_theory import correlations
+from rlgen_cli.rewards.prior import Prior
 from rlgen_cli.rollout import rollout
 from rlgen_cli.seeding import stream
 from rlgen_cli.train import train
@@ -62,9 +63,8 @@ def statistics(session: Session, count: int, seed: int) -> tuple[dict[str, float
     """The table's rows for `count` compositions of the session's agent, and these."""
     env, rng = session.envs["test"], stream(seed, "rl_tuner")
     view = env.view(rollout(env, session.agent, env.reset(count, rng), rng).final)
-    steps = {
-        name: term.score.steps(view) for name, term in session.reward.terms.items() if hasattr(term.score, "steps")
-    }
+    steps = {name: session.reward.terms[name].score.steps(view) for name in RULES}
+    steps["prior"] = Prior(env=env, saved_network=lambda _: untuned(env), source="").steps(view)
     codes = view.sample.squeeze(2)
     varied = (codes != codes[:, :1]).any(1)  # the published mean leaves constant melodies out
     rho = correlations(codes, view.effort)[varied].mean(0).tolist()

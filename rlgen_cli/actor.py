@@ -36,7 +36,7 @@ class Actor:
 
     def build(self) -> nn.Module:
         """A fresh network."""
-        net = self.network(observation=self.spec.observation, action=self.spec.action)
+        net = self.network(observation=self.spec.observation, action=self.spec.action).eval()  # no dropout
         return net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def carry(self, n: int) -> Carry:

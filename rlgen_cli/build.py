@@ -89,7 +89,7 @@ class Settings:
 
 
 GROUPS = ("env", "agent", "reward", "data")
-PRETRAINING = ("epochs", "patience")  # keys of pretrain.yaml that train.yaml has not
+PRETRAINING = ("epochs", "patience", "keep")  # keys of pretrain.yaml that train.yaml has not
 
 
 def settings(config: DictConfig) -> Settings:

@@ -22,14 +22,16 @@ CHUNK = 500  # held-out sequences at once
 
 
 def pretrain(session: Session, folder: Path) -> str:
-    """Train `session.agent` for at most `epochs`, each a pass over as many sequences as there are; keep the
-    checkpoint with the best held-out likelihood. Returns the final status."""
+    """Train `session.agent` for at most `epochs`, each a pass over as many sequences as there are; `keep` the
+    checkpoint with the best held-out likelihood, or the last. Returns the final status."""
     config = session.config
     agent: Any = session.agent
     if not hasattr(agent, "nll") or session.data is None:
         raise UserError("agent: pretraining is by maximum likelihood; use agent=likelihood.")
     require(config.epochs >= 1, f"epochs: must be at least 1, got {config.epochs}.")
-    require(config.patience >= 1, f"patience: must be at least 1, got {config.patience}.")
+    patience = config.epochs if config.patience is None else config.patience
+    require(patience >= 1, f"patience: must be at least 1, or null for never, got {patience}.")
+    require(config.keep in ("best", "last"), f"keep: must be best or last, got {config.keep}.")
     if checkpoint.steps(folder):
         raise UserError(f"hydra.run.dir: {folder} holds a run already; name another folder.")
     tokens = session.data.train.tokens
@@ -48,11 +50,12 @@ def pretrain(session: Session, folder: Path) -> str:
             run.scalars(step, heard | {"epoch": epoch})
             if heard["nll/valid"] < best:
                 best, best_epoch = heard["nll/valid"], epoch
+            if best_epoch == epoch or config.keep == "last":
                 checkpoint.save(folder / "checkpoints" / name_of(step), {"agent": agent.state_dict(), "reward": {}})
                 checkpoint.prune(folder, 1, None)
             if interrupt.asked:
                 status = "preempted"
-            if interrupt.asked or epoch - best_epoch >= config.patience:
+            if interrupt.asked or epoch - best_epoch >= patience:
                 break
     session.agent.load_state_dict(checkpoint.load_newest(folder, session.device)["agent"])
     scores = {f"nll/{split}": held_out(agent, session, split) for split in ("valid", "test")}

@@ -435,7 +435,7 @@ def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
     from omegaconf import open_dict
 
     with open_dict(config):
-        config.epochs, config.patience = 12, 2
+        config.epochs, config.patience, config.keep = 12, 2, "best"
     run = build(config)
     before = held_out(run.agent, run, "valid")
     assert pretrain(run, tmp_path / "prior") == "finished"

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from rlgen_cli.actor import Actor
 from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.errors import require
+from rlgen_cli.networks.distributions import Categorical
 from rlgen_cli.networks.precision import Precision
 from rlgen_cli.schedules import Linear
-from rlgen_cli.types import Carry, Choice, Env, EnvSpec, Metrics, Sequence, State, Transition
+from rlgen_cli.types import Carry, Choice, Discrete, Env, EnvSpec, Metrics, Sequence, State, Transition
 
 
 class Likelihood:
@@ -21,7 +22,8 @@ class Likelihood:
     Args:
         network: builds a policy network from observation and action specs.
         batch_size: sequences per update. updates: per batched environment step, where it is trained with those.
-        weight_decay: of all weights, decoupled (Loshchilov and Hutter 2019).
+        weight_decay: half the price of each weight's square, that is a normal prior on weights.
+        temperature: divides the logits wherever it acts: below 1 it makes likelier sequences, fewer of them.
         learning_rate: a schedule over the training.
         evaluate: as in the other agents with a policy.
 
@@ -50,6 +52,7 @@ class Likelihood:
         weight_decay: float,
         learning_rate: Linear,
         max_grad_norm: float,
+        temperature: float,
         evaluate: Literal["sample", "mode"],
     ) -> None:
         require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
@@ -60,7 +63,13 @@ class Likelihood:
         self.batch_size, self.updates = min(batch_size, len(real.tokens)), updates
         self.learning_rate, self.max_grad_norm = learning_rate, float(max_grad_norm)
         self.actor = Actor(env=env, network=network, device=device, precision=precision, evaluate=evaluate)
-        self.optimizer = torch.optim.AdamW(
+        require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
+        require(
+            temperature == 1 or isinstance(env.spec.action, Discrete),
+            "temperature: other than 1 needs tokens of one part; use encoding=melody, chorale or tokens.",
+        )
+        self.temperature = float(temperature)
+        self.optimizer = torch.optim.Adam(
             self.actor.net.parameters(), learning_rate(0.0), weight_decay=weight_decay, foreach=True
         )
 
@@ -68,7 +77,16 @@ class Likelihood:
         return self.actor.carry(n)
 
     def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
-        return self.actor.act(env, state, carry, explore=explore, rng=rng)
+        if self.temperature == 1:
+            return self.actor.act(env, state, carry, explore=explore, rng=rng)
+        with torch.no_grad():
+            out = self.actor.say(env, state, carry, torch.zeros_like(env.done(state)).unsqueeze(0))
+            policy = self._tempered(out.policy)
+            return Choice(policy.draw(rng)[0] if self.actor.evaluate == "sample" else policy.mode(), out.carry)
+
+    def _tempered(self, policy: Any) -> Any:
+        """The policy at `temperature`."""
+        return policy if self.temperature == 1 else Categorical(policy.log_p / self.temperature)
 
     def observe(self, transition: Transition) -> None:
         pass
@@ -95,7 +113,8 @@ class Likelihood:
         start = torch.zeros(length, n, dtype=torch.bool, device=tokens.device)
         out = self.actor.say(self.env, lessons, self.actor.carry(n), start)
         action = tokens.transpose(0, 1).flatten(0, 1)  # [T · N, F]
-        return -out.policy.judge(action.squeeze(1) if action.shape[1] == 1 else action)[0].view(length, n)
+        policy = self._tempered(out.policy)
+        return -policy.judge(action.squeeze(1) if action.shape[1] == 1 else action)[0].view(length, n)
 
     def state_dict(self) -> dict[str, Any]:
         return {"network": self.actor.net.state_dict(), "optimizer": self.optimizer.state_dict()}

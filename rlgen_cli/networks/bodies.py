@@ -80,11 +80,16 @@ class Newest(nn.Module):
 
     Args:
         lags: which tokens, 1 being the newest. embed: learned numbers for each part of a token, or 0 for a one in its
-            place among zeros. clock: the observation's vector beside them.
+            place among zeros. clock: the observation's vector beside them. dropout: share of these numbers that
+            training leaves out.
     """
 
-    def __init__(self, *, observation: ObservationSpec, lags: list[int], embed: int, clock: bool) -> None:
+    def __init__(
+        self, *, observation: ObservationSpec, lags: list[int], embed: int, clock: bool, dropout: float
+    ) -> None:
         super().__init__()
+        require(0.0 <= dropout < 1.0, f"dropout: must be in [0, 1), got {dropout}.")
+        self.dropout = nn.Dropout(dropout)
         require(observation.history >= 1, "_target_: newest reads tokens; use body=perceptron in this environment.")
         within = len(lags) > 0 and min(lags) >= 1 and max(lags) <= observation.history
         require(within, f"lags: must be from 1 to env.history = {observation.history}, got {lags}.")
@@ -97,6 +102,7 @@ class Newest(nn.Module):
         assert observation.tokens is not None
         seen = observation.tokens[:, self.lags]  # [N, lags, F]
         x = (self.words(seen) if self.words is not None else self._one_hot(seen)).flatten(1)
+        x = self.dropout(x)
         return torch.cat([x, observation.vector], 1) if self.clock else x
 
     def _one_hot(self, tokens: Tensor) -> Tensor:

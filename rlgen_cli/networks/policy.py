@@ -31,6 +31,7 @@ class PolicyNetwork(nn.Module):
             place), or auto: maps where the actions lie on a grid and there is no memory.
         channels, depth: convolutions of the maps.
         order, continuous, std: see distributions.Head.
+        dropout: share of the features that training (of agents that imitate) leaves out before head and value.
 
     Where the observation has a preview, it is added to the logits: the policy starts as the Boltzmann policy of what
     actions gain at once.
@@ -51,9 +52,12 @@ class PolicyNetwork(nn.Module):
         order: Literal["independent", "autoregressive"],
         continuous: Literal["gaussian", "beta"],
         std: float,
+        dropout: float,
     ) -> None:
         super().__init__()
         require(std > 0, f"std: must be above 0, got {std}.")
+        require(0.0 <= dropout < 1.0, f"dropout: must be in [0, 1), got {dropout}.")
+        self.dropout = nn.Dropout(dropout)
         grid = action.grid if isinstance(action, Discrete) else None
         require(head != "maps" or grid is not None, "head: maps need actions that lie on a grid; use plain.")
         require(head != "maps" or memory is None, "head: maps have no memory; use plain with a memory.")
@@ -94,9 +98,10 @@ class PolicyNetwork(nn.Module):
         if self.memory is not None:
             features, carry = self.memory(features.view(*start.shape, -1), carry, start)
             features = features.flatten(0, 1)
+        features = self.dropout(features)
         with torch.autocast(features.device.type, enabled=False):  # densities want float32
             policy = self.head(features.float())
-            if isinstance(policy, Categorical):
+            if isinstance(policy, Categorical) and (mask is not None or observation.preview.shape[1]):
                 policy = Categorical(_allowed(policy.log_p, observation.preview, mask))
             return Output(policy, self.value(features.float()).squeeze(1), carry)
 
