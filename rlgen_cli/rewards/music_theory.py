@@ -140,12 +140,16 @@ def motif(now: Moment) -> Tensor:
 
 def repeated_motif(now: Moment) -> Tensor:
     """4 for a motif that stood somewhere in all but the last 7 steps before, and 1 more for each note beyond three."""
-    last = now.codes.gather(1, _last_bar(now).clamp(min=0))
     if now.length < 2 * BAR:
         return torch.zeros_like(now.step, dtype=torch.float32)
-    earlier = now.codes.unfold(1, BAR, 1)  # [N, T − 7, 8]
-    begins = torch.arange(earlier.shape[1], device=last.device)
-    known = (earlier == last.unsqueeze(1)).all(2) & (begins <= now.step.unsqueeze(1) - 2 * BAR + 1)
+    # Each stretch of 8 codes as one number, so that stretches compare at once.
+    base, count = 130, now.length - BAR + 1  # there are at most 130 codes
+    stretch = now.codes[:, :count]
+    for i in range(1, BAR):
+        stretch = stretch * base + now.codes[:, i : i + count]
+    begins = torch.arange(count, device=stretch.device)
+    last = stretch.gather(1, (now.step - BAR + 1).clamp(min=0).unsqueeze(1))
+    known = (stretch == last) & (begins <= now.step.unsqueeze(1) - 2 * BAR + 1)
     notes = _different(now)
     return torch.where(known.any(1) & (notes >= 3), 4.0 + (notes - 3), 0.0)
 
@@ -180,23 +184,25 @@ def leap_doubled(now: Moment) -> Tensor:
 
 def leaps(now: Moment) -> tuple[Tensor, Tensor]:
     """Whether the step resolves a leap, and whether it doubles one, float [N] each."""
-    n, codes = len(now.step), now.codes
-    open_, origin, since, note = (torch.zeros(n, dtype=torch.long, device=codes.device) for _ in range(4))
-    resolved, doubled = (torch.zeros(n, dtype=torch.bool, device=codes.device) for _ in range(2))
-    for t in range(now.length):
-        code, here = codes[:, t], now.step == t
-        pitched = (code > HOLD) & (now.step >= t)
-        far = pitched & (note > HOLD) & ((code - note).abs() >= FIFTH)
-        direction = torch.where(code > note, 1, -1)
-        back, again, fresh = far & (open_ == -direction), far & (open_ == direction), far & (open_ == 0)
-        home = pitched & ~far & (open_ != 0) & ((origin - code) * open_ >= 0)
-        resolved = torch.where(here, home | (back & (since > BEFORE_LEAP_BACK)), resolved)
-        doubled = torch.where(here, again, doubled)
-        open_ = torch.where(fresh, direction, torch.where(back | home, 0, open_))
-        origin = torch.where(fresh, note, origin)
-        since = torch.where(far, 0, since + (t > 0))  # at the very first step nothing is counted
-        note = torch.where(pitched, code, note)
-    return resolved.float(), doubled.float()
+    codes = now.codes.to(torch.int8).T.contiguous()  # [T, N]: the loop is over steps, and small numbers are fast
+    pitched = codes > HOLD
+    note, direction, origin = (torch.zeros_like(codes[0]) for _ in range(3))  # the newest note; the leap that is open
+    since = torch.full_like(codes[0], -1, dtype=torch.int16)  # steps since the last leap, or the first step
+    resolved, doubled = [], []
+    for code, sounds in zip(codes, pitched, strict=True):
+        move = (code - note) * (sounds & (note > HOLD))
+        far = move.abs() >= FIFTH
+        against = move.sign() * direction * far
+        back, begins = against < 0, far & (direction == 0)
+        home = sounds & ~far & ((origin - code) * direction >= 0) & (direction != 0)
+        resolved.append(home | (back & (since > BEFORE_LEAP_BACK)))
+        doubled.append(against > 0)
+        origin = torch.where(begins, note, origin)
+        direction = torch.where(begins, move.sign(), direction * ~(back | home))
+        since = (since + 1) * ~far
+        note = torch.where(sounds, code, note)
+    at = now.step.unsqueeze(0)
+    return torch.stack(resolved).gather(0, at)[0].float(), torch.stack(doubled).gather(0, at)[0].float()
 
 
 def unique_highest(now: Moment) -> Tensor:
