@@ -93,7 +93,7 @@ def measured(session: Session, oracle: Oracle, fresh: torch.Tensor) -> list[list
             rollout(env, session.agent, env.reset(1000, rng), rng).final.tokens.long() for _ in range(COUNT // 1000)
         ]
         made = torch.cat(parts).squeeze(2)
-        seen = torch.cat([session.agent.nll(part.unsqueeze(2)).mean(0) for part in fresh.split(250)])
+        seen = torch.cat([session.agent.nll(part.unsqueeze(2), rng).mean(0) for part in fresh.split(250)])
         pairs = len(torch.stack([made[:, :-1], made[:, 1:]], 2).flatten(0, 1).unique(dim=0))
         rows.append([temperature, float(oracle.nll(made).mean()), float(seen.mean()), 100 * unique(made[:4000]), pairs])
     return rows

@@ -15,6 +15,7 @@ from rlgen_cli.errors import UserError, require
 from rlgen_cli.logging import RunLog
 from rlgen_cli.media.choice import medium
 from rlgen_cli.sample import write_samples
+from rlgen_cli.seeding import stream
 from rlgen_cli.train import Interrupt, describe, name_of
 
 log = logging.getLogger(__name__)
@@ -71,4 +72,5 @@ def pretrain(session: Session, folder: Path) -> str:
 def held_out(agent: Any, session: Session, split: str) -> float:
     """Mean −log p of a token of `split`, in nats."""
     tokens: Tensor = getattr(session.data, split).tokens
-    return float(torch.cat([agent.nll(part).mean(0) for part in tokens.split(CHUNK)]).mean())
+    rng = stream(session.config.seed, "held out", session.device)
+    return float(torch.cat([agent.nll(part, rng).mean(0) for part in tokens.split(CHUNK)]).mean())

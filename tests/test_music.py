@@ -107,7 +107,7 @@ def test_extremes():
 
 
 def test_a_rules_score_is_the_sum_of_its_gains():
-    run = session(*small("env=music", "agent=random"), "env.length=24")
+    run = session(*small("env=music", "agent=random", "reward=music_theory"), "env.length=24")
     env, state = run.envs["train"], run.envs["train"].reset(50, run.streams["env"])
     total = {name: torch.zeros(50) for name in run.reward.terms}
     for _ in range(24):
@@ -349,7 +349,7 @@ def test_a_wider_network_begins_as_its_prior(tmp_path):
     )  # fmt: skip
     env, net = run.envs["train"], run.agent.actor.net
     tokens = torch.randint(38, (5, 16, 1))
-    state = env.lessons(tokens)
+    state = env.lessons(tokens, env.primes(len(tokens), run.streams["env"]))
     start = torch.zeros(16, 5, dtype=torch.bool)
     with torch.no_grad():
         mine, theirs = (
@@ -366,7 +366,10 @@ def test_a_q_network_begins_with_the_priors_logits(tmp_path):
     env, agent = run.envs["train"], run.agent
     net = note_rnn(env.spec.observation, env.spec.action)
     adopt(net, note_rnn_weights(path, "prior"), "prior")
-    state, start = env.lessons(torch.randint(38, (5, 16, 1))), torch.zeros(16, 5, dtype=torch.bool)
+    state, start = (
+        env.lessons(torch.randint(38, (5, 16, 1)), env.primes(5, run.streams["env"])),
+        torch.zeros(16, 5, dtype=torch.bool),
+    )
     with torch.no_grad():
         q = agent.online(env.observe(state), agent.online.carry(5), start).q
         logits = net(env.observe(state), None, net.carry(5), start).policy.log_p
@@ -401,7 +404,7 @@ def test_g_learning_weighs_by_its_prior(tmp_path):
     p = agent.prior(env.observe(one), None, agent.prior.carry(1), start).policy.log_p[0].exp()
     counts = torch.bincount(choice.action, minlength=38) / 20_000
     torch.testing.assert_close(counts, p, atol=0.012, rtol=0)
-    train_ready = env.lessons(torch.randint(38, (3, 16, 1)))
+    train_ready = env.lessons(torch.randint(38, (3, 16, 1)), env.primes(3, run.streams["env"]))
     from rlgen_cli.agents.dqn import Frames
 
     frames = Frames(train_ready, torch.zeros(16, 3, dtype=torch.bool))
@@ -431,7 +434,7 @@ def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
     from rlgen_cli.pretrain import held_out, pretrain
 
     words = ["env.length=16", "env.bar=8", "data.count=40", "threads=1", "agent.network.memory.width=32"]
-    config = compose("env=music", "agent=likelihood", "reward=novelty", *words, "env.history=1")
+    config = compose("env=music", "agent=likelihood", "reward=novelty", *words, "env.history=1", "env.prime=none")
     from omegaconf import open_dict
 
     with open_dict(config):
@@ -446,11 +449,11 @@ def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
     assert len(checkpoint.steps(tmp_path / "prior")) == 1
     assert (tmp_path / "prior" / "samples" / "final" / "000.mid").exists()
     tuned = session(
-        "env=music", "agent=ppo", "network=lstm", *words, "env.history=1", f"agent.anchor.prior={tmp_path / 'prior'}",
+        "env=music", "agent=ppo", "network=lstm", *words, "env.history=1", "env.prime=none", f"agent.anchor.prior={tmp_path / 'prior'}",
         "+reward/term=prior", f"reward.terms.prior.source={tmp_path / 'prior'}", "num_envs=8",
     )  # fmt: skip
     tokens = tuned.data.valid.tokens[:4]
-    said = -run.agent.nll(tokens).sum(0)
+    said = -run.agent.nll(tokens, run.streams["env"]).sum(0)
     view = View(tokens, Context(prime=torch.full((4, 1), -1)), torch.full((4,), 16))
     torch.testing.assert_close(tuned.reward.terms["prior"].score(view), said, rtol=1e-4, atol=1e-3)
 
@@ -474,7 +477,7 @@ WRONG = {
     "env=pixel data=melodies reward=target": r"data: Melodies gives sequences, and PixelCanvas takes pictures",
     "env=music reward=target": r"reward\.terms\.target: judges a picture, and this environment makes a mel.*novelty",
     "env=music reward=harmony": r"reward\.terms\.harmony: judges a chorale",
-    "env=music encoding=chorale": r"reward\.terms\.key: judges a melody",
+    "env=music encoding=chorale reward=music_theory": r"reward\.terms\.key: judges a melody",
     "env=music env.bar=7": r"data: none of .* pieces fits; the commonest reason: has bars of 16 sixteenths",
     "env=music env.length=400": r"data: none of .* fits; the commonest reason: is too short",
     "env=music data=midi data.path=nowhere": r"data\.path: there is no folder nowhere",

@@ -98,7 +98,7 @@ class Likelihood:
         for _ in range(self.updates):
             index = torch.randint(len(self.tokens), (self.batch_size,), generator=self.rng, device=self.tokens.device)
             self.actor.net.train()
-            nll = self.nll(self.tokens[index]).mean()
+            nll = self.nll(self.tokens[index], self.rng).mean()
             self.optimizer.zero_grad(set_to_none=True)
             nll.backward()
             torch.nn.utils.clip_grad_norm_(self.actor.net.parameters(), self.max_grad_norm)
@@ -106,10 +106,10 @@ class Likelihood:
             self.actor.net.eval()
         return {"nll": nll.detach()}
 
-    def nll(self, tokens: Tensor) -> Tensor:
-        """−log p of each token of sequences [N, T, F], in nats, [T, N]."""
+    def nll(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
+        """−log p of each token of sequences [N, T, F] after primes as the environment has them, in nats, [T, N]."""
         n, length = len(tokens), tokens.shape[1]
-        lessons = self.env.lessons(tokens)
+        lessons = self.env.lessons(tokens, self.env.primes(n, rng))
         start = torch.zeros(length, n, dtype=torch.bool, device=tokens.device)
         out = self.actor.say(self.env, lessons, self.actor.carry(n), start)
         action = tokens.transpose(0, 1).flatten(0, 1)  # [T · N, F]

@@ -113,15 +113,19 @@ class Music:
         )
 
     def reset(self, n: int, rng: torch.Generator) -> MusicState:
-        sizes, device = self.encoding.vocabulary, self.device
-        prime = torch.full((n, len(sizes)), -1, dtype=torch.int16, device=device)
-        if self.prime == "random":
-            # Never the last value: RL Tuner's primes are 0 to 36 of 38.
-            columns = [torch.randint(max(size - 1, 1), (n,), generator=rng, device=device) for size in sizes]
-            prime = torch.stack(columns, 1).to(torch.int16)
-        index = torch.randint(len(self.data), (n,), generator=rng, device=device)
+        prime = self.primes(n, rng)
+        index = torch.randint(len(self.data), (n,), generator=rng, device=self.device)
         given = torch.where(self._given(), self.data[index].to(torch.int16), -1)
         return MusicState(torch.full_like(given, -1), given, prime, torch.zeros_like(index, dtype=torch.int16))
+
+    def primes(self, n: int, rng: torch.Generator) -> Tensor:
+        """What N sequences are heard to follow, int16 [N, F]."""
+        sizes, device = self.encoding.vocabulary, self.device
+        if self.prime == "none":
+            return torch.full((n, len(sizes)), -1, dtype=torch.int16, device=device)
+        # Never the last value: RL Tuner's primes are 0 to 36 of 38.
+        columns = [torch.randint(max(size - 1, 1), (n,), generator=rng, device=device) for size in sizes]
+        return torch.stack(columns, 1).to(torch.int16)
 
     def _given(self) -> Tensor:
         """Bool [T, 1]: tokens that the data gives."""
@@ -174,10 +178,10 @@ class Music:
         codes = torch.arange(within.shape[1], device=self.device)
         return torch.where(given >= 0, codes == given, within)
 
-    def lessons(self, tokens: Tensor, prime: Tensor | None = None) -> MusicState:
-        """The states in which each token of finished sequences [N, T, F] was set, [T · N], step by step."""
+    def lessons(self, tokens: Tensor, prime: Tensor) -> MusicState:
+        """The states in which each token of finished sequences [N, T, F], after a `prime` [N, F], was set, [T · N],
+        step by step."""
         n = len(tokens)
-        prime = torch.full_like(tokens[:, 0], -1) if prime is None else prime
         whole, length = tokens.to(torch.int16), self.length
         free = torch.full_like(whole, -1).repeat(length, 1, 1)
         step = self.tokens.to(torch.int16).repeat_interleave(n)
