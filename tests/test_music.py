@@ -521,10 +521,115 @@ def test_agents_learn_to_compose(agent, tmp_path):
     more = {
         "dqn": ["agent.warmup=500", "agent.batch_size=64", "agent.capacity=10000"],
         "ppo": ["agent.rollout=12", "agent.entropy.start=0.05"],
-        "policy_gradient": ["agent.baseline=learned", "agent.entropy.start=0.05"],
-        "actor_critic": ["agent.rollout=12", "agent.entropy.start=0.05"],
+        "policy_gradient": ["num_envs=8", "agent.entropy.start=0.02", "agent.gamma=1.0"],
+        "actor_critic": [
+            "num_envs=8",
+            "agent.rollout=12",
+            "agent.entropy.start=0.02",
+            "agent.learning_rate.start=0.005",
+        ],
     }
     run = session(*words, *more[agent])
     random = evaluate(session(*words[:-1], "agent=random"), "valid", 200, 0).scores["tonality"]
     train(run, tmp_path / "run")
     assert evaluate(run, "valid", 200, 0).scores["tonality"] > max(4 * random, 0.3)
+
+
+def test_pieces_are_moved_to_one_tonic():
+    from rlgen_cli.data.sequences import moved, to_tonic
+    from rlgen_cli.data.tunes import TUNES
+
+    homes = [to_tonic(tune, 0) for tune in TUNES]  # all are in C major; tunes of five notes may be heard in another key
+    assert homes.count(0) >= 0.8 * len(TUNES)
+    for tune, home in zip(TUNES, homes, strict=True):
+        for shift in range(-5, 6):
+            assert (to_tonic(moved(tune, shift), 0) + shift - home) % 12 == 0
+            assert (to_tonic(moved(tune, shift), 2) + shift - home - 2) % 12 == 0
+    scale = [
+        Note(2 * i, 2, pitch) for i, pitch in enumerate((57, 60, 64, 57, 59, 60, 62, 64, 65, 64, 62, 60, 59, 56, 57))
+    ]
+    assert to_tonic(moved(Piece(tuple(scale)), 3), 0) == -3  # A minor belongs to C
+
+
+def test_left_out_pieces_are_counted(tmp_path, caplog):
+    import logging
+
+    from rlgen_cli.data.midi import MidiFolder
+    from rlgen_cli.export.midi import write_midi
+    from tests.conftest import write_tunes
+
+    folder = write_tunes(tmp_path / "tunes", 5)
+    (folder / "broken.mid").write_bytes(b"MThd")
+    write_midi(folder / "waltz.mid", Piece(TUNE, bar=12))
+    with caplog.at_level(logging.INFO, "rlgen_cli"):
+        splits = MidiFolder(str(folder), "top", 0, [-2, 0]).load(Melody(low=48, high=83, grid=1), 32, 16)
+    assert "read 6 MIDI files, rejected 1" in caplog.text
+    assert "broken.mid is cut short" in caplog.text
+    assert "1 pieces are left out: each has bars of 12 sixteenths" in caplog.text
+    assert splits.train.tokens.shape[1:] == (32, 1)
+
+
+@needs_shared("nottingham")
+def test_nottingham_and_chorales_become_sequences():
+    run = session(
+        "env=music", "data=midi", f"data.path={SHARED / 'nottingham'}", "agent=random", "threads=1", "env.length=64"
+    )
+    assert len(run.data.train.tokens) > 10_000
+    view = View(run.data.valid.tokens, Context(), torch.full((len(run.data.valid.tokens),), 64))
+    assert float(run.reward.terms["scale_consistency"].score(view).mean()) > 0.9
+    assert float(run.reward.terms["groove"].score(view).mean()) > 0.8
+    words = ["env=music", "data=jsb", f"data.path={SHARED / 'jsb' / 'Jsb16thSeparated.json'}", "encoding=chorale"]
+    run = session(*words, "env.length=64", "reward=harmony", "agent=random", "threads=1")
+    view = View(run.data.valid.tokens, Context(), torch.full((len(run.data.valid.tokens),), 64))
+    assert float(run.reward.terms["harmony"].score(view).mean()) > 0.7
+
+
+@pytest.mark.parametrize("unit", ["character", "word"])
+def test_text_is_read_learned_and_written(unit, tmp_path):
+    from rlgen_cli.sample import write_samples
+    from rlgen_cli.train import train
+
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog sat on the log " * 30)
+    words = [
+        "env=music", "encoding=tokens", "data=text", f"data.path={tmp_path / 'text.txt'}", f"data.unit={unit}",
+        "env.length=8", "env.history=4", "env.prime=none", "reward=adversarial_sequence", "threads=1", "num_envs=16",
+        "total_steps=6400", "eval_interval=6400", "log_interval=6400", "checkpoint_interval=6400",
+    ]  # fmt: skip
+    run = session(*words, "agent=likelihood", "agent.network.memory.width=32", "agent.batch_size=32")
+    train(run, tmp_path / "run")
+    write_samples(run, "test", 20, 0, ["txt"], tmp_path / "out")
+    lines = (tmp_path / "out" / "samples.txt").read_text().splitlines()
+    known = {"the", "cat", "sat", "on", "mat", "and", "dog", "log"}
+    spelled = [word for line in lines for word in line.split()[1:-1]]  # the outer ones may be cut
+    assert len(lines) == 20
+    assert sum(word in known for word in spelled) > 0.8 * len(spelled)
+
+
+def test_going_on_from_a_beginning(tmp_path):
+    """The first tokens are those of held-out pieces, and the piece goes on."""
+    run = session(*small("env=music", "agent=random", "reward=novelty"), "env.begin=6")
+    env = run.envs["test"]
+    state = env.reset(30, run.streams["env"])
+    begun = {tuple(row) for row in run.data.test.tokens[:, :6, 0].tolist()}
+    assert {tuple(row) for row in state.given[:, :6, 0].tolist()} <= begun
+    assert (state.given[:, 6:] == -1).all()
+
+
+def test_repetition_by_hand():
+    from rlgen_cli.rewards.repetition import Correlation, Echo, RepeatedShare
+
+    bar = [C, D, E, 1, C, D, E, 1]
+
+    def view(*codes: int) -> View:
+        tokens = torch.full((1, 32), -1)
+        tokens[0, : len(codes)] = torch.tensor(codes)
+        return View(tokens.unsqueeze(2), Context(), torch.tensor([len(codes)]))
+
+    assert float(Echo()(view(*bar))) == 0  # what repeats must not overlap
+    assert float(Echo()(view(*bar, *bar[:4]))) == pytest.approx((4 / 8) ** 2)
+    assert float(Echo()(view(*bar, *bar))) == 1.0
+    assert float(Echo()(view(*bar, *bar, G, G))) == 1.0  # the largest so far
+    assert float(Echo()(view(*[C, D, 1, 1] * 4))) == 0.0  # two notes are no motif
+    assert float(RepeatedShare()(view(*bar, *bar))) == pytest.approx(1 / 32)
+    assert float(RepeatedShare()(view(*bar, G, *bar, A))) == pytest.approx(1 / 32)
+    assert float(Correlation(lag=2)(view(C, E, C, E))) == pytest.approx(0.5)
