@@ -26,7 +26,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Long: about two and a half hours on two cores. Each writes its table and pictures below docs/.
+# Long: about six hours on two cores. Each writes its table and pictures below docs/.
 benchmarks: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmarks]'
 	$(BIN)/python -m benchmarks.speed
@@ -37,6 +37,10 @@ benchmarks: setup
 	$(BIN)/python -m benchmarks.agents
 	$(BIN)/python -m benchmarks.spiral
 	$(BIN)/python -m benchmarks.vs_sb3
+	$(BIN)/python -m benchmarks.music
+	$(BIN)/python -m benchmarks.rl_tuner
+	$(BIN)/python -m benchmarks.seqgan
+	$(BIN)/python -m benchmarks.organ
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

@@ -29,6 +29,7 @@ from rlgen_cli.train import train
 
 PATH = SHARED / "seqgan" / "oracle.npz"
 DATA = ["experiment=seqgan_mle", f"data.path={PATH}", "threads=1"]
+SMALL = "agent.network={body: {embed: 32}, memory: {width: 32}}"  # as published
 PLAIN = [
     "agent.network={dropout: 0.0, body: {embed: 32, dropout: 0.0}, memory: {width: 32}}", "agent.weight_decay=0.0",
     "agent.batch_size=64", "agent.learning_rate={start: 1.0e-2, end: 1.0e-2}", "epochs=28", "keep=last",
@@ -68,7 +69,7 @@ def fought(folder: Path, prior: Path) -> Path:
     """The run of a policy gradient that begins with the plain model."""
     run = folder / slug(ADVERSARIAL)
     if not finished(run):
-        words = ["experiment=seqgan", f"data.path={PATH}", f"agent.anchor.prior={prior}", "threads=1"]
+        words = ["experiment=seqgan", f"data.path={PATH}", f"agent.anchor.prior={prior}", "threads=1", SMALL]
         train(build(composed("train", words)), run)
     return run
 

@@ -633,3 +633,21 @@ def test_repetition_by_hand():
     assert float(RepeatedShare()(view(*bar, *bar))) == pytest.approx(1 / 32)
     assert float(RepeatedShare()(view(*bar, G, *bar, A))) == pytest.approx(1 / 32)
     assert float(Correlation(lag=2)(view(C, E, C, E))) == pytest.approx(0.5)
+
+
+def test_a_temperature_sharpens_what_was_learned():
+    from rlgen_cli.networks.distributions import Categorical
+
+    run = session(*small("env=music", "agent=likelihood", "reward=novelty"), "agent.temperature=0.5")
+    sharp = run.agent._tempered(Categorical(torch.tensor([[0.0, math.log(3.0)]])))
+    assert sharp.log_p.exp()[0].tolist() == pytest.approx([0.1, 0.9])
+
+
+def test_a_categorical_draws_what_it_says_and_nothing_forbidden():
+    from rlgen_cli.networks.distributions import Categorical
+
+    logits = torch.tensor([0.0, -torch.inf, math.log(2.0), -torch.inf]).expand(30_000, 4)
+    action, log_prob = Categorical(logits).draw(stream(0, "draw"))
+    assert torch.bincount(action, minlength=4).tolist()[1::2] == [0, 0]
+    assert (action == 2).float().mean().item() == pytest.approx(2 / 3, abs=0.01)
+    assert log_prob.exp().unique().tolist() == pytest.approx([1 / 3, 2 / 3])
