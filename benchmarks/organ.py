@@ -4,7 +4,7 @@ discriminator.
 python -m benchmarks.organ                    trains the prior and six agents (about a quarter of an hour on one core)
 python -m benchmarks.organ folder=FOLDER      goes on in FOLDER, or only reports it
 
-By hand: rlgen train -m experiment=organ reward.terms.adversarial_sequence.weight=0,0.2,0.4,0.6,0.8,1
+By hand: rlgen train -m experiment=organ reward.share=0,0.2,0.4,0.6,0.8,1
 """
 
 import json
@@ -53,7 +53,7 @@ def row(session: Session, name: str, minutes: float) -> list[object]:
     fifths, steps = Tonality(spec=env.spec)(view).mean(), RatioOfSteps(spec=env.spec)(view).mean()
     far = Novelty(real=session.data.train, limit=2000)(view).mean()
     entropy = torch.bincount(view.sample.flatten(), minlength=36).float() / view.sample.numel()
-    spread = float(-(entropy * entropy.clamp(min=1e-9).log()).sum().exp())
+    spread = float((-(entropy * entropy.clamp(min=1e-9).log()).sum()).exp())
     return [
         name, f"{float(fifths):.3f}", PUBLISHED.get(name, ""), f"{100 * unique(view.sample):.1f}", view.sample.shape[1],
         f"{float(steps):.3f}", f"{float(far):.2f}", f"{spread:.1f}", f"{minutes:.1f}",
@@ -77,7 +77,7 @@ def main() -> None:
         run = folder / f"share_{share}"
         if not finished(run):
             words = ["experiment=organ", f"agent.anchor.prior={prior}", "threads=1"]
-            train(build(composed("train", [*words, f"reward.terms.adversarial_sequence.weight={share}"])), run)
+            train(build(composed("train", [*words, f"reward.share={share}"])), run)
         rows.append(row(loaded(run), share, seconds_until(run, 10**9) / 60))
     parts = [
         " ".join(str(__doc__).split("\n\n")[0].split("\n")),

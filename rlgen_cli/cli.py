@@ -299,11 +299,12 @@ def value_of(key: str, arguments: list[str]) -> str | None:
 
 def register_resolvers() -> None:
     """`${run_id:}`: six hex digits of no seed, so that runs started in the same second have their own folders.
-    `${rest:X}`: 1 − X, for two weights that share one."""
+    `${rest:X}`: 1 − X, and `${times:X,Y}`, for weights that hang together."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("run_id", lambda: os.urandom(3).hex(), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("rest", lambda share: 1.0 - share, replace=True)
+    OmegaConf.register_new_resolver("times", lambda one, two: one * two, replace=True)
 
 
 if __name__ == "__main__":
