@@ -7,14 +7,13 @@ python -m benchmarks.organ folder=FOLDER      goes on in FOLDER, or only reports
 By hand: rlgen train -m experiment=organ reward.share=0,0.2,0.4,0.6,0.8,1
 """
 
-import json
 import sys
 from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.report import RESULTS, new_run, seconds_until, table, write
+from benchmarks.report import RESULTS, finished, new_run, seconds_until, table, write
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
@@ -31,11 +30,6 @@ SHARES = ("0.0", "0.2", "0.4", "0.6", "0.8", "1.0")
 COUNT = 4000
 # The authors' logs: λ 0 (pure RL) .630 with 56 % different, .2 .777, .4 .443, .6 .450, maximum likelihood .053.
 PUBLISHED = {"prior": ".053", "0.0": ".630 (56 % different)", "0.2": ".777", "0.4": ".443", "0.6": ".450"}
-
-
-def finished(run: Path) -> bool:
-    path = run / "status.json"
-    return path.is_file() and json.loads(path.read_text())["status"] == "finished"
 
 
 def loaded(run: Path) -> Session:

@@ -61,6 +61,12 @@ def bands(path: Path, lines: dict[str, tuple], x: str, y: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+def finished(run: Path) -> bool:
+    """Whether a run's training came to its end."""
+    path = run / "status.json"
+    return path.is_file() and json.loads(path.read_text())["status"] == "finished"
+
+
 def seconds_until(run: Path, step: int) -> float:
     """Wall time that a run's training took until `step`."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

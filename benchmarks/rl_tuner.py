@@ -1,7 +1,7 @@
 """RL Tuner's table: how melodies keep the rules, before and after tuning the Note RNN by Q-, Ψ- and G-learning and PPO.
 
 python -m benchmarks.rl_tuner                     trains what is missing (hours on one core) and writes the table
-python -m benchmarks.rl_tuner folder=FOLDER       goes on in FOLDER, or only reports it
+python -m benchmarks.rl_tuner folder=FOLDER       goes on in FOLDER; with train=false, reports what is there
 python -m benchmarks.rl_tuner agents=ppo seeds=1,2,3     some of the columns, some of the seeds
 
 Each column is 20 000 compositions of 32 steps a seed, sampled at temperature 1, after a random prime.
@@ -16,11 +16,12 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks.judge import SHARED
-from benchmarks.report import RESULTS, new_run, seconds_until, table, write
+from benchmarks.report import RESULTS, finished, new_run, seconds_until, table, write
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build, saved_network
 from rlgen_cli.cli import composed, register_resolvers
 from rlgen_cli.evaluate import unique
+from rlgen_cli.export.midi import write_midi
 from rlgen_cli.export.raster import write_png
 from rlgen_cli.media.choice import medium
 from rlgen_cli.rewards.music_theory import correlations
@@ -96,10 +97,12 @@ def note_rnn() -> Session:
     return build(composed("train", [*AGENTS["ppo"], "network=note_rnn", "threads=1"]))
 
 
-def trained(folder: Path, name: str, seed: int) -> Path | None:
-    """The run of an agent, trained unless it is there."""
+def trained(folder: Path, name: str, seed: int, missing: bool) -> Path | None:
+    """The run of an agent; one that is `missing` or stopped early is trained, or else taken as far as it came."""
     run = folder / f"{name}_{seed}"
-    if not (run / "status.json").is_file() or json.loads((run / "status.json").read_text())["status"] != "finished":
+    if not missing:
+        return run if checkpoint.steps(run) else None
+    if not finished(run):
         train(build(composed("train", [*AGENTS[name], "threads=1", f"seed={seed}"])), run)
     return run
 
@@ -124,19 +127,28 @@ def main() -> None:
     folder = Path(given["folder"]) if "folder" in given else new_run("rl_tuner")
     names, seeds = given.get("agents", ",".join(AGENTS)).split(","), given.get("seeds", "1,2,3").split(",")
     columns = {"Note RNN": [statistics(note_rnn(), 5 * COUNT, 0)[0]]}
-    cost: list[list[object]] = [["agent", "seeds", "steps", "minutes a seed"]]
+    cost: list[list[object]] = [["agent", "seed", "steps", "minutes"]]
     for name in names:
-        runs = [run for seed in seeds if (run := trained(folder, name, int(seed)))]
-        found = [statistics(session := loaded(run), COUNT, i) for i, run in enumerate(runs)]
-        columns[name] = [values for values, _ in found]
-        minutes = [seconds_until(run, session.config.total_steps) / 60 for run in runs]
-        cost.append([name, len(runs), f"{session.config.total_steps:,}", ", ".join(f"{m:.1f}" for m in minutes)])
-        write_png(RESULTS / f"rl_tuner_{name}.png", medium(session.envs["test"]).sheet(found[0][1]))
+        missing = given.get("train", "true") == "true"
+        runs = {seed: run for seed in seeds if (run := trained(folder, name, int(seed), missing))}
+        found = []
+        for i, (seed, run) in enumerate(runs.items()):
+            session = loaded(run)
+            values, view = statistics(session, COUNT, i)
+            found.append(values)
+            status = json.loads((run / "status.json").read_text())
+            cost.append([name, seed, f"{status['step']:,}", f"{seconds_until(run, 10**9) / 60:.1f}"])
+            if i == 0:
+                few = View(view.sample[:12], view.context, view.effort[:12])
+                shown_as = medium(session.envs["test"])
+                write_png(RESULTS / f"rl_tuner_{name}.png", shown_as.sheet(few))
+                write_midi(RESULTS / f"rl_tuner_{name}.mid", shown_as.pieces(few)[0])  # type: ignore[attr-defined]
+        columns[f"{name} ({len(found)} seeds)" if len(found) > 1 else name] = found
     head = ["", *(f"{name}, published" for name in ("Note RNN", "Q", "Ψ", "G")), "best published", *columns]
     rows = [
         [row, *ROWS[row], *(shown([values[row] for values in column]) for column in columns.values())] for row in ROWS
     ]
-    pictures = [f"{name}: ![{name}](rl_tuner_{name}.png)" for name in names]
+    pictures = [f"{name} ([MIDI of the first](rl_tuner_{name}.mid)): ![{name}](rl_tuner_{name}.png)" for name in names]
     parts = [str(__doc__).split("\n", 1)[0], table([head, *rows]), table(cost), *pictures]
     write("rl_tuner", "RL Tuner", parts)
 

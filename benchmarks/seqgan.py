@@ -9,14 +9,13 @@ fresh sequences from the oracle (lower covers more). Sampling at a temperature t
 better only where its curve lies below another's.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import torch
 
 from benchmarks.judge import SHARED
-from benchmarks.report import RESULTS, curves, new_run, seconds_until, table, write
+from benchmarks.report import RESULTS, curves, finished, new_run, seconds_until, table, write
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
@@ -50,11 +49,6 @@ PUBLISHED = [
 
 def slug(name: str) -> str:
     return name.replace(" ", "_").replace(",", "")
-
-
-def finished(run: Path) -> bool:
-    path = run / "status.json"
-    return path.is_file() and json.loads(path.read_text())["status"] == "finished"
 
 
 def imitated(folder: Path, name: str) -> Path:

@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks.judge import SHARED, Features, frechet
-from benchmarks.report import RESULTS, curves, new_run, table, write
+from benchmarks.report import RESULTS, curves, finished, new_run, table, write
 from rlgen_cli import checkpoint
 from rlgen_cli.build import build
 from rlgen_cli.cli import composed, register_resolvers
@@ -47,7 +47,7 @@ COUNT = 2000
 
 def trained(folder: Path, name: str, seed: int) -> Path:
     run = folder / f"{name.replace(' ', '_')}_{seed}"
-    if not (run / "status.json").is_file() or json.loads((run / "status.json").read_text())["status"] != "finished":
+    if not finished(run):
         words = [word for word in BASE if not (name == "L2 reward" and "adversarial" in word)]
         train(build(composed("train", [*words, *RUNS[name], f"seed={seed}"])), run)
     return run

@@ -4,7 +4,6 @@ python -m benchmarks.tunes                   trains DQN twice by the defaults (a
 python -m benchmarks.tunes folder=FOLDER     goes on in FOLDER, or only reports it
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from benchmarks.judge import SHARED
-from benchmarks.report import RESULTS, new_run, seconds_until, table, write
+from benchmarks.report import RESULTS, finished, new_run, seconds_until, table, write
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
@@ -33,11 +32,6 @@ SETS = {
     "jsb": ["data=jsb", f"data.path={SHARED / 'jsb' / 'Jsb16thSeparated.json'}"],
 }
 COUNT, KEPT = 1000, 3
-
-
-def finished(run: Path) -> bool:
-    path = run / "status.json"
-    return path.is_file() and json.loads(path.read_text())["status"] == "finished"
 
 
 @torch.no_grad()
