@@ -103,8 +103,9 @@ def test_reward(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", names("reward/term"))
 def test_adding_a_term_is_one_override(name):
     terms = set(compose("reward=coverage", f"+reward/term={name}").reward.terms)
-    alone = set(compose(f"reward={name}").reward.terms) if name in names("reward") else {name}
-    assert terms == {"coverage"} | alone
+    file = (config_folder() / "reward" / "term" / f"{name}.yaml").read_text()
+    several = file.startswith("# @package reward.terms\n")  # a YAML of terms that belong together
+    assert terms == {"coverage"} | (set(OmegaConf.create(file)) if several else {name})
 
 
 @pytest.mark.parametrize("name", names("experiment"))
@@ -114,10 +115,16 @@ def test_experiment(name, tmp_path):
     config = compose(f"experiment={name}")
     kind = config.data._target_.rpartition(".")[2]
     where = {"IdxImages": [f"data.root={idx}"], "Folder": data_for("folder", tmp_path)}.get(kind, [])
-    if "prior" in config.reward.terms:
+    if kind == "OracleSamples":
+        where = [f"data.path={write_oracle(tmp_path / 'oracle.npz')}"]
+    if name.startswith("rl_tuner"):
         weights = write_note_rnn(tmp_path / "note_rnn.npz")
-        key = "agent.anchor.prior" if "anchor" in config.agent else "agent.prior.source"
-        where = [f"reward.terms.prior.source={weights}", f"{key}={weights}"]
+        keys = (
+            ["agent.anchor.prior"] if "anchor" in config.agent else ["agent.prior.source", "reward.terms.prior.source"]
+        )
+        where = [f"{key}={weights}" for key in keys]
+    elif "prior" in config.agent.get("anchor", {}) and config.agent.anchor.prior.startswith("outputs"):
+        where.append("agent.anchor.prior=none")  # a run that the experiment's first line says how to make
     light = ["agent.capacity=4000"] if "capacity" in config.agent else []  # a small replay memory
     overrides = [f"experiment={name}", "threads=1", *light, *without(where)]
     built = build(compose(*overrides))

@@ -111,7 +111,8 @@ def test_it_is_the_plain_environment(env, words):
             assert name not in seen or np.array_equal(seen[name], field.numpy())
         action = plain.spec.action.sample(4, policy)
         after = plain.step(state, action)
-        scored = run.reward(plain.view(state), plain.view(after), plain.done(after))
+        with torch.no_grad():
+            scored = run.reward(plain.view(state), plain.view(after), plain.done(after))
         seen, reward, terminated, _, infos = envs.step(action.numpy())
         assert np.array_equal(reward, scored.total.numpy())
         assert np.array_equal(terminated, plain.done(after).numpy())

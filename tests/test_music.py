@@ -499,9 +499,9 @@ def test_wrong_input_is_named(words):
 
 
 def test_your_own_function_hears_the_tokens(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("def low(x):\n    return (x == 0).float().mean((1, 2))\n")
+    (tmp_path / "heard.py").write_text("def low(x):\n    return (x == 0).float().mean((1, 2))\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    run = session(*small("env=music", "agent=random", "reward=function"), "reward.terms.function.path=mine:low")
+    run = session(*small("env=music", "agent=random", "reward=function"), "reward.terms.function.path=heard:low")
     tokens = torch.zeros(2, 16, 1, dtype=torch.long)
     tokens[1] = 5
     assert run.reward.terms["function"].score(View(tokens, Context(), torch.full((2,), 16))).tolist() == [1.0, 0.0]
