@@ -139,10 +139,9 @@ def main() -> None:
             status = json.loads((run / "status.json").read_text())
             cost.append([name, seed, f"{status['step']:,}", f"{seconds_until(run, 10**9) / 60:.1f}"])
             if i == 0:
-                few = View(view.sample[:12], view.context, view.effort[:12])
                 shown_as = medium(session.envs["test"])
-                write_png(RESULTS / f"rl_tuner_{name}.png", shown_as.sheet(few))
-                write_midi(RESULTS / f"rl_tuner_{name}.mid", shown_as.pieces(few)[0])  # type: ignore[attr-defined]
+                write_png(RESULTS / f"rl_tuner_{name}.png", shown_as.sheet(view, 12))
+                write_midi(RESULTS / f"rl_tuner_{name}.mid", shown_as.pieces(view.sample[:1])[0])  # type: ignore[attr-defined]
         columns[f"{name} ({len(found)} seeds)" if len(found) > 1 else name] = found
     head = ["", *(f"{name}, published" for name in ("Note RNN", "Q", "Ψ", "G")), "best published", *columns]
     rows = [

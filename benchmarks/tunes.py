@@ -21,6 +21,7 @@ from rlgen_cli.export.midi import write_midi
 from rlgen_cli.export.raster import write_png
 from rlgen_cli.media.choice import medium
 from rlgen_cli.media.music import Music
+from rlgen_cli.notes import MAJOR
 from rlgen_cli.rewards.music import Groove, Novelty, ScaleConsistency
 from rlgen_cli.rollout import rollout
 from rlgen_cli.seeding import stream
@@ -46,7 +47,7 @@ def row(session: Session, what: str, sample: Tensor) -> list[object]:
     view = View(sample, Context(), torch.full((len(sample),), sample.shape[1]))
     onset = env.encoding.roll(sample).onset.any(2).float().sum(0)  # [S]
     share = onset / onset.sum()
-    in_scale = torch.tensor([p % 12 in (0, 2, 4, 5, 7, 9, 11) for p in range(128)])
+    in_scale = torch.tensor([p % 12 in MAJOR for p in range(128)])
     roll = env.encoding.roll(sample)
     home = in_scale[roll.pitch[roll.onset]].float().mean()
     scores = [score(view).mean() for score in (ScaleConsistency(spec=env.spec), Groove(spec=env.spec))]
@@ -78,7 +79,7 @@ def main() -> None:
         shown = medium(session.envs["test"])
         assert isinstance(shown, Music)
         write_png(RESULTS / f"tunes_{name}.png", shown.sheet(view))
-        for i, piece in enumerate(shown.pieces(view)[:KEPT]):
+        for i, piece in enumerate(shown.pieces(view.sample)[:KEPT]):
             write_midi(RESULTS / f"tunes_{name}_{i}.mid", piece)
         files = ", ".join(f"[{i}](tunes_{name}_{i}.mid)" for i in range(KEPT))
         parts += [

@@ -1,14 +1,26 @@
 """A policy network at work in an environment: what agents that learn a policy share."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.networks.distributions import Distribution
 from rlgen_cli.networks.policy import Output
 from rlgen_cli.networks.precision import Precision
 from rlgen_cli.types import Carry, Choice, Env, State, Transition
+
+
+def taught(env: Any, net: nn.Module, tokens: Tensor, prime: Tensor) -> tuple[Distribution, Tensor]:
+    """What a policy network says of each token of finished sequences [N, T, F] when it is shown the ones before, and
+    these tokens as actions; both of T · N rows, step by step."""
+    n, length = len(tokens), tokens.shape[1]
+    lessons = env.lessons(tokens, prime)
+    start = torch.zeros(length, n, dtype=torch.bool, device=tokens.device)
+    out = net(env.observe(lessons), env.action_mask(lessons), net.carry(n), start)  # type: ignore[operator]
+    action = tokens.transpose(0, 1).flatten(0, 1)  # [T · N, F]
+    return out.policy, action.squeeze(1) if action.shape[1] == 1 else action
 
 
 class Said(NamedTuple):

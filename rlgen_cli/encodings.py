@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.errors import require
-from rlgen_cli.notes import STEPS_PER_BEAT, Note, Piece
+from rlgen_cli.notes import NAMES, STEPS_PER_BEAT, Note, Piece
 from rlgen_cli.types import Roll
 
 REST, HOLD = 0, 1  # the tokens of a grid step in which nothing sounds, or nothing new begins
 VELOCITY = 80  # of encodings without dynamics
-NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 class Unfit(Exception):
@@ -62,7 +61,7 @@ class Melody:
 
     def windows(self, piece: Piece, length: int) -> list[Tensor]:
         line = _events(_top(piece), piece.steps, self.grid, self.low, self.high)
-        return _cut(line.unsqueeze(1), length, max(piece.bar // self.grid, 1), "bars")
+        return _cut(line.unsqueeze(1), length, max(piece.bar // self.grid, 1))
 
     def roll(self, tokens: Tensor) -> Roll:
         return _sounding(tokens, self.low, self.grid)
@@ -104,9 +103,7 @@ class Chorale:
             for line, (low, _) in zip(lines, self.ranges, strict=True)
         ]
         tokens = torch.stack(lines, 1)  # [S, V]
-        return [
-            window.view(-1, 1) for window in _cut(tokens, length // self.voices, max(piece.bar // self.grid, 1), "bars")
-        ]
+        return [window.view(-1, 1) for window in _cut(tokens, length // self.voices, max(piece.bar // self.grid, 1))]
 
     def roll(self, tokens: Tensor) -> Roll:
         steps = tokens.shape[1] // self.voices
@@ -192,7 +189,7 @@ class Tokens:
     `names` are the vocabulary; null takes it from the data. Tokens are joined by `joint` to be read.
     """
 
-    voices, grid, step = 1, 2, 2
+    voices, grid = 1, 2
 
     def __init__(self, *, low: int, high: int, names: list[str] | None, joint: str) -> None:
         _check_range(low, high)
@@ -213,7 +210,7 @@ class Tokens:
     def windows(self, piece: Piece, length: int) -> list[Tensor]:
         notes = _fold(_top(piece), self.low, self.high)
         codes = torch.tensor([self.names.index(pitch_name(note.pitch)) for note in notes])
-        return _cut(codes.unsqueeze(1), length, max(length // 4, 1), "notes")
+        return _windows(codes.unsqueeze(1), length, max(length // 4, 1))
 
     def roll(self, tokens: Tensor) -> Roll:
         names = torch.cat([self.pitches, torch.tensor([-1])]).to(tokens.device)
@@ -221,7 +218,7 @@ class Tokens:
         pitch = names[torch.where(known, tokens, len(self.names))]  # [N, T, 1]
         onset = pitch >= 0
         silent = torch.zeros_like(onset)
-        pitch, onset = pitch.repeat_interleave(self.step, 1), torch.stack([onset, silent], 2).flatten(1, 2)
+        pitch, onset = pitch.repeat_interleave(self.grid, 1), torch.stack([onset, silent], 2).flatten(1, 2)
         return Roll(pitch, onset, torch.full_like(pitch, VELOCITY))
 
     def text(self, tokens: Tensor) -> list[str]:
@@ -234,7 +231,7 @@ class Tokens:
         return torch.tensor([mask])
 
     def clock(self, tokens: Tensor, step: Tensor) -> Tensor:
-        return step.long() * self.step
+        return step.long() * self.grid
 
 
 def pieces(roll: Roll, bar: int, tempo: float) -> list[Piece]:
@@ -306,23 +303,22 @@ def _events(notes: list[Note], steps: int, grid: int, low: int, high: int, fold:
     return line
 
 
-def _cut(tokens: Tensor, length: int, stride: int, what: str) -> list[Tensor]:
-    """Windows [length, V] of an event sequence [S, V], one from each stride on; a note that goes on from before the
-    window is struck anew."""
+def _windows(tokens: Tensor, length: int, stride: int) -> list[Tensor]:
+    """Copies [length, V] of a sequence [S, V], one from each stride on."""
     if len(tokens) < length:
         raise Unfit(f"is too short ({len(tokens)} of {length} steps)")
-    found = []
-    for start in range(0, len(tokens) - length + 1, stride):
-        window = tokens[start : start + length].clone()
-        if what == "bars":
-            for voice in range(tokens.shape[1]):
-                before = tokens[: start + 1, voice]
-                struck = before[before != HOLD]
-                window[0, voice] = struck[-1] if len(struck) else REST
-            if not bool((window > HOLD).any()):
-                continue
-        found.append(window)
-    return found
+    return [tokens[start : start + length].clone() for start in range(0, len(tokens) - length + 1, stride)]
+
+
+def _cut(events: Tensor, length: int, stride: int) -> list[Tensor]:
+    """Windows of an event sequence in which a note that goes on from before is struck anew, without silent ones."""
+    found = _windows(events, length, stride)
+    for i, window in enumerate(found):
+        for voice in range(events.shape[1]):
+            before = events[: i * stride + 1, voice]
+            struck = before[before != HOLD]
+            window[0, voice] = struck[-1] if len(struck) else REST
+    return [window for window in found if bool((window > HOLD).any())]
 
 
 def _sounding(codes: Tensor, low: int, grid: int) -> Roll:

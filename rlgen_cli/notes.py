@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 STEPS_PER_BEAT = 4  # the grid's step is a sixteenth
-LOWEST, HIGHEST = 21, 108  # MIDI numbers of a piano's keys
+NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+MAJOR = (0, 2, 4, 5, 7, 9, 11)  # semitones above the tonic
 
 
 class Note(NamedTuple):

@@ -127,10 +127,10 @@ class Prior:
         if self.source == "none" or not self.fresh:
             return
         weights = saved_weights(self.source, "prior.source", next(q.parameters()).device)
-        names = {"head.logits.0.": "out."}
-        renamed = {name: next((new + name[len(old) :] for old, new in names.items() if name.startswith(old)), name)
-                   for name in weights if not name.startswith("value.")}  # fmt: skip
-        adopt(q, {renamed[name]: weights[name] for name in renamed}, f"prior.source: {self.source}")
+        logits = {name.replace("head.logits.0.", "out."): weight for name, weight in weights.items()}
+        adopt(
+            q, {name: logits[name] for name in logits if not name.startswith("value.")}, f"prior.source: {self.source}"
+        )
 
     def frozen(self, spec: EnvSpec, device: torch.device) -> nn.Module:
         """The prior itself; a checkpoint brings its weights when training goes on."""

@@ -203,7 +203,8 @@ class DQN:
             fresh = self.reward.fresh(before, after, window.terminated.flatten())
             if fresh is not None:
                 reward = reward + fresh.view(shape)
-        first, then = self._frames(window, shape, BEFORE), self._frames(window, shape, AFTER)
+        first = self._frames(window, shape, BEFORE)
+        then = first if self.remembers else self._frames(window, shape, AFTER)
         online = self._pick(self._along(self.online, first), shape, BEFORE)
         with torch.no_grad():
             value = self._value(then, shape).view(shape)

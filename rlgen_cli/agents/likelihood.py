@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.actor import Actor
+from rlgen_cli.actor import Actor, taught
 from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.errors import require
 from rlgen_cli.networks.distributions import Categorical
@@ -108,13 +108,9 @@ class Likelihood:
 
     def nll(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """−log p of each token of sequences [N, T, F] after primes as the environment has them, in nats, [T, N]."""
-        n, length = len(tokens), tokens.shape[1]
-        lessons = self.env.lessons(tokens, self.env.primes(n, rng))
-        start = torch.zeros(length, n, dtype=torch.bool, device=tokens.device)
-        out = self.actor.say(self.env, lessons, self.actor.carry(n), start)
-        action = tokens.transpose(0, 1).flatten(0, 1)  # [T · N, F]
-        policy = self._tempered(out.policy)
-        return -policy.judge(action.squeeze(1) if action.shape[1] == 1 else action)[0].view(length, n)
+        with self.actor.precision():
+            policy, action = taught(self.env, self.actor.net, tokens, self.env.primes(len(tokens), rng))
+        return -self._tempered(policy).judge(action)[0].view(-1, len(tokens))
 
     def state_dict(self) -> dict[str, Any]:
         return {"network": self.actor.net.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -8,6 +8,7 @@ from torch import Tensor
 from rlgen_cli.data.images import Splits
 from rlgen_cli.encodings import Encoding
 from rlgen_cli.errors import require
+from rlgen_cli.notes import MAJOR, NAMES
 from rlgen_cli.types import (
     Context,
     Discrete,
@@ -19,9 +20,8 @@ from rlgen_cli.types import (
     View,
 )
 
-SCALES = {"chromatic": range(12), "major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10),
+SCALES = {"chromatic": range(12), "major": MAJOR, "minor": (0, 2, 3, 5, 7, 8, 10),
           "pentatonic": (0, 2, 4, 7, 9), "blues": (0, 3, 5, 6, 7, 10)}  # fmt: skip
-KEYS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 class MusicState(NamedTuple):
@@ -70,7 +70,7 @@ class Music:
         history: int,
         clock: Literal["share", "steps"],
     ) -> None:
-        require(key in KEYS, f"key: must be one of {', '.join(KEYS)}, got {key}.")
+        require(key in NAMES, f"key: must be one of {', '.join(NAMES)}, got {key}.")
         require(20 <= tempo <= 400, f"tempo: must be from 20 to 400 beats a minute, got {tempo}.")
         require(0 <= begin <= length, f"begin: must be from 0 to env.length = {length}, got {begin}.")
         require(1 <= history <= length, f"history: must be from 1 to env.length = {length}, got {history}.")
@@ -80,7 +80,7 @@ class Music:
         self.length, self.bar, self.tempo = length, bar, float(tempo)
         self.prime, self.begin, self.harmonise = prime, begin, harmonise
         self.history, self.clock = history, clock
-        pitch_classes = frozenset((KEYS.index(key) + step) % 12 for step in SCALES[scale])
+        pitch_classes = frozenset((NAMES.index(key) + step) % 12 for step in SCALES[scale])
         self.tokens = torch.arange(length, device=device)
         self.within = encoding.allowed(pitch_classes).to(device)  # [voices, A]
         self.masked = not bool(self.within.all()) or begin > 0 or harmonise

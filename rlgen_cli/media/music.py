@@ -28,26 +28,24 @@ class Music:
     def __init__(self, env: Any, soundfont: Path | None = None) -> None:
         self.env, self.soundfont = env, soundfont
 
-    def pieces(self, view: View) -> list[Piece]:
-        return pieces(self.env.encoding.roll(view.sample), self.env.bar, self.env.tempo)
+    def pieces(self, sample: Tensor) -> list[Piece]:
+        return pieces(self.env.encoding.roll(sample), self.env.bar, self.env.tempo)
 
     def sheet(self, view: View, limit: int = SHOWN) -> Tensor:
         """Piano rolls side by side, uint8 [3, H, W]."""
-        few = View(view.sample[:limit], view.context, view.effort[:limit])
-        return roll_grid(self.pieces(few))
+        return roll_grid(self.pieces(view.sample[:limit]))
 
     def diversity(self, sample: Tensor) -> float:
         return token_diversity(sample)
 
     def audio(self, view: View) -> tuple[Tensor, int]:
         """The first piece, float [S] in [−1, 1], and its rate."""
-        first = View(view.sample[:1], view.context, view.effort[:1])
-        return torch.from_numpy(synthesise(self.pieces(first)[0], RATE)), RATE
+        return torch.from_numpy(synthesise(self.pieces(view.sample[:1])[0], RATE)), RATE
 
     def write(self, made: Rollout, formats: list[str], out: Path) -> None:
         """One file each, and a sheet of the first pieces' rolls."""
         view = self.env.view(made.final)
-        for i, piece in enumerate(self.pieces(view)):
+        for i, piece in enumerate(self.pieces(view.sample)):
             if "midi" in formats:
                 write_midi(out / f"{i:03d}.mid", piece)
             if "wav" in formats:

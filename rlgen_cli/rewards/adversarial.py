@@ -134,12 +134,8 @@ class Adversarial:
         return ((_squared_slope(score, between) + 1e-12).sqrt() - 1).square().mean()
 
     def _real(self) -> tuple[Tensor, Tensor]:
-        index = torch.randint(
-            len(self.data[0]),  # images or tokens
-            (self.batch_size,),
-            generator=self.rng,
-            device=self.device,
-        )
+        count = len(self.data[0])  # images or tokens
+        index = torch.randint(count, (self.batch_size,), generator=self.rng, device=self.device)
         label = self.data.labels[index] if self.conditional else torch.zeros_like(index)
         return self.net.real(self.data, index), label
 

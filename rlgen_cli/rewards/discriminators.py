@@ -92,9 +92,8 @@ class SequenceDiscriminator(nn.Module):
         self.words = Words(spec.sample.vocabulary, embed)
         inputs = self.words.features
         self.gru = nn.GRU(inputs, width, batch_first=True) if kind == "gru" else None
-        self.filters = nn.ModuleList(nn.Conv1d(inputs, width, size, padding=size - 1) for size in (2, 3, 5, 8))
-        if kind == "gru":
-            self.filters = nn.ModuleList()
+        sizes = () if kind == "gru" else (2, 3, 5, 8)
+        self.filters = nn.ModuleList(nn.Conv1d(inputs, width, size, padding=size - 1) for size in sizes)
         features = width if kind == "gru" else width * len(self.filters)
         self.out = nn.Sequential(nn.Linear(features, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
 

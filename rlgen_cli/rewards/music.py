@@ -5,10 +5,10 @@ from torch import Tensor
 
 from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.errors import require
+from rlgen_cli.notes import MAJOR
 from rlgen_cli.types import EnvSpec, Roll, Sequence, View
 
 FIFTH, STEP, OCTAVE = 7, 1, 12
-MAJOR = (0, 2, 4, 5, 7, 9, 11)
 CONSONANT = (0, 3, 4, 5, 7, 8, 9)  # intervals, without octaves, that sound at rest
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.encodings import HOLD, REST
+from rlgen_cli.notes import MAJOR
 from rlgen_cli.types import EnvSpec, Sequence, View
 
-MAJOR = (0, 2, 4, 5, 7, 9, 11)
 SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, OCTAVE = 2, 4, 5, 7, 9, 11, 12
 BAR = 8  # steps in which a motif must stand
 BEFORE_LEAP_BACK = 6  # steps after which a leap back resolves a leap

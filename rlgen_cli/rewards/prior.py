@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.actor import taught
 from rlgen_cli.types import View
 
 
@@ -30,10 +31,7 @@ class Prior:
     @torch.no_grad()
     def steps(self, view: View) -> Tensor:
         """Log-probability of each token, [N, T]; 0 where none stands yet."""
-        tokens, n = view.sample, len(view.sample)
-        lessons = self.env.lessons(tokens.clamp(min=0), view.context.prime)
-        start = torch.zeros(tokens.shape[1], n, dtype=torch.bool, device=tokens.device)
-        out = self.net(self.env.observe(lessons), self.env.action_mask(lessons), self.net.carry(n), start)  # type: ignore[operator]
-        action = tokens.clamp(min=0).transpose(0, 1).flatten(0, 1)  # [T · N, F]
-        log_prob = out.policy.judge(action.squeeze(1) if action.shape[1] == 1 else action)[0]
-        return torch.where(tokens[:, :, 0] >= 0, log_prob.view(-1, n).T, 0.0)
+        tokens = view.sample
+        assert view.context.prime is not None
+        policy, action = taught(self.env, self.net, tokens.clamp(min=0), view.context.prime)
+        return torch.where(tokens[:, :, 0] >= 0, policy.judge(action)[0].view(-1, len(tokens)).T, 0.0)
