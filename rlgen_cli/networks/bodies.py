@@ -80,14 +80,15 @@ class Newest(nn.Module):
 
     Args:
         lags: which tokens, 1 being the newest. embed: learned numbers for each part of a token, or 0 for a one in its
-            place among zeros. clock: the observation's vector beside them. dropout: share of these numbers that
-            training leaves out.
+            place among zeros. spread: standard deviation of these at the start. clock: the observation's vector
+            beside them. dropout: share of these numbers that training leaves out.
     """
 
     def __init__(
-        self, *, observation: ObservationSpec, lags: list[int], embed: int, clock: bool, dropout: float
+        self, *, observation: ObservationSpec, lags: list[int], embed: int, spread: float, clock: bool, dropout: float
     ) -> None:
         super().__init__()
+        require(spread > 0, f"spread: must be above 0, got {spread}.")
         require(0.0 <= dropout < 1.0, f"dropout: must be in [0, 1), got {dropout}.")
         self.dropout = nn.Dropout(dropout)
         require(observation.history >= 1, "_target_: newest reads tokens; use body=perceptron in this environment.")
@@ -95,6 +96,8 @@ class Newest(nn.Module):
         require(within, f"lags: must be from 1 to env.history = {observation.history}, got {lags}.")
         self.vocabulary, self.lags, self.clock = observation.vocabulary, [-lag for lag in lags], clock
         self.words = Words(self.vocabulary, embed) if embed else None
+        if self.words is not None:
+            self.words.table.weight.data *= spread
         width = self.words.features if self.words is not None else sum(self.vocabulary)
         self.features = width * len(lags) + observation.vector * clock
 

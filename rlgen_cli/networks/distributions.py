@@ -188,6 +188,7 @@ class Head(nn.Module):
         order: independent (all decisions from the features alone) or autoregressive (each sees the earlier ones, as
             SPIRAL's).
         continuous: gaussian (squashed) or beta. std: of the Gaussian before the sigmoid, at the start.
+        spread: of the first weights, times √width.
     """
 
     def __init__(
@@ -197,15 +198,16 @@ class Head(nn.Module):
         order: Literal["independent", "autoregressive"],
         continuous: Literal["gaussian", "beta"],
         std: float,
+        spread: float,
     ) -> None:
         super().__init__()
         self.spec, self.beta = spec, continuous == "beta"
         self.sizes, dim = parts(spec)
-        self.logits = nn.ModuleList(small(nn.Linear(width, n)) for n in self.sizes)
+        self.logits = nn.ModuleList(small(nn.Linear(width, n), spread) for n in self.sizes)
         chained = order == "autoregressive" and not isinstance(spec, Discrete)
         self.decided = nn.ModuleList(nn.Embedding(n, width) for n in self.sizes) if chained else None
         self.mix = nn.ModuleList(nn.Linear(width, width) for _ in self.sizes) if chained else None
-        self.numbers = small(nn.Linear(width, 2 * dim)) if dim else None
+        self.numbers = small(nn.Linear(width, 2 * dim), spread) if dim else None
         self.start = math.log(std)
 
     def forward(self, features: Tensor) -> Distribution:
@@ -242,8 +244,8 @@ def parts(spec: ActionSpec) -> tuple[list[int], int]:
     return list(spec.discrete.sizes), spec.continuous.dim
 
 
-def small(linear: nn.Linear) -> nn.Linear:
+def small(linear: nn.Linear, spread: float) -> nn.Linear:
     """Start near the uniform policy: small weights, no bias."""
-    nn.init.normal_(linear.weight, std=0.01 / math.sqrt(linear.in_features))
+    nn.init.normal_(linear.weight, std=spread / math.sqrt(linear.in_features))
     nn.init.zeros_(linear.bias)
     return linear

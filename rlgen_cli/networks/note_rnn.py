@@ -20,10 +20,10 @@ ARRAYS = ("lstm_kernel", "lstm_bias", "softmax_kernel", "softmax_bias")
 
 def note_rnn(observation: ObservationSpec, action: ActionSpec) -> PolicyNetwork:
     """The published architecture (as network/note_rnn.yaml has it), without its weights."""
-    body = functools.partial(Newest, lags=[1], embed=0, clock=False, dropout=0.0)
+    body = functools.partial(Newest, lags=[1], embed=0, spread=1.0, clock=False, dropout=0.0)
     return PolicyNetwork(
         observation=observation, action=action, body=body, memory=functools.partial(LSTM, width=WIDTH), head="plain",
-        channels=1, depth=1, order="independent", continuous="gaussian", std=1.0, dropout=0.0,
+        channels=1, depth=1, order="independent", continuous="gaussian", std=1.0, spread=0.01, dropout=0.0,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ class PolicyNetwork(nn.Module):
             place), or auto: maps where the actions lie on a grid and there is no memory.
         channels, depth: convolutions of the maps.
         order, continuous, std: see distributions.Head.
+        spread: the head's first weights have this standard deviation divided by √features; small is near uniform.
         dropout: share of the features that training (of agents that imitate) leaves out before head and value.
 
     Where the observation has a preview, it is added to the logits: the policy starts as the Boltzmann policy of what
@@ -52,10 +53,12 @@ class PolicyNetwork(nn.Module):
         order: Literal["independent", "autoregressive"],
         continuous: Literal["gaussian", "beta"],
         std: float,
+        spread: float,
         dropout: float,
     ) -> None:
         super().__init__()
         require(std > 0, f"std: must be above 0, got {std}.")
+        require(spread > 0, f"spread: must be above 0, got {spread}.")
         require(0.0 <= dropout < 1.0, f"dropout: must be in [0, 1), got {dropout}.")
         self.dropout = nn.Dropout(dropout)
         grid = action.grid if isinstance(action, Discrete) else None
@@ -72,7 +75,7 @@ class PolicyNetwork(nn.Module):
             if memory is not None:
                 self.memory = memory(features=features)
                 features = int(self.memory.features)  # type: ignore[arg-type]
-            self.head = Head(action, features, order, continuous, std)
+            self.head = Head(action, features, order, continuous, std, spread)
         self.value = nn.Linear(features, 1)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
