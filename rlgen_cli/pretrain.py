@@ -23,7 +23,7 @@ CHUNK = 500  # held-out sequences at once
 
 
 def pretrain(session: Session, folder: Path) -> str:
-    """Train `session.agent` for at most `epochs`, each a pass over as many sequences as there are; `keep` the
+    """Train `session.agent` for at most `epochs`, each a pass over the sequences; `keep` the
     checkpoint with the best held-out likelihood, or the last. Returns the final status."""
     config = session.config
     agent: Any = session.agent
@@ -36,7 +36,7 @@ def pretrain(session: Session, folder: Path) -> str:
     if checkpoint.steps(folder):
         raise UserError(f"hydra.run.dir: {folder} holds a run already; name another folder.")
     tokens = session.data.train.tokens
-    passes = math.ceil(len(tokens) / agent.batch_size)
+    passes = len(tokens) // agent.batch_size
     total = config.epochs * passes
     describe(session, folder)
     run = RunLog(folder, 0, total, OmegaConf.to_yaml(config, resolve=True))

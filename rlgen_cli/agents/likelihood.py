@@ -69,6 +69,7 @@ class Likelihood:
             "temperature: other than 1 needs tokens of one part; use encoding=melody, chorale or tokens.",
         )
         self.temperature = float(temperature)
+        self.order = torch.empty(0, dtype=torch.long, device=device)  # what of this pass over the data is to come
         self.optimizer = torch.optim.Adam(
             self.actor.net.parameters(), learning_rate(0.0), weight_decay=weight_decay, foreach=True
         )
@@ -96,15 +97,21 @@ class Likelihood:
             group["lr"] = self.learning_rate(progress)
         nll = torch.zeros(())
         for _ in range(self.updates):
-            index = torch.randint(len(self.tokens), (self.batch_size,), generator=self.rng, device=self.tokens.device)
             self.actor.net.train()
-            nll = self.nll(self.tokens[index], self.rng).mean()
+            nll = self.nll(self.tokens[self._draw()], self.rng).mean()
             self.optimizer.zero_grad(set_to_none=True)
             nll.backward()
             torch.nn.utils.clip_grad_norm_(self.actor.net.parameters(), self.max_grad_norm)
             self.optimizer.step()
             self.actor.net.eval()
         return {"nll": nll.detach()}
+
+    def _draw(self) -> Tensor:
+        """Indices of a batch: passes over all sequences, each in an order of its own, less what fills no batch."""
+        if len(self.order) < self.batch_size:
+            self.order = torch.randperm(len(self.tokens), generator=self.rng, device=self.tokens.device)
+        index, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
+        return index
 
     def nll(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """−log p of each token of sequences [N, T, F] after primes as the environment has them, in nats, [T, N]."""
@@ -113,8 +120,13 @@ class Likelihood:
         return -self._tempered(policy).judge(action)[0].view(-1, len(tokens))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"network": self.actor.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "network": self.actor.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.actor.net.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.order = state["order"]
