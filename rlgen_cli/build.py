@@ -9,6 +9,7 @@ specs, never listed.
 import functools
 import importlib
 import inspect
+import json
 import types as python_types
 import typing
 from collections.abc import Callable, Mapping
@@ -19,15 +20,17 @@ from typing import Any
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from rlgen_cli import seeding
-from rlgen_cli.data.images import Splits
+from rlgen_cli.checkpoint import cached
+from rlgen_cli.data.images import Images, Splits, digest
 from rlgen_cli.errors import UserError, nearest, require
 from rlgen_cli.networks.note_rnn import note_rnn
 from rlgen_cli.networks.precision import Precision
 from rlgen_cli.prior import adopt, saved_weights
 from rlgen_cli.rewards.reward import Reward, Term
-from rlgen_cli.types import Agent, Env
+from rlgen_cli.types import Agent, Env, Metrics, View
 
 PACKAGE = "rlgen_cli"
 SPLITS = ("train", "valid", "test")
@@ -50,10 +53,30 @@ class Session:
     reward: Reward
     agent: Agent
     streams: dict[str, torch.Generator]
+    gan: Any = None  # what an environment steers (gan/)
+
+    def refine(self, after: View, done: Tensor, progress: float) -> Metrics:
+        """With joint=true, the GAN learns along with the policy; {} when it is not time to."""
+        if not self.config.joint:
+            return {}
+        metrics = self.gan.learn(after, done, progress, self.reward)
+        return {f"gan/{name}": value for name, value in metrics.items()}
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts of a checkpoint that make samples."""
+        return frozenset(["agent", "reward"] if self.gan is None else ["agent", "reward", "gan"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the components."""
+        own = {"agent": self.agent.state_dict(), "reward": self.reward.state_dict()}
+        return own if self.gan is None else own | {"gan": self.gan.state_dict()}
 
     def load(self, saved: dict[str, Any]) -> None:
-        """Agent and reward as a checkpoint holds them."""
+        """The components as a checkpoint holds them."""
         try:
+            if self.gan is not None:
+                self.gan.load_state_dict(saved["gan"])
             self.agent.load_state_dict(saved["agent"])
             self.reward.load_state_dict(saved["reward"])
         except (RuntimeError, KeyError, TypeError) as error:
@@ -79,6 +102,7 @@ class Settings:
     stop_at: int | None
     resume: str | None
     trust: list[str]
+    joint: bool
 
     def __post_init__(self) -> None:
         for key in ("total_steps", "num_envs", "log_interval", "eval_interval", "eval_episodes"):
@@ -112,8 +136,9 @@ def device_of(config: DictConfig) -> torch.device:
     return device
 
 
-def build(config: DictConfig, fresh: bool = True) -> Session:
-    """All objects of a run, one that begins now (`fresh`) or one whose weights a checkpoint will bring.
+def build(config: DictConfig, fresh: bool = True, pretrained: bool = True) -> Session:
+    """All objects of a run, one that begins now (`fresh`) or one whose weights a checkpoint will bring. What the
+    environment steers is trained first, unless this very training is the run (`pretrained` false).
 
     Raises:
         UserError: for a key, a value or a combination that cannot work, naming it and what would be right.
@@ -125,13 +150,16 @@ def build(config: DictConfig, fresh: bool = True) -> Session:
     data = build_data(config)
     data = data.to(device) if data else None
     condition = resolve_condition(config, data)
-    envs = {split: build_env(config, data, split, device, condition) for split in SPLITS}
-    env = envs["train"]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seeding.stream(chosen.seed, "init").initial_seed())
-        reward = build_reward(config, env, data, streams["reward"], device)
+        gan = build_gan(config, data, streams["gan"], device)
+        envs = {split: build_env(config, data, split, device, condition, gan) for split in SPLITS}
+        env = envs["train"]
+        reward = build_reward(config, env, data, streams["reward"], device, gan)
+        if gan is not None and fresh and pretrained:
+            train_gan(config, gan, data, reward)
         agent = build_agent(config, env, reward, data, streams["replay"], device, fresh)
-    return Session(config, device, data, envs, reward, agent, streams)
+    return Session(config, device, data, envs, reward, agent, streams, gan)
 
 
 def build_data(config: DictConfig) -> Splits | None:
@@ -151,13 +179,37 @@ def build_data(config: DictConfig) -> Splits | None:
     return dataset.load(**wanted)
 
 
-def build_env(config: DictConfig, data: Splits | None, split: str, device: torch.device, condition: str) -> Env:
+def build_gan(config: DictConfig, data: Splits | None, rng: torch.Generator, device: torch.device) -> Any:
+    """What the environment steers, untrained; None where it steers nothing."""
+    if "gan" not in config.env:
+        require(not config.joint, "joint: trains a generator along, and this environment has none; use env=latent_gan.")
+        return None
+    return component(config.env.gan, "env.gan", real=data.train if data else None, rng=rng, device=device)
+
+
+def train_gan(config: DictConfig, gan: Any, data: Splits | None, reward: Reward) -> None:
+    """Give the GAN its weights: from the cache, where one of this config and data lies, else by training."""
+    assert data is not None
+    cached("gans", gan_key(config, data.train), gan, lambda: gan.train(reward))
+
+
+def gan_key(config: DictConfig, real: Images) -> str:
+    """What a trained GAN depends on; the reward is a part of it where it is fused in."""
+    node: Any = OmegaConf.to_container(config.env.gan, resolve=True)
+    fused = OmegaConf.to_container(config.reward, resolve=True) if node.get("fused") else None
+    return json.dumps([1, node, fused, config.seed, digest(real.images), digest(real.labels)], sort_keys=True)
+
+
+def build_env(
+    config: DictConfig, data: Splits | None, split: str, device: torch.device, condition: str, gan: Any
+) -> Env:
     node: Any = OmegaConf.to_container(config.env, resolve=True)
+    node.pop("gan", None)
     if "condition" in node:
         node["condition"] = condition
     if data is not None and "encoding" in node:
         node["encoding"] = data.train.encoding  # with the vocabulary that the data brought
-    return component(node, "env", data=data, split=split, device=device)
+    return component(node, "env", data=data, split=split, device=device, gan=gan)
 
 
 def resolve_condition(config: DictConfig, data: Splits | None) -> str:
@@ -177,7 +229,7 @@ def resolve_condition(config: DictConfig, data: Splits | None) -> str:
 
 
 def build_reward(
-    config: DictConfig, env: Env, data: Splits | None, rng: torch.Generator, device: torch.device
+    config: DictConfig, env: Env, data: Splits | None, rng: torch.Generator, device: torch.device, gan: Any
 ) -> Reward:
     require(bool(config.reward.get("terms")), "reward: has no term; add one, as in +reward/term=target.")
     terms = {}
@@ -199,7 +251,10 @@ def build_reward(
         if real is None and "real" in inspect.signature(kind).parameters:
             raise UserError(f"{path}: needs data, and this environment takes none; use env=pixel or env=music.")
         saved = functools.partial(saved_network, env=env, trust=list(config.trust), device=device, path=path)
-        score = component(plain, path, spec=env.spec, env=env, real=real, rng=rng, device=device, saved_network=saved)
+        score = component(
+            plain, path, spec=env.spec, env=env, real=real, rng=rng, device=device, saved_network=saved, gan=gan,
+            joint=config.joint,
+        )  # fmt: skip
         terms[name] = Term(score, float(weight), form)
     return Reward(terms)
 

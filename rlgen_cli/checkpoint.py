@@ -163,6 +163,17 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+def cached(kind: str, key: str, part: Any, train: Callable[[], None]) -> None:
+    """Give `part` (with `state_dict`) its trained state: from the cache, where one of this `kind` and `key` lies, else
+    by `train`."""
+    folder = cache_folder() / kind / hashlib.sha256(key.encode()).hexdigest()[:24]
+    if folder.is_dir():
+        part.load_state_dict(load(folder, "cpu")["part"])
+        return
+    train()
+    save(folder, {"part": part.state_dict()})
+
+
 def trained_once(net: nn.Module, kind: str, key: str, train: Callable[[], None]) -> None:
     """Give `net` its trained weights: from the cache, where a net of this `kind` and `key` lies, else by `train`."""
     path = cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"

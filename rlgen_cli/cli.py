@@ -17,7 +17,8 @@ HELP = """rlgen: reinforcement learning that makes things
 
   rlgen train [KEY=VALUE …]    train an agent, as in  rlgen train env=pixel agent=dqn reward=target
                                -m sweeps: rlgen train -m seed=1,2,3;  resume=FOLDER goes on in a run's folder
-  rlgen pretrain [KEY=VALUE …] a sequence model by maximum likelihood, as in  rlgen pretrain data=midi data.path=FOLDER
+  rlgen pretrain [KEY=VALUE …] a sequence model, as in  rlgen pretrain data=midi data.path=FOLDER, or a GAN, as in
+                               rlgen pretrain env=latent_gan data=mnist
   rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment
   rlgen doctor                 whether this machine is fit, and what is missing
@@ -88,13 +89,13 @@ def run_hydra(command: str, arguments: list[str]) -> None:
     arguments = [placed(argument) for argument in arguments]
     program = os.path.basename(sys.argv[0])
     sys.argv = [program, *arguments]
-    if command == "train" and (wanted := value_of("resume", arguments)):
-        return resume(wanted, arguments)
+    if command != "sample" and (wanted := value_of("resume", arguments)):
+        return resume(command, wanted, arguments)
     session = None
     if command != "sample" and not sweeps(arguments) and not any(flag in arguments for flag in NO_RUN):
         from rlgen_cli.build import build
 
-        session = build(composed(command, arguments))
+        session = build(composed(command, arguments), pretrained=command == "train")
     errors: list[UserError] = []
     task = quietly(sample_task if command == "sample" else run_task(command, session), errors)
     with_hydra_errors(command, arguments, lambda: start(command, task))
@@ -129,7 +130,22 @@ def start(command: str, task: Callable[["DictConfig"], Any]) -> None:
     from rlgen_cli.build import config_folder
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `with_hydra_errors` as they are
-    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(task)()
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name(command, sys.argv[1:]))(
+        task
+    )()
+
+
+def config_name(command: str, arguments: list[str]) -> str:
+    """The config a command begins with; there is one to pretrain for each environment where that makes sense."""
+    if command != "pretrain":
+        return command
+    from rlgen_cli.build import config_folder
+
+    env = value_of("env", arguments) or "music"
+    able = sorted(file.stem for file in (config_folder() / "pretrain").glob("*.yaml"))
+    if env not in able:
+        raise UserError(f"env={env}: has nothing to pretrain; use env={' or env='.join(able)}.")
+    return f"pretrain/{env}"
 
 
 def run_task(command: str, session: Any) -> Callable[["DictConfig"], str]:
@@ -143,8 +159,9 @@ def run_task(command: str, session: Any) -> Callable[["DictConfig"], str]:
         from rlgen_cli.train import train
 
         folder = Path(HydraConfig.get().runtime.output_dir)
-        status = (train if command == "train" else pretrain)(session or build(config), folder)
-        report(status, folder)
+        start = train if command == "train" else pretrain
+        status = start(session or build(config, pretrained=command == "train"), folder)
+        report(command, status, folder)
         return status
 
     return task
@@ -156,12 +173,13 @@ def sample_task(config: "DictConfig") -> None:
     print(f"samples: {shown(sample(config))}")
 
 
-def resume(folder: str, arguments: list[str]) -> None:
+def resume(command: str, folder: str, arguments: list[str]) -> None:
     """`rlgen train resume=FOLDER`: the run's own config, with new top-level settings only."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from rlgen_cli.build import Settings
-    from rlgen_cli.train import resume as go_on
+    from rlgen_cli.pretrain import resume as pretrain_on
+    from rlgen_cli.train import resume as train_on
 
     changes = {}
     for override in OverridesParser.create().parse_overrides(arguments):
@@ -171,15 +189,16 @@ def resume(folder: str, arguments: list[str]) -> None:
         if key not in Settings.__dataclass_fields__:
             raise UserError(f"{key}: cannot change when a run goes on; its config is kept but for top-level settings.")
         changes[key] = override.value()
-    report(go_on(Path(folder), changes), Path(folder))
+    go_on = train_on if command == "train" else pretrain_on
+    report(command, go_on(Path(folder), changes), Path(folder))
 
 
-def report(status: str, folder: Path) -> None:
+def report(command: str, status: str, folder: Path) -> None:
     """Where the results lie, or how to go on."""
     if status == "finished":
         print(f"finished: {shown(folder)}\n  samples: {shown(folder / 'samples' / 'final')}")
     else:
-        print(f"stopped, checkpoint saved; go on with:\n  rlgen train resume={shown(folder)}")
+        print(f"stopped, checkpoint saved; go on with:\n  rlgen {command} resume={shown(folder)}")
 
 
 def shown(path: Path) -> str:
@@ -212,7 +231,9 @@ def composed(command: str, arguments: list[str]) -> "DictConfig":
         outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
         try:
             hydra = Hydra.create_main_hydra2("rlgen", path)
-            config = hydra.compose_config(parsed.config_name or command, list(parsed.overrides), RunMode.RUN)
+            config = hydra.compose_config(
+                parsed.config_name or config_name(command, arguments), list(parsed.overrides), RunMode.RUN
+            )
         finally:
             GlobalHydra.instance().hydra = outer
         with open_dict(config):
@@ -280,8 +301,8 @@ def complete(arguments: list[str]) -> None:
 def placed(argument: str) -> str:
     """`network=gru` as Hydra wants it: a group that other configs choose from is named with its place."""
     group, equals, choice = argument.partition("=")
-    if equals and group == "encoding":
-        return f"encoding@env.encoding={choice}"
+    if equals and group in ("encoding", "gan", "damage"):
+        return f"{group}@env.{group}={choice}"
     if equals and (group == "network" or group.startswith("network/")):
         return f"{group}@agent.{group.replace('/', '.')}={choice}"
     return argument

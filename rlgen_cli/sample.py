@@ -30,9 +30,10 @@ def sample(config: DictConfig) -> Path:
     for key, value in (config.get("set") or {}).items():
         OmegaConf.update(trained, key, value)
     session = build(trained, fresh=False)
-    parts = frozenset(["agent", "reward"])
     state = (
-        checkpoint.load(saved, session.device, parts) if saved else checkpoint.load_newest(run, session.device, parts)
+        checkpoint.load(saved, session.device, session.parts)
+        if saved
+        else checkpoint.load_newest(run, session.device, session.parts)
     )
     session.load(state)
     out = Path(config.out) if config.out else run / "samples" / f"n{config.n}_seed{config.seed}"

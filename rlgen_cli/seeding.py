@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-STREAMS = ("env", "policy", "replay", "reward", "init")
+STREAMS = ("env", "policy", "replay", "reward", "gan", "init")
 
 
 def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -61,6 +61,7 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
             )
             progress = loop.step / config.total_steps
             loop.metrics |= reward.learn(after_view, done, progress)
+            loop.metrics |= session.refine(after_view, done, progress)
             loop.metrics |= agent.update(progress)
             loop.tally.add(scored, done)
             state = select(done, begin(), after)
@@ -151,8 +152,7 @@ def save(session: Session, loop: Loop, folder: Path) -> None:
     """A complete checkpoint at this step."""
     tally = loop.tally
     components = {
-        "agent": session.agent.state_dict(),
-        "reward": session.reward.state_dict(),
+        **session.state_dict(),
         "env": plain(loop.state),
         "carry": plain(loop.carry),
         "loop": {name: getattr(loop, name) for name in COUNTERS}
@@ -190,6 +190,11 @@ def describe(session: Session, folder: Path) -> None:
 
 def resume(folder: Path, overrides: dict[str, Any]) -> str:
     """Go on in a run's folder, exactly; `overrides` are new top-level settings such as total_steps."""
+    return train(build(config_of(folder, overrides), fresh=False), folder, resuming=True)
+
+
+def config_of(folder: Path, overrides: dict[str, Any]) -> DictConfig:
+    """The config of a run that goes on."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"resume: {folder} is no run's folder (it holds no config.yaml).")
@@ -201,7 +206,7 @@ def resume(folder: Path, overrides: dict[str, Any]) -> str:
     for key, value in overrides.items():
         OmegaConf.update(config, key, value)
     check_foreign(OmegaConf.to_container(config), list(config.trust))
-    return train(build(config, fresh=False), folder, resuming=True)
+    return config
 
 
 class Interrupt:
@@ -231,7 +236,7 @@ class Interrupt:
 class logged_failure:
     """Leaves the reason of a failure in train.log and status.json before it goes on its way."""
 
-    def __init__(self, run: RunLog, loop: Loop) -> None:
+    def __init__(self, run: RunLog, loop: Any) -> None:
         self.run, self.loop = run, loop
 
     def __enter__(self) -> None:

@@ -32,6 +32,8 @@ class Context(NamedTuple):
     target: Tensor | None = None  # float [N, C, H, W] in [0, 1]
     label: Tensor | None = None  # int64 [N]
     prime: Tensor | None = None  # int64 [N, F], the token that a sequence is heard to follow; −1 for none
+    given: Tensor | None = None  # float [N, C, H, W] in [0, 1], the damaged picture that is to be repaired
+    known: Tensor | None = None  # bool [N, 1, H, W], where `given` is as the truth is
 
 
 class View(NamedTuple):
@@ -40,6 +42,7 @@ class View(NamedTuple):
     sample: Tensor  # float [N, C, H, W] in [0, 1], or tokens, int64 [N, T, F], −1 where nothing stands (yet)
     context: Context
     effort: Tensor  # int64 [N]: marks made, or tokens set, so far
+    latent: Tensor | None = None  # float [N, D], a generator's input
 
 
 class Roll(NamedTuple):

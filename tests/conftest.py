@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 
 from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
@@ -28,6 +29,13 @@ SMALL = [
 ]
 SONG = ["env.length=16", "env.bar=8", "env.history=4", "data.count=12"]
 CANVAS = ["env.size=12", "env.max_steps=6", "env.patch=0", "data.per_class=4"]
+LATENT = [
+    "env.size=16", "env.max_steps=3", "env.directions=4", "data.per_class=4", "env.gan.steps=2", "env.gan.latent=6",
+    "env.gan.batch_size=4", "env.gan.generator.width=8", "env.gan.discriminator.width=4",
+]  # fmt: skip
+# Rewards that train a helper once, and the term that does.
+TAUGHT = {"classifier": "classifier", "adversarial_classifier": "classifier", "steer": "classifier"}
+TAUGHT |= {name: name for name in ("style", "perceptual", "picture_novelty", "diversity")}
 Q_NETWORK = ["agent.network.body.width=16", "agent.network.channels=4"]
 POLICY = ["agent.network.body.width=16", "agent.network.channels=4"]
 LEARNERS = {
@@ -60,14 +68,21 @@ def small(*overrides: str) -> list[str]:
     """A training of seconds on a small canvas, or with `env=music` on a short melody."""
     env = next((o.removeprefix("env=") for o in overrides if o.startswith("env=")), "pixel")
     agent = next((o.removeprefix("agent=") for o in overrides if o.startswith("agent=")), "dqn")
-    fast = "reward.terms.classifier.steps=5" if any("classifier" in o for o in overrides) else ""
+    reward = next((o.removeprefix("reward=") for o in overrides if o.startswith("reward=")), "")
     return [
         *overrides,
         *SMALL,
-        *{"pixel": CANVAS, "music": SONG}.get(env, []),
+        *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT}.get(env, []),
         *LEARNERS.get(agent, []),
-        *([fast] if fast else []),
+        *([f"reward.terms.{TAUGHT[reward]}.steps=5"] if reward in TAUGHT else []),
     ]
+
+
+def write_picture(path: Path, side: int = 20) -> Path:
+    """A picture with colours and edges."""
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return path
 
 
 def write_idx(folder: Path, images: int = 30, side: int = 28) -> Path:

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from rlgen_cli.build import build, config_folder
-from tests.conftest import compose, small, write_chorales, write_idx, write_note_rnn, write_oracle, write_tunes
+from tests.conftest import compose, small, write_chorales, write_idx, write_note_rnn, write_oracle, write_picture, write_tunes
 
 
 def names(group: str) -> list[str]:
@@ -21,7 +21,7 @@ def data_for(name: str, tmp_path) -> list[str]:
         for i in range(20):
             Image.new("L", (20, 20), 10 * i).save(tmp_path / "images" / f"{i}.png")
         return [f"data.path={tmp_path / 'images'}", "~data.per_class"]
-    if name in ("glyphs", "pixel", "tiny"):
+    if name in ("glyphs", "pixel", "tiny", "latent_gan"):
         return []
     if name in ("melodies", "music"):
         return ["env=music"]
@@ -78,6 +78,15 @@ def for_reward(name: str, tmp_path) -> list[str]:
     kinds = {"harmony": ["env=music", "encoding=chorale"], "function": ["reward.terms.function.path=mine:ink"]}
     if name in ("rl_tuner", "prior"):
         return ["env=music", f"reward.terms.prior.source={write_note_rnn(tmp_path / 'note_rnn.npz')}", "env.history=1"]
+    if name in ("palette", "style"):
+        picture = write_picture(tmp_path / "reference.png")
+        return ["env=latent_gan", f"reward.terms.{name}.reference={picture}"]
+    if name in ("latent_gan", "steer", "diversity", "sharpness", "symmetry", "jpeg_size"):
+        return ["env=latent_gan"]
+    if name == "colourfulness":
+        return ["env=latent_gan", "env.channels=3"]
+    if name == "repair":
+        return ["env=latent_gan", "+damage@env.damage=hole"]
     pictures = (
         "pixel",
         "tiny",
@@ -106,6 +115,25 @@ def test_adding_a_term_is_one_override(name):
     file = (config_folder() / "reward" / "term" / f"{name}.yaml").read_text()
     several = file.startswith("# @package reward.terms\n")  # a YAML of terms that belong together
     assert terms == {"coverage"} | (set(OmegaConf.create(file)) if several else {name})
+
+
+@pytest.mark.parametrize("name", names("gan"))
+def test_gan(name):
+    built = build(compose(*small("env=latent_gan", f"gan@env.gan={name}")))
+    assert built.gan.updates == 2
+
+
+@pytest.mark.parametrize("name", names("damage"))
+def test_damage(name):
+    built = build(compose(*small("env=latent_gan", f"+damage@env.damage={name}", "reward=repair")))
+    assert {"given", "known", "target"} <= built.envs["train"].spec.context
+
+
+@pytest.mark.parametrize("name", names("task"))
+def test_task(name, tmp_path):
+    words = ["reward.terms.style.reference=" + str(write_picture(tmp_path / "a.png"))] if name == "style" else []
+    fast = {"style": ["reward.terms.style.steps=2"], "generate": ["reward.terms.classifier.steps=2"]}.get(name, [])
+    build(compose(*small("env=latent_gan", f"task={name}", *words, *fast)))
 
 
 @pytest.mark.parametrize("name", names("experiment"))

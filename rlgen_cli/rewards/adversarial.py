@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from rlgen_cli.errors import require
+from rlgen_cli.gan.losses import discriminator_loss, slope_between, squared_slope
 from rlgen_cli.schedules import Linear
 from rlgen_cli.types import EnvSpec, Metrics, View
 
@@ -27,7 +27,7 @@ class Adversarial:
         interval: batched environment steps per update. batch_size: real images, and as many fakes.
     """
 
-    judges = "any"
+    judges, changes = "any", True
     needs: frozenset[str] = frozenset()
     wants: frozenset[str] = frozenset(["label"])
 
@@ -110,28 +110,22 @@ class Adversarial:
             x.requires_grad_()
         on_real, on_fake = self.net(x, label).chunk(2)
         if self.loss == "nonsaturating":
-            loss = softplus(-on_real).mean() + softplus(on_fake).mean()
+            loss = discriminator_loss("nonsaturating", on_real, on_fake)
             if penalise:
-                slope = _squared_slope(torch.cat([on_real, on_fake]), x)
+                slope = squared_slope(torch.cat([on_real, on_fake]), x)
                 loss = loss + self.penalty_interval * self.penalty / 2 * slope.mean()
         else:
-            loss = on_fake.mean() - on_real.mean()
+            loss = discriminator_loss("wasserstein", on_real, on_fake)
             if penalise:
-                loss = loss + self.penalty_interval * self.penalty * self._wgan_penalty(x.detach(), label)
+                own = None if label is None else label[: self.batch_size]
+                one, two = x.detach().chunk(2)
+                slope = slope_between(lambda x: self.net(x, own), one, two, self.rng)
+                loss = loss + self.penalty_interval * self.penalty * slope.mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.updates += 1
         return {"loss": loss.detach(), "on_real": on_real.detach().mean(), "on_fake": on_fake.detach().mean()}
-
-    def _wgan_penalty(self, x: Tensor, label: Tensor | None) -> Tensor:
-        """(‖∇D‖ − 1)² between real and fake, conditioned on the real label."""
-        real, fake = x.chunk(2)
-        shape = (len(real), *[1] * (real.dim() - 1))
-        share = torch.rand(shape, generator=self.rng, device=self.device)
-        between = (share * real + (1 - share) * fake).requires_grad_()
-        score = self.net(between, None if label is None else label[: len(real)])
-        return ((_squared_slope(score, between) + 1e-12).sqrt() - 1).square().mean()
 
     def _real(self) -> tuple[Tensor, Tensor]:
         count = len(self.data[0])  # images or tokens
@@ -165,9 +159,3 @@ class Adversarial:
         self.optimizer.load_state_dict(state["optimizer"])
         self.samples, self.labels, self.stored = state["samples"], state["labels"], state["stored"]
         self.calls, self.updates = state["calls"], state["updates"]
-
-
-def _squared_slope(score: Tensor, x: Tensor) -> Tensor:
-    """‖∂ score / ∂ x‖² per sample, [N], differentiable."""
-    (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
-    return slope.square().flatten(1).sum(1)

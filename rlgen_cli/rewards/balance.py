@@ -26,7 +26,7 @@ class Balance:
         start: the first price. least: the lowest, or null for none.
     """
 
-    judges, needs = "any", frozenset[str]()
+    judges, needs, changes = "any", frozenset[str](), True
 
     def __init__(
         self,

@@ -31,7 +31,10 @@ class Stepwise(Protocol):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A score with a trained part: stale in a replay memory, so recomputed when a batch is drawn."""
+    """A score with a trained part: stale in a replay memory as long as it `changes`, and so recomputed when a batch
+    is drawn."""
+
+    changes: bool
 
     def learn(self, after: View, done: Tensor, progress: float) -> Metrics:
         """Take in the samples that are `done` and train; {} when it is not time to."""
@@ -65,7 +68,9 @@ class Reward:
 
     def __init__(self, terms: Mapping[str, Term]) -> None:
         self.terms = dict(terms)
-        self.trained = {name: term for name, term in self.terms.items() if isinstance(term.score, Trainable)}
+        self.trained = {
+            name: term for name, term in self.terms.items() if isinstance(term.score, Trainable) and term.score.changes
+        }
 
     def __call__(self, before: View, after: View, done: Tensor) -> Scored:
         values = {name: term(before, after, done) for name, term in self.terms.items()}

@@ -1,0 +1,211 @@
+"""Steering a generator: an episode moves a point in its latent space, or in the space of its channels' gains and
+biases, and the sample is what the generator makes of it."""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.data.images import Splits
+from rlgen_cli.envs.damage import Damage
+from rlgen_cli.envs.tools import round_through
+from rlgen_cli.errors import require
+from rlgen_cli.types import ActionSpec, Context, Continuous, Discrete, EnvSpec, Observation, ObservationSpec, View
+
+EDGE = 1e-4  # `place` keeps this far from 0 and 1, where the normal quantile is infinite
+
+
+class LatentState(NamedTuple):
+    """N episodes; the data's pictures are in the environment, by index."""
+
+    point: Tensor  # float [N, D], what is moved
+    fixed: Tensor  # float [N, latent], z where parameters are moved; else [N, 0]
+    image: Tensor  # uint8 [N, C, H, W], what the generator makes of them
+    given: Tensor  # uint8 [N, C, H, W], the damaged picture; [N, 0, H, W] without damage
+    known: Tensor  # bool [N, 1, H, W]; [N, 0, H, W] without damage
+    picture: Tensor  # int32 [N], the data's
+    step: Tensor  # int16 [N]
+
+
+class LatentGan:
+    """A generator and its latents.
+
+    Args:
+        gan: the generator (gan/). space: latent, or parameters (a generator for each sample, all in one pass).
+        action: step (by ±`stride` along one of the directions, or rest: discrete), move (by up to `stride` along each
+            of them: continuous) or place (anywhere at once: z is the normal quantile of the action, so that a uniform
+            policy is the latent prior, and the policy's entropy is minus its KL divergence from that).
+        basis: axes, random (orthonormal), or principal (what changes the generator's first layer most); `directions`
+            of them, 0 for all.
+        limit: no coordinate leaves [−limit, limit].
+        start: prior (z from the normal distribution) or mean (z = 0).
+        damage: what is wrong with the data's picture, which then is to be repaired, or null.
+        condition: as in the pixel environment.
+
+    Raises:
+        UserError: for a value out of range, or a combination that the generator rules out.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: Splits,
+        split: Literal["train", "valid", "test"],
+        gan: Any,
+        device: torch.device,
+        size: int,
+        channels: int,
+        space: Literal["latent", "parameters"],
+        action: Literal["step", "move", "place"],
+        basis: Literal["axes", "random", "principal"],
+        directions: int,
+        stride: float,
+        limit: float,
+        max_steps: int,
+        start: Literal["prior", "mean"],
+        damage: Damage | None,
+        condition: Literal["none", "target", "label", "both"],
+    ) -> None:
+        self.request(size, channels)
+        require(stride > 0, f"stride: must be above 0, got {stride}.")
+        require(limit > 0, f"limit: must be above 0, got {limit}.")
+        require(1 <= max_steps <= 10_000, f"max_steps: must be from 1 to 10000, got {max_steps}.")
+        chosen = getattr(data, split).to(device)
+        self.images, self.labels, self.classes = chosen.images, chosen.labels, len(chosen.classes)
+        labelled = condition in ("label", "both")
+        require(not labelled or self.classes > 0, f"condition: {condition} needs data with labels; this data has none.")
+        require(
+            space == "latent" or gan.coordinates > 0,
+            "space: the parameters of this generator are not known; use latent.",
+        )
+        require(space == "latent" or action != "place", "action: place sets latents; use step or move for parameters.")
+        require(not gan.classes or labelled, "condition: a conditional generator needs labels; use label or both.")
+        self.gan, self.space, self.action, self.device = gan, space, action, device
+        self.size, self.channels, self.max_steps = size, channels, max_steps
+        self.stride, self.limit, self.start, self.damage = float(stride), float(limit), start, damage
+        self.sees_target = condition in ("target", "both") and damage is None
+        self.knows_target, self.sees_label = condition in ("target", "both") or damage is not None, labelled
+        self.dim = gan.latent if space == "latent" else gan.coordinates
+        self.basis = self._basis(basis, directions or self.dim).to(device)  # [K, D]
+        self.spec = self._spec()
+
+    @staticmethod
+    def request(size: int, channels: int) -> dict[str, Any]:
+        """What data is asked for, checked before any is loaded."""
+        require(8 <= size <= 64 and size % 2 == 0, f"size: must be even, from 8 to 64, got {size}.")
+        require(channels in (1, 3), f"channels: must be 1 (grey) or 3 (RGB), got {channels}.")
+        return {"size": size, "channels": channels}
+
+    def _basis(self, kind: str, count: int) -> Tensor:
+        require(1 <= count <= self.dim, f"directions: must be from 1 to {self.dim}, or 0 for all, got {count}.")
+        if kind == "axes":
+            return torch.eye(self.dim)[:count]
+        if kind == "random":
+            rng = torch.Generator().manual_seed(0)
+            return torch.linalg.qr(torch.randn(self.dim, count, generator=rng)).Q.T.contiguous()
+        require(
+            self.space == "latent" and hasattr(self.gan, "directions"),
+            "basis: principal directions are those of a latent space whose generator is open; use random or axes.",
+        )
+        return self.gan.directions()[:count]
+
+    def _spec(self) -> EnvSpec:
+        count = len(self.basis)
+        actions: dict[str, ActionSpec] = {
+            "step": Discrete(2 * count + 1), "move": Continuous(count), "place": Continuous(self.dim),
+        }  # fmt: skip
+        beside = self.channels * self.sees_target + (self.channels + 1) * (self.damage is not None)
+        observation = ObservationSpec(
+            image=(self.channels + beside, self.size, self.size),
+            patch=(0, 0, 0),
+            vector=1 + self.dim + self.classes * self.sees_label,
+            pictures=1 + (beside > 0),
+        )
+        context = ["target"] * self.knows_target + ["label"] * self.sees_label
+        context += ["given", "known"] * (self.damage is not None)
+        return EnvSpec(
+            observation,
+            actions[self.action],
+            (self.channels, self.size, self.size),
+            self.max_steps,
+            frozenset(context),
+            self.classes * self.sees_label,
+            differentiable=self.gan.differentiable and self.action != "step",
+            kinds=frozenset(["picture", "latent"]),
+        )
+
+    def reset(self, n: int, rng: torch.Generator) -> LatentState:
+        index = torch.randint(len(self.images), (n,), generator=rng, device=self.device)
+        return self.begin(index, rng)
+
+    def begin(self, index: Tensor, rng: torch.Generator) -> LatentState:
+        """Fresh episodes whose data pictures are `index` [N]."""
+        n, latent = len(index), self.gan.latent
+        z = torch.randn(n, latent, generator=rng, device=self.device).clamp(-self.limit, self.limit)
+        z = z if self.start == "prior" else torch.zeros_like(z)
+        moves_z = self.space == "latent"
+        point, fixed = (z, z[:, :0]) if moves_z else (torch.zeros(n, self.dim, device=self.device), z)
+        truth = self.images[index]
+        given, known = self.damage(truth, rng) if self.damage is not None else (truth[:, :0], truth[:, :0].bool())
+        step = torch.zeros(n, dtype=torch.int16, device=self.device)
+        state = LatentState(point, fixed, truth, given, known, index.to(torch.int32), step)
+        return state._replace(image=self._make(point, state).round().to(torch.uint8))
+
+    def _make(self, point: Tensor, state: LatentState) -> Tensor:
+        """What the generator makes of the point, float [N, C, H, W] from 0 to 255."""
+        label = self.labels[state.picture] if self.sees_label else None
+        z, shift = (point, None) if self.space == "latent" else (state.fixed, point)
+        return 255 * self.gan(z, label, shift)
+
+    def step(self, state: LatentState, action: Tensor) -> LatentState:
+        over = self.done(state)
+        point = torch.where(over.unsqueeze(1), state.point, self._moved(state.point, action))
+        image = self._make(point, state)
+        soft = state.image.is_floating_point()  # see `soften`
+        image = round_through(image) if soft else image.round().to(torch.uint8)
+        return state._replace(
+            point=point, image=torch.where(over.view(-1, 1, 1, 1), state.image, image), step=state.step + ~over
+        )
+
+    def _moved(self, point: Tensor, action: Tensor) -> Tensor:
+        if self.action == "place":
+            return torch.special.ndtri(action.clamp(EDGE, 1 - EDGE)).clamp(-self.limit, self.limit)
+        if self.action == "move":
+            return (point + self.stride * (2 * action - 1) @ self.basis).clamp(-self.limit, self.limit)
+        way = torch.cat([self.basis, -self.basis, torch.zeros_like(self.basis[:1])])[action]
+        return (point + self.stride * way).clamp(-self.limit, self.limit)
+
+    def soften(self, state: LatentState) -> LatentState:
+        """The same states with pictures as float, through which `step` lets gradients to the action."""
+        return state._replace(image=state.image.float())
+
+    def done(self, state: LatentState) -> Tensor:
+        return state.step >= self.max_steps
+
+    def observe(self, state: LatentState) -> Observation:
+        planes = [state.image.float() / 255]
+        if self.sees_target:
+            planes.append(self.images[state.picture].float() / 255)
+        if self.damage is not None:
+            planes += [state.given.float() / 255, state.known.float()]
+        left = 1 - state.step.unsqueeze(1) / self.max_steps
+        vector = [left, state.point]
+        if self.sees_label:
+            vector.append(torch.nn.functional.one_hot(self.labels[state.picture], self.classes).float())
+        image = torch.cat(planes, 1)
+        return Observation(
+            image, image.new_zeros(len(image), 0, 0, 0), torch.cat(vector, 1), image.new_zeros(len(image), 0)
+        )
+
+    def view(self, state: LatentState) -> View:
+        context = Context(
+            target=self.images[state.picture].float() / 255 if self.knows_target else None,
+            label=self.labels[state.picture] if self.sees_label else None,
+            given=state.given.float() / 255 if self.damage is not None else None,
+            known=state.known if self.damage is not None else None,
+        )
+        latent = state.point if self.space == "latent" else state.fixed
+        return View(state.image.float() / 255, context, state.step.long(), latent)
+
+    def action_mask(self, state: LatentState) -> Tensor | None:
+        return None

@@ -1,0 +1,1 @@
+"""Generative adversarial networks: what an agent steers, and how they are trained."""

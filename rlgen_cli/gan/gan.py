@@ -1,0 +1,286 @@
+"""A generator, its moving average, and a discriminator: trained alone, with a reward fused in, or along with a policy.
+
+Deviations from the papers, numbered:
+1. One batch of pictures serves an update of the discriminator and the one of the generator that follows it.
+2. A gradient penalty is taken every `penalty_interval` updates and weighs as much more then (Karras et al. 2020).
+3. The reward's gradient (or advantage) can be scaled to the adversarial one's size, so that λ has no unit.
+"""
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rlgen_cli.data.images import Images
+from rlgen_cli.errors import require
+from rlgen_cli.gan.augment import augment, check
+from rlgen_cli.gan.losses import Loss, discriminator_loss, generator_loss, slope_between, squared_slope
+from rlgen_cli.gan.shaper import Shaper
+from rlgen_cli.schedules import Linear
+from rlgen_cli.types import Context, Metrics, Reward, View
+
+log = logging.getLogger(__name__)
+
+
+class GAN:
+    """min_G max_D V(G, D) − λ E[R(G(z))].
+
+    Args:
+        generator, discriminator: build the networks (networks.py). conditional: they know the label.
+        latent: numbers in z, standard normal.
+        loss: of V (losses.py). penalise: the squared slope on real samples (r1), on these and made ones (r1r2), or the
+            slope's distance from 1 between them (wgan_gp). penalty: its weight, which is γ / 2 of r1.
+        average: decay of the generator's moving average, which is what makes samples; it begins faster.
+        augment: of colour, translation and cutout; for data of a few hundred pictures.
+        fused: λ. balance: fixed, or gradient: the reward's gradient on a picture is as long as the discriminator's.
+        spread: standard deviation of what is added to z for a reward without gradient (see Shaper).
+        learning_rate: a schedule. betas: Adam's. steps: updates until it is trained.
+        chosen: with joint=true, share of a batch's latents that are those of the policy's finished samples.
+        interval: with joint=true, batched environment steps per update. memory: finished samples that are kept.
+
+    Raises:
+        UserError: for a value out of range, or labels asked of data without any.
+    """
+
+    differentiable = True
+
+    def __init__(
+        self,
+        *,
+        real: Images,
+        rng: torch.Generator,
+        device: torch.device,
+        generator: Callable[..., nn.Module],
+        discriminator: Callable[..., nn.Module],
+        conditional: bool,
+        latent: int,
+        loss: Loss,
+        penalise: Literal["none", "r1", "r1r2", "wgan_gp"],
+        penalty: float,
+        penalty_interval: int,
+        average: float,
+        augment: list[str],
+        fused: float,
+        balance: Literal["fixed", "gradient"],
+        spread: float,
+        learning_rate: Linear,
+        betas: list[float],
+        batch_size: int,
+        steps: int,
+        chosen: float,
+        interval: int,
+        memory: int,
+    ) -> None:
+        check(augment)
+        require(penalty >= 0, f"penalty: must be at least 0, got {penalty}.")
+        require(min(penalty_interval, interval) >= 1, "penalty_interval and interval must be at least 1.")
+        require(0.0 <= average < 1.0, f"average: must be in [0, 1), got {average}.")
+        require(fused >= 0, f"fused: must be at least 0, got {fused}.")
+        require(spread > 0, f"spread: must be above 0, got {spread}.")
+        require(batch_size >= 2, f"batch_size: must be at least 2, got {batch_size}.")
+        require(steps >= 1, f"steps: must be at least 1, got {steps}.")
+        require(0.0 <= chosen <= 1.0, f"chosen: must be in [0, 1], got {chosen}.")
+        require(memory >= batch_size, f"memory: must be at least batch_size = {batch_size}, got {memory}.")
+        require(len(betas) == 2, f"betas: must be two numbers, got {betas}.")
+        require(not conditional or bool(real.classes), "conditional: needs data with labels; this data has none.")
+        self.real, self.rng, self.device = real, rng, device
+        self.latent, self.classes = latent, len(real.classes) if conditional else 0
+        self.shape: tuple[int, int, int] = tuple(real.images.shape[1:])  # type: ignore[assignment]
+        made: Any = generator(sample=self.shape, latent=latent, classes=self.classes).to(device)
+        self.generator, self.average = made, copy.deepcopy(made).requires_grad_(False).eval()
+        self.coordinates: int = made.coordinates
+        self.discriminator: Any = discriminator(sample=self.shape, classes=self.classes).to(device)
+        self.shaper = Shaper(latent, self.classes, float(spread)).to(device)
+        self.loss, self.penalise, self.penalty = loss, penalise, float(penalty)
+        self.penalty_interval, self.decay, self.kinds = penalty_interval, float(average), augment
+        self.fused, self.balance = float(fused), balance
+        self.learning_rate, self.batch_size, self.steps = learning_rate, batch_size, steps
+        self.chosen, self.interval = round(chosen * batch_size), interval
+        one, two = betas
+        both = [*self.generator.parameters(), *self.shaper.parameters()]
+        self.optimizers = {
+            "generator": torch.optim.Adam(both, learning_rate(0.0), (one, two), foreach=True),
+            "discriminator": torch.optim.Adam(
+                self.discriminator.parameters(), learning_rate(0.0), (one, two), foreach=True
+            ),
+        }
+        # One row more than the memory holds: unfinished samples are written there and never read.
+        self.kept = torch.zeros(memory + 1, latent, device=device)
+        self.labels = torch.zeros(memory + 1, dtype=torch.long, device=device)
+        self.stored = torch.zeros((), dtype=torch.long, device=device)  # finished samples seen
+        self.updates, self.calls = 0, 0
+        self.smooth: bool | None = None  # not yet known
+
+    def __call__(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """Pictures [N, C, H, W] in [0, 1]; see networks.Generator."""
+        return self.average(self.shaper(z, label), label, shift)
+
+    def judge(self, images: Tensor, label: Tensor | None) -> Tensor:
+        """How real pictures look, logits [N]."""
+        return self.discriminator(images, label if self.classes else None)
+
+    def directions(self) -> Tensor:
+        """Directions in the latent space by how much they change what comes first, [latent, latent], a row each
+        (Shen and Zhou 2021): the right singular vectors of the first layer."""
+        return torch.linalg.svd(self.average.first.weight, full_matrices=True).Vh
+
+    def train(self, reward: Reward) -> None:
+        """All `steps` updates, with a bar of its own."""
+        log.info("training the GAN once (%d updates)", self.steps)
+        for i in tqdm(range(self.steps), desc="GAN", unit=" updates", disable=None):
+            self.update(i / self.steps, reward)
+
+    def learn(self, after: View, done: Tensor, progress: float, reward: Reward) -> Metrics:
+        """Along with a policy: keep the latents of finished samples, and every `interval` calls make an update."""
+        assert after.latent is not None
+        capacity = len(self.kept) - 1
+        slot = torch.where(done, (self.stored + done.cumsum(0) - 1) % capacity, capacity)
+        self.kept[slot] = after.latent
+        if after.context.label is not None:
+            self.labels[slot] = after.context.label
+        self.stored, self.calls = self.stored + done.sum(), self.calls + 1
+        return self.update(progress, reward) if self.calls % self.interval == 0 else {}
+
+    def update(self, progress: float, reward: Reward) -> Metrics:
+        """One update of the discriminator, one of the generator and its average."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate(progress)
+        real, real_label = self._real()
+        z, label = self._latents(real_label)
+        self.generator.train()
+        drawn, log_prob = (z, None) if self._smooth(reward) else self.shaper.draw(z, label, self.rng)
+        fake = self.generator(drawn, label)
+        metrics = self._judge(real, fake.detach(), label)
+        metrics |= self._make(real, fake, drawn, label, log_prob, reward)
+        self.updates += 1
+        self._follow()
+        return metrics
+
+    def _smooth(self, reward: Reward) -> bool:
+        """Whether gradients pass through all that the generator is asked for."""
+        if self.smooth is None and self.fused:
+            x = torch.full((2, *self.shape), 0.5, device=self.device, requires_grad=True)
+            z, label = torch.zeros(2, self.latent, device=self.device), torch.zeros(2, dtype=torch.long)
+            self.smooth = self._rewarded(x, z, label.to(self.device), reward).requires_grad
+        return self.smooth is not False
+
+    def _rewarded(self, x: Tensor, z: Tensor, label: Tensor, reward: Reward) -> Tensor:
+        """The reward of finished pictures, [N]."""
+        view = View(x, Context(label=label), torch.ones_like(label), z.detach())
+        return reward(view._replace(sample=torch.zeros_like(x)), view, torch.ones_like(label, dtype=torch.bool)).total
+
+    def _real(self) -> tuple[Tensor, Tensor]:
+        index = torch.randint(len(self.real.images), (self.batch_size,), generator=self.rng, device=self.device)
+        return self.real.images[index].float() / 255, self.real.labels[index]
+
+    def _latents(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        """z [B, latent] and labels: from the prior and the data, and where a policy has chosen some, from these."""
+        z = torch.randn(self.batch_size, self.latent, generator=self.rng, device=self.device)
+        if not self.chosen or not self.calls:
+            return z, label
+        capacity = len(self.kept) - 1
+        count = torch.minimum(self.stored, torch.full_like(self.stored, capacity))
+        slot = (torch.rand(self.chosen, generator=self.rng, device=self.device) * count).long()
+        some = (count > 0).expand(self.chosen)
+        z[: self.chosen] = torch.where(some.unsqueeze(1), self.kept[slot], z[: self.chosen])
+        label = label.clone()
+        label[: self.chosen] = torch.where(some, self.labels[slot], label[: self.chosen])
+        return z, label
+
+    def _seen(self, x: Tensor, label: Tensor) -> Tensor:
+        """Logits of pictures as the discriminator sees them in training."""
+        return self.judge(augment(x, self.kinds, self.rng), label)
+
+    def _judge(self, real: Tensor, fake: Tensor, label: Tensor) -> Metrics:
+        """The discriminator's step. Both halves of the batch have the labels of the real one."""
+        due = self.penalise != "none" and self.penalty > 0 and self.updates % self.penalty_interval == 0
+        slopes = due and self.penalise in ("r1", "r1r2")
+        real = real.requires_grad_(slopes)
+        fake = fake.requires_grad_(slopes and self.penalise == "r1r2")
+        on_real, on_fake = self._seen(torch.cat([real, fake]), torch.cat([label, label])).chunk(2)
+        loss = discriminator_loss(self.loss, on_real, on_fake)
+        total = loss
+        if due:
+            total = loss + self.penalty_interval * self.penalty * self._penalty(real, fake, on_real, on_fake, label)
+        self._descend("discriminator", total)
+        real.requires_grad_(False)
+        return {"loss": loss.detach(), "on_real": on_real.detach().mean(), "on_fake": on_fake.detach().mean()}
+
+    def _penalty(self, real: Tensor, fake: Tensor, on_real: Tensor, on_fake: Tensor, label: Tensor) -> Tensor:
+        if self.penalise == "wgan_gp":
+            return slope_between(lambda x: self._seen(x, label), real, fake, self.rng).mean()
+        slope = squared_slope(on_real, real)
+        return (slope + squared_slope(on_fake, fake) if self.penalise == "r1r2" else slope).mean()
+
+    def _make(
+        self, real: Tensor, fake: Tensor, z: Tensor, label: Tensor, log_prob: Tensor | None, reward: Reward
+    ) -> Metrics:
+        """The generator's step, along the pictures' gradient and, through what was drawn, the advantage."""
+        leaf = fake.detach().requires_grad_()
+        on_real = self._seen(real, label).detach() if self.loss == "relativistic" else None
+        loss = generator_loss(self.loss, on_real, self._seen(leaf, label))
+        (slope,) = torch.autograd.grad(loss, leaf)
+        metrics, chance = {"generator_loss": loss.detach()}, torch.zeros((), device=self.device)
+        if self.fused:
+            value = self._rewarded(leaf, z, label, reward)
+            metrics["reward"] = value.detach().mean()
+            if log_prob is None:
+                slope = slope - self.fused * self._wish(value, leaf, slope)
+            else:
+                advantage = (value - value.mean()).detach()
+                advantage = advantage / (advantage.std() + 1e-6) if self.balance == "gradient" else advantage
+                chance = -self.fused * (log_prob * advantage).mean()
+        self._descend("generator", (fake * slope).sum() + chance)
+        return metrics
+
+    def _wish(self, value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+        """The mean reward's gradient on the pictures, perhaps as long as the loss's `slope`."""
+        (wish,) = torch.autograd.grad(value.mean(), x)
+        return wish * slope.norm() / (wish.norm() + 1e-12) if self.balance == "gradient" else wish
+
+    def _descend(self, which: str, loss: Tensor) -> None:
+        optimizer = self.optimizers[which]
+        optimizer.zero_grad(set_to_none=True)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        for weight, slope in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+            weight.grad = slope
+        optimizer.step()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the generator; statistics of the normalisation are taken over as they are."""
+        decay = min(self.decay, self.updates / (self.updates + 10))
+        own, new = dict(self.average.named_parameters()), dict(self.generator.named_parameters())
+        torch._foreach_lerp_(list(own.values()), [new[name] for name in own], 1 - decay)
+        for mine, other in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            mine.copy_(other)
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {
+            "generator": self.generator, "average": self.average,
+            "discriminator": self.discriminator, "shaper": self.shaper,
+        }  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **{name: net.state_dict() for name, net in self.networks().items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "kept": self.kept,
+            "labels": self.labels,
+            "stored": self.stored,
+            "updates": self.updates,
+            "calls": self.calls,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, net in self.networks().items():
+            net.load_state_dict(state[name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.kept, self.labels, self.stored = state["kept"], state["labels"], state["stored"]
+        self.updates, self.calls = state["updates"], state["calls"]
