@@ -79,5 +79,6 @@ def write_samples(
         "scores": scores,
         "diversity": round(made_as.diversity(view.sample), 6),
         "unique": round(unique(view.sample), 6),
+        **{name: round(value, 4) for name, value in made_as.numbers(view).items()},
     }
     (out / "scores.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -4,7 +4,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from rlgen_cli.build import build, config_folder
-from tests.conftest import compose, small, write_chorales, write_idx, write_note_rnn, write_oracle, write_picture, write_tunes
+from tests.conftest import (
+    compose,
+    small,
+    write_chorales,
+    write_idx,
+    write_note_rnn,
+    write_oracle,
+    write_picture,
+    write_tunes,
+)
 
 
 def names(group: str) -> list[str]:

@@ -3,7 +3,8 @@
 Deviations from the papers, numbered:
 1. One batch of pictures serves an update of the discriminator and the one of the generator that follows it.
 2. A gradient penalty is taken every `penalty_interval` updates and weighs as much more then (Karras et al. 2020).
-3. The reward's gradient (or advantage) can be scaled to the adversarial one's size, so that λ has no unit.
+3. The reward's gradient can be scaled to the adversarial one's length, and its advantage to deviation 1, so that λ has
+   no unit.
 """
 
 import copy
@@ -101,12 +102,10 @@ class GAN:
         self.learning_rate, self.batch_size, self.steps = learning_rate, batch_size, steps
         self.chosen, self.interval = round(chosen * batch_size), interval
         one, two = betas
-        both = [*self.generator.parameters(), *self.shaper.parameters()]
+        trained = {"generator": made, "discriminator": self.discriminator, "shaper": self.shaper}
         self.optimizers = {
-            "generator": torch.optim.Adam(both, learning_rate(0.0), (one, two), foreach=True),
-            "discriminator": torch.optim.Adam(
-                self.discriminator.parameters(), learning_rate(0.0), (one, two), foreach=True
-            ),
+            name: torch.optim.Adam(net.parameters(), learning_rate(0.0), (one, two), foreach=True)
+            for name, net in trained.items()
         }
         # One row more than the memory holds: unfinished samples are written there and never read.
         self.kept = torch.zeros(memory + 1, latent, device=device)
@@ -153,10 +152,11 @@ class GAN:
         real, real_label = self._real()
         z, label = self._latents(real_label)
         self.generator.train()
-        drawn, log_prob = (z, None) if self._smooth(reward) else self.shaper.draw(z, label, self.rng)
-        fake = self.generator(drawn, label)
+        fake = self.generator(z, label)
         metrics = self._judge(real, fake.detach(), label)
-        metrics |= self._make(real, fake, drawn, label, log_prob, reward)
+        metrics |= self._make(real, fake, z, label, reward)
+        if not self._smooth(reward):
+            metrics |= self._shape(real, z, label, reward)
         self.updates += 1
         self._follow()
         return metrics
@@ -217,30 +217,38 @@ class GAN:
         slope = squared_slope(on_real, real)
         return (slope + squared_slope(on_fake, fake) if self.penalise == "r1r2" else slope).mean()
 
-    def _make(
-        self, real: Tensor, fake: Tensor, z: Tensor, label: Tensor, log_prob: Tensor | None, reward: Reward
-    ) -> Metrics:
-        """The generator's step, along the pictures' gradient and, through what was drawn, the advantage."""
+    def _make(self, real: Tensor, fake: Tensor, z: Tensor, label: Tensor, reward: Reward) -> Metrics:
+        """The generator's step, along the pictures' gradient."""
         leaf = fake.detach().requires_grad_()
         on_real = self._seen(real, label).detach() if self.loss == "relativistic" else None
         loss = generator_loss(self.loss, on_real, self._seen(leaf, label))
         (slope,) = torch.autograd.grad(loss, leaf)
-        metrics, chance = {"generator_loss": loss.detach()}, torch.zeros((), device=self.device)
-        if self.fused:
-            value = self._rewarded(leaf, z, label, reward)
-            metrics["reward"] = value.detach().mean()
-            if log_prob is None:
-                slope = slope - self.fused * self._wish(value, leaf, slope)
-            else:
-                advantage = (value - value.mean()).detach()
-                advantage = advantage / (advantage.std() + 1e-6) if self.balance == "gradient" else advantage
-                chance = -self.fused * (log_prob * advantage).mean()
-        self._descend("generator", (fake * slope).sum() + chance)
+        metrics = {"generator_loss": loss.detach()}
+        if self.fused and self._smooth(reward):
+            value = self._rewarded(leaf, z, label, reward).mean()
+            slope = slope - self.fused * self._wish(value, leaf, slope)
+            metrics["reward"] = value.detach()
+        self._descend("generator", (fake * slope).sum())
         return metrics
+
+    def _shape(self, real: Tensor, z: Tensor, label: Tensor, reward: Reward) -> Metrics:
+        """The shaper's step: the same loss, by its gradient, and the reward, by the score function. The generator does
+        not learn from what is shaped, or it would learn to undo it."""
+        drawn, log_prob = self.shaper.draw(z, label, self.rng)
+        self.generator.eval()  # normalised by its own batch, a shift of all would be none
+        made = self.generator(drawn, label)
+        on_real = self._seen(real, label).detach() if self.loss == "relativistic" else None
+        value = self._rewarded(made.detach(), drawn, label, reward)
+        advantage = value - value.mean()
+        if self.balance == "gradient":
+            advantage = advantage / (advantage.std() + 1e-6)
+        loss = generator_loss(self.loss, on_real, self._seen(made, label))
+        self._descend("shaper", loss - self.fused * (log_prob * advantage).mean())
+        return {"reward": value.mean()}
 
     def _wish(self, value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
         """The mean reward's gradient on the pictures, perhaps as long as the loss's `slope`."""
-        (wish,) = torch.autograd.grad(value.mean(), x)
+        (wish,) = torch.autograd.grad(value, x)
         return wish * slope.norm() / (wish.norm() + 1e-12) if self.balance == "gradient" else wish
 
     def _descend(self, which: str, loss: Tensor) -> None:
@@ -273,6 +281,7 @@ class GAN:
             "kept": self.kept,
             "labels": self.labels,
             "stored": self.stored,
+            "rng": self.rng.get_state(),  # so that one from the cache goes on like one just trained
             "updates": self.updates,
             "calls": self.calls,
         }
@@ -284,3 +293,4 @@ class GAN:
             optimizer.load_state_dict(state["optimizers"][name])
         self.kept, self.labels, self.stored = state["kept"], state["labels"], state["stored"]
         self.updates, self.calls = state["updates"], state["calls"]
+        self.rng.set_state(state["rng"].cpu())

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 
 class Shaper(nn.Module):
-    """z ↦ z + f(z), nothing at first. While a reward is fused in, noise of deviation `spread` is added and f learns by
-    the score function: the randomness lies in z, where it moves the whole picture, not in pixels."""
+    """z ↦ z + f(z), nothing at first, and by at most 1 in each coordinate, so that latents stay where the generator is
+    trained. While a reward is fused in, noise of deviation `spread` is added and f learns by the score function: the
+    randomness lies in z, where it moves the whole picture, not in pixels."""
 
     def __init__(self, latent: int, classes: int, spread: float) -> None:
         super().__init__()
@@ -24,7 +25,7 @@ class Shaper(nn.Module):
         if self.classes:
             assert label is not None
             seen = torch.cat([z, nn.functional.one_hot(label, self.classes).to(z)], 1)
-        return z + self.last(self.first(seen).relu())
+        return z + self.last(self.first(seen).relu()).tanh()
 
     def draw(self, z: Tensor, label: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """A latent around where z is moved to, and its log density, [N]."""

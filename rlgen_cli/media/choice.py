@@ -29,6 +29,10 @@ class Medium(Protocol):
         """How far apart neighbours in a batch are; 0 is collapse."""
         ...
 
+    def numbers(self, view: View) -> dict[str, float]:
+        """What else there is to say of finished samples, by name."""
+        ...
+
     def audio(self, view: View) -> tuple[Tensor, int] | None:
         """The first sample as sound, [S], and its rate; None for what is silent."""
         ...

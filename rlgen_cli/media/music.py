@@ -38,6 +38,10 @@ class Music:
     def diversity(self, sample: Tensor) -> float:
         return token_diversity(sample)
 
+    def numbers(self, view: View) -> dict[str, float]:
+        """Nothing beyond the scores."""
+        return {}
+
     def audio(self, view: View) -> tuple[Tensor, int]:
         """The first piece, float [S] in [−1, 1], and its rate."""
         return torch.from_numpy(synthesise(self.pieces(view.sample[:1])[0], RATE)), RATE

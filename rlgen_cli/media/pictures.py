@@ -1,4 +1,4 @@
-"""Pictures: grids as PNG, time-lapses as GIF, strokes as SVG."""
+"""Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from rlgen_cli.errors import require
 from rlgen_cli.export.raster import beside, enlarge, grid, write_gif, write_png
 from rlgen_cli.export.svg import write_svg, write_svg_grid
 from rlgen_cli.rollout import Rollout
-from rlgen_cli.types import Stroke, View
+from rlgen_cli.types import State, Stroke, View
 
 
 class Pictures:
@@ -32,6 +32,13 @@ class Pictures:
     def audio(self, view: View) -> None:
         """Pictures are silent."""
 
+    def numbers(self, view: View) -> dict[str, float]:
+        """Of a repair, how near it comes to the truth, and how near the damaged picture was."""
+        context = view.context
+        if context.given is None or context.target is None:
+            return {}
+        return {"psnr": psnr(repaired(view), context.target), "psnr_damaged": psnr(context.given, context.target)}
+
     def write(self, made: Rollout, formats: list[str], out: Path) -> None:
         """A grid and one file each; a time-lapse; vectors, which are left out where several formats are asked for and
         the environment makes no strokes."""
@@ -42,12 +49,12 @@ class Pictures:
             require(len(formats) > 1, "format: this environment makes no strokes, so it has no svg; use png or gif.")
         if "png" in formats:
             write_png(out / "grid.png", enlarge(sheet(view, n)))
-            for i, image in enumerate(view.sample):
+            for i, image in enumerate(repaired(view)):
                 write_png(out / f"{i:03d}.png", (image.expand(3, -1, -1) * 255).round().to(torch.uint8))
         if "gif" in formats:
-            stride = max(1, len(made.states) // 128)
-            shown = [*made.states[::stride], made.final]
-            write_gif(out / "timelapse.gif", [enlarge(grid(env.view(state).sample), 320) for state in shown])
+            shown = [grid(env.view(state).sample) for state in _some(made, 128)]
+            write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
+            write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
         if "svg" in formats and vectors:
             strokes: list[Stroke] = [env.stroke(s, a) for s, a in zip(made.states, made.actions, strict=True)]
             strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
@@ -57,14 +64,38 @@ class Pictures:
                 write_svg(out / f"{i:03d}.svg", strokes, i, size, background)
 
 
+def _some(made: Rollout, most: int) -> list[State]:
+    """The beginning, about `most` states on the way, and the end."""
+    return [*made.states[:: -(-len(made.states) // most)], made.final]
+
+
+def strip(steps: list[Tensor]) -> Tensor:
+    """Samples [N, C, H, W] at some steps, a row each, from left to right, uint8 [3, H, W]."""
+    columns = torch.stack(steps, 1)  # [N, steps, C, H, W]
+    return grid(columns.flatten(0, 1), columns=len(steps))
+
+
+def repaired(view: View) -> Tensor:
+    """The samples, with what is known put over them."""
+    context = view.context
+    if context.known is None or context.given is None:
+        return view.sample
+    return torch.where(context.known, context.given, view.sample)
+
+
+def psnr(made: Tensor, target: Tensor) -> float:
+    """Mean peak signal-to-noise ratio of pictures in [0, 1], dB."""
+    return float((-10 * (made - target).square().flatten(1).mean(1).clamp(min=1e-10).log10()).mean())
+
+
 def diversity(samples: Tensor) -> float:
     """Mean distance (root mean squared pixel difference) between neighbours in the batch: 0 is collapse."""
     return float((samples - samples.roll(1, 0)).square().flatten(1).mean(1).sqrt().mean())
 
 
 def sheet(view: View, limit: int = 64) -> Tensor:
-    """The samples as a grid, uint8 [3, H, W]; beside it the targets, where there are any."""
-    made = grid(view.sample[:limit])
-    if view.context.target is None:
-        return made
-    return beside(made, grid(view.context.target[:limit]))
+    """The samples as a grid, uint8 [3, H, W]; before it what was given, beside it the targets, where there are any."""
+    made, context = grid(repaired(view)[:limit]), view.context
+    if context.given is not None:
+        made = beside(grid(context.given[:limit]), made)
+    return made if context.target is None else beside(made, grid(context.target[:limit]))

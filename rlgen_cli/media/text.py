@@ -31,6 +31,10 @@ class Text:
     def diversity(self, sample: Tensor) -> float:
         return token_diversity(sample)
 
+    def numbers(self, view: View) -> dict[str, float]:
+        """Nothing beyond the scores."""
+        return {}
+
     def audio(self, view: View) -> None:
         """Text is silent."""
 
