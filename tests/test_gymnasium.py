@@ -11,7 +11,7 @@ from rlgen_cli.build import config_folder
 from rlgen_cli.errors import UserError
 from rlgen_cli.seeding import stream
 from rlgen_cli.types import Continuous, Factored, Mixed
-from tests.conftest import CANVAS, SONG, session
+from tests.conftest import CANVAS, LATENT, SONG, session
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -36,7 +36,13 @@ VARIANTS = [
     "reward=adversarial", "reward=coverage +reward/term=ink_cost", "experiment=resketch data=glyphs ~data.root ~data.threshold",
 ]  # fmt: skip
 SONGS = ["", "encoding=notes reward=tonality", "encoding=chorale reward=harmony", "encoding=tokens reward=novelty"]
-SHIPPED = [("tiny", "")] + [("pixel", words) for words in PIXEL + VARIANTS] + [("music", words) for words in SONGS]
+STEERED = ["", "env.action=move env.space=parameters env.basis=random"]
+SHIPPED = (
+    [("tiny", "")]
+    + [("pixel", words) for words in PIXEL + VARIANTS]
+    + [("music", words) for words in SONGS]
+    + [("latent_gan", words) for words in STEERED]
+)
 
 
 def names() -> list[str]:
@@ -45,7 +51,7 @@ def names() -> list[str]:
 
 def overrides(env: str, words: str = "") -> list[str]:
     """Small and fast."""
-    return ["threads=1", *{"pixel": CANVAS, "music": SONG}.get(env, []), *words.split()]
+    return ["threads=1", *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT}.get(env, []), *words.split()]
 
 
 def single(env: str, words: str = "", **more):
