@@ -18,14 +18,13 @@ from benchmarks.judge import (
     Features,
     blend,
     digit_judge,
-    frechet,
-    precision_coverage,
     shuffle_patches,
 )  # fmt: skip
 from benchmarks.report import RESULTS, curves, new_run, runs_named, seconds_until, table, write
 from rlgen_cli import checkpoint
 from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
+from rlgen_cli.distances import frechet, neighbourhoods
 from rlgen_cli.export.raster import enlarge, grid, write_png
 from rlgen_cli.rollout import rollout
 from rlgen_cli.seeding import stream
@@ -88,7 +87,7 @@ class Court:
         counts = torch.bincount(found, minlength=11)[:10]
         asked = "" if labels is None else f"{(found == labels).float().mean():.1%}"
         features = self.features(samples)
-        precision, coverage = precision_coverage(self.known[:2000], features[:2000])
+        near = neighbourhoods(self.known[:2000], features[:2000])
         distance = f"{frechet(features, self.known):.1f}"
         share = f"{accepted.float().mean():.1%}"
         return [
@@ -97,8 +96,8 @@ class Court:
             asked,
             " ".join(map(str, counts.tolist())),
             distance,
-            f"{precision:.2f}",
-            f"{coverage:.2f}",
+            f"{near['precision']:.2f}",
+            f"{near['coverage']:.2f}",
         ]
 
 

@@ -1,9 +1,6 @@
 """Judges that take no part in any training: a fixed feature net, distances in its features, and classifiers.
 
 Definitions
-- Fréchet distance: between Gaussians fitted to the 64 features of `shared/data/judge/mnist28.npz`.
-- Precision (Kynkäänniemi et al. 2019): share of samples inside the k-nearest-neighbour manifold of real images.
-- Coverage (Naeem et al. 2020): share of real images with a sample inside their k-nearest-neighbour ball. k = 5.
 - Accepted: an 11-class classifier, ten digits and «not a digit», gives a digit. Its negatives are random strokes of the
   same environment, digits with shuffled patches, and blends of two digits.
 """
@@ -43,23 +40,6 @@ class Features(nn.Module):
             x = F.max_pool2d(torch.relu(self.c2(x)), 2)
             parts.append(torch.relu(self.f1(x.flatten(1))))
         return torch.cat(parts)
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """|μ_a − μ_b|² + tr(C_a + C_b − 2 (C_a C_b)^½) of feature sets [N, D]."""
-    a, b = a.double(), b.double()
-    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
-
-
-def precision_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
-    """Of feature sets [N, D] of equal size."""
-    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # the nearest is the image itself
-    near = torch.cdist(real, fake) <= radius.unsqueeze(1)  # [real, fake]
-    return float(near.any(0).float().mean()), float(near.any(1).float().mean())
 
 
 class Classifier(nn.Module):

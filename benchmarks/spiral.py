@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.judge import SHARED, Features, frechet
+from benchmarks.judge import SHARED, Features
 from benchmarks.report import RESULTS, curves, finished, new_run, table, write
 from rlgen_cli import checkpoint
 from rlgen_cli.build import build
 from rlgen_cli.cli import composed, register_resolvers
+from rlgen_cli.distances import frechet
 from rlgen_cli.export.raster import enlarge, write_png
 from rlgen_cli.media.pictures import diversity, sheet
 from rlgen_cli.rollout import rollout

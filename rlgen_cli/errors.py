@@ -17,5 +17,7 @@ def require(holds: bool, message: str) -> None:
 def nearest(word: str, valid: Iterable[str]) -> str:
     """«did you mean …» for an unknown `word`: the closest valid names, or all of them when none is close."""
     names = sorted(set(valid))
+    if not names:
+        return "nothing can be set there."
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"valid are: {', '.join(names)}."

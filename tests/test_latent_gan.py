@@ -24,8 +24,8 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(*words: str):
-    return session(*small("env=latent_gan", "agent=ppo"), *words)
+def make(*words: str, agent: str = "ppo"):
+    return session(*small("env=latent_gan", f"agent={agent}"), *words)
 
 
 def spec(channels: int = 3, size: int = 16) -> EnvSpec:
@@ -75,7 +75,7 @@ def test_the_sample_is_what_the_generator_makes():
 
 def test_steps_by_hand():
     """Of 4 directions, action 1 adds to the second coordinate, action 5 takes from it, action 8 rests."""
-    env = make("env.action=step", "env.basis=axes", "env.stride=0.5", "agent=random").envs["train"]
+    env = make("env.action=step", "env.basis=axes", "env.stride=0.5", agent="random").envs["train"]
     state = env.reset(3, rng())
     moved = env.step(state, torch.tensor([1, 5, 8])).point - state.point
     assert torch.allclose(moved[:, 1], torch.tensor([0.5, -0.5, 0.0]), atol=1e-6)
@@ -176,7 +176,7 @@ def test_latent_prior_by_hand():
 def test_style_and_likeness_are_best_for_the_picture_itself(tmp_path):
     picture = write_picture(tmp_path / "a.png", 16)
     built = make("+reward/term=[style,perceptual]", f"reward.terms.style.reference={picture}", "env.channels=3",
-                 "reward.terms.style.steps=20", "reward.terms.perceptual.steps=20", "agent=random")  # fmt: skip
+                 "reward.terms.style.steps=20", "reward.terms.perceptual.steps=20", agent="random")  # fmt: skip
     from rlgen_cli.rewards.pictures import load_reference
 
     own = load_reference(str(picture), (3, 16, 16))
@@ -190,7 +190,7 @@ def test_style_and_likeness_are_best_for_the_picture_itself(tmp_path):
 
 def test_novelty_and_diversity():
     built = make("+reward/term=[picture_novelty,diversity]", "reward.terms.picture_novelty.steps=20",
-                 "reward.terms.diversity.steps=20", "agent=random")  # fmt: skip
+                 "reward.terms.diversity.steps=20", agent="random")  # fmt: skip
     env = built.envs["train"]
     known = env.images[:3].float() / 255
     seen = view(known)._replace(latent=torch.zeros(3, 6))
@@ -233,14 +233,8 @@ def test_a_policy_beats_chance():
     from rlgen_cli.train import train
 
     words = [*small("env=latent_gan", "agent=ppo", "reward=coverage"), "reward=coverage", "env.gan.steps=300"]
-    words += [
-        "env.action=move",
-        "env.directions=0",
-        "env.basis=axes",
-        "env.stride=0.6",
-        "num_envs=32",
-        "total_steps=24000",
-    ]
+    words += ["env.action=move", "env.directions=0", "env.basis=axes", "env.stride=0.6", "num_envs=32"]
+    words += ["total_steps=24000"]
     words += ["eval_interval=24000", "env.gan.batch_size=16", "agent.entropy.start=0.01", "agent.rollout=3"]
     built = session(*words)
     before = evaluate(built, "valid", 64, 0).scores["coverage"]

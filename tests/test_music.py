@@ -440,9 +440,9 @@ def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
     with open_dict(config):
         config.epochs, config.patience, config.keep = 12, 2, "best"
     run = build(config)
-    before = held_out(run.agent, run, "valid")
+    before = held_out(run, "valid")["nll/valid"]
     assert pretrain(run, tmp_path / "prior") == "finished"
-    assert held_out(run.agent, run, "valid") < 0.6 * before
+    assert held_out(run, "valid")["nll/valid"] < 0.6 * before
     lines = [json.loads(line) for line in (tmp_path / "prior" / "metrics.jsonl").read_text().splitlines()]
     best = min(line["nll/valid"] for line in lines)
     assert lines[-1]["nll/valid"] == pytest.approx(best, abs=1e-4)

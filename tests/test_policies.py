@@ -31,7 +31,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def head(spec, order="autoregressive", continuous="gaussian") -> Head:
     torch.manual_seed(0)
-    made = Head(spec, 8, order, continuous, 0.7)
+    made = Head(spec, 8, order, continuous, 0.7, 0.01)
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.7)
     return made

@@ -25,6 +25,7 @@ from rlgen_cli.schedules import Linear
 from rlgen_cli.types import Context, Metrics, Reward, View
 
 log = logging.getLogger(__name__)
+SETTLE = 4  # updates between two batches for the average's statistics
 
 
 class GAN:
@@ -157,8 +158,8 @@ class GAN:
         metrics |= self._make(real, fake, z, label, reward)
         if not self._smooth(reward):
             metrics |= self._shape(real, z, label, reward)
+        self._follow(z, label)
         self.updates += 1
-        self._follow()
         return metrics
 
     def _smooth(self, reward: Reward) -> bool:
@@ -260,13 +261,18 @@ class GAN:
         optimizer.step()
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the generator; statistics of the normalisation are taken over as they are."""
-        decay = min(self.decay, self.updates / (self.updates + 10))
+    def _follow(self, z: Tensor, label: Tensor) -> None:
+        """Move the average towards the generator. Its normalisation needs statistics of its own: those of the
+        generator belong to other weights."""
+        decay = min(self.decay, (1 + self.updates) / (11 + self.updates))
         own, new = dict(self.average.named_parameters()), dict(self.generator.named_parameters())
         torch._foreach_lerp_(list(own.values()), [new[name] for name in own], 1 - decay)
-        for mine, other in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            mine.copy_(other)
+        if self.updates % SETTLE == 0:
+            for module in self.average.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = max(0.02, 1 / (1 + self.updates // SETTLE))
+            self.average.train()(z, label)
+            self.average.eval()
 
     def networks(self) -> dict[str, nn.Module]:
         return {

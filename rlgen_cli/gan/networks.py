@@ -23,6 +23,13 @@ def fold(size: int) -> tuple[int, int, int]:
     return patch, grid, doublings
 
 
+def begin(net: nn.Module) -> None:
+    """First weights of deviation .02 (Radford et al. 2016)."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.02)
+
+
 class Norm(nn.Module):
     """Batch normalisation whose gain and bias are learned, per class where there are classes, and can be shifted for
     each sample."""
@@ -69,6 +76,7 @@ class Generator(nn.Module):
         )
         self.last = nn.Conv2d(widths[-1], planes * self.patch**2, 3, padding=1)
         self.coordinates = sum(self.sizes)
+        begin(self)
 
     def forward(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """Pictures [N, C, H, W] in [0, 1] of z [N, latent].
@@ -115,6 +123,7 @@ class Discriminator(nn.Module):
         features = hidden or features
         self.out = nn.Linear(features, 1)
         self.classes = nn.Embedding(classes, features) if classes else None
+        begin(self)
         if self.classes is not None:
             nn.init.normal_(self.classes.weight, std=features**-0.5)
         if spectral:
