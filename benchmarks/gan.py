@@ -1,4 +1,4 @@
-"""GANs on MNIST by the clock: what each recipe makes after 60, 120 and 180 seconds of training, seen by the fixed judge.
+"""GANs on MNIST by the clock: what each recipe makes after 60, 120 and 180 seconds, seen by the fixed judge.
 
 python -m benchmarks.gan [seeds=1,2] [gans=r1,conditional,dcgan,wgan_gp,hinge,r3]
 """

@@ -197,7 +197,7 @@ def gan_key(config: DictConfig, real: Images) -> str:
     """What a trained GAN depends on; the reward is a part of it where it is fused in."""
     node: Any = OmegaConf.to_container(config.env.gan, resolve=True)
     fused = OmegaConf.to_container(config.reward, resolve=True) if node.get("fused") else None
-    return json.dumps([1, node, fused, config.seed, digest(real.images), digest(real.labels)], sort_keys=True)
+    return json.dumps([2, node, fused, config.seed, digest(real.images), digest(real.labels)], sort_keys=True)
 
 
 def build_env(
@@ -250,7 +250,9 @@ def build_reward(
         real = data.train if data else None
         if real is None and "real" in inspect.signature(kind).parameters:
             raise UserError(f"{path}: needs data, and this environment takes none; use env=pixel or env=music.")
-        saved = functools.partial(saved_network, env=env, trust=list(config.trust), device=device, path=path)
+        saved = functools.partial(
+            saved_network, env=env, trust=list(config.trust), device=device, where=f"{path}.source"
+        )
         score = component(
             plain, path, spec=env.spec, env=env, real=real, rng=rng, device=device, saved_network=saved, gan=gan,
             joint=config.joint,
@@ -274,10 +276,10 @@ def _check_kind(score: Any, env: Env, path: str) -> None:
     raise UserError(f"{path}: judges a {judges}, and this environment makes a {made}; it can have {', '.join(others)}.")
 
 
-def saved_network(source: str, *, env: Env, trust: list[str], device: torch.device, path: str) -> torch.nn.Module:
+def saved_network(source: str, *, env: Env, trust: list[str], device: torch.device, where: str) -> torch.nn.Module:
     """The frozen policy network of a run's or a checkpoint's folder (built as its config says), or of an `.npz` with
     a Note RNN."""
-    folder, where = Path(source), f"{path}.source"
+    folder = Path(source)
     if folder.suffix == ".npz":
         build_network: Any = note_rnn
     else:
@@ -308,9 +310,10 @@ def build_agent(
         given = getattr(find(network, "agent.network"), "gives", None)
         name = network.rpartition(".")[2]
         require(given == kind.wants, f"agent.network: {name} is no {kind.wants} network; use network={kind.wants}.")
+    saved = functools.partial(saved_network, env=env, trust=list(config.trust), device=device, where="agent.guide")
     runtime = {
         "env": env, "reward": reward, "rng": rng, "num_envs": config.num_envs, "device": device, "fresh": fresh,
-        "real": data.train if data else None, "precision": Precision(config.precision, device),
+        "real": data.train if data else None, "precision": Precision(config.precision, device), "saved_network": saved,
     }  # fmt: skip
     return component(config.agent, "agent", **runtime)
 

@@ -146,6 +146,7 @@ def finish(session: Session, plan: Course, done: Progress, run: RunLog) -> None:
     if scores:
         run.scalars(done.step + 1, scores)
     if session.gan is not None and session.data is not None:
+        session.gan.chart()
         checkpoint.cached("gans", gan_key(session.config, session.data.train), session.gan, lambda: None)
     write_samples(session, "test", medium(session.envs["train"]).last, 0, None, run.folder / "samples" / "final")
 

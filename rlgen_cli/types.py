@@ -34,6 +34,7 @@ class Context(NamedTuple):
     prime: Tensor | None = None  # int64 [N, F], the token that a sequence is heard to follow; −1 for none
     given: Tensor | None = None  # float [N, C, H, W] in [0, 1], the damaged picture that is to be repaired
     known: Tensor | None = None  # bool [N, 1, H, W], where `given` is as the truth is
+    origin: Tensor | None = None  # float [N, D], a generator's input as the episode began
 
 
 class View(NamedTuple):

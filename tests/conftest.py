@@ -38,11 +38,15 @@ TAUGHT = {"classifier": "classifier", "adversarial_classifier": "classifier", "s
 TAUGHT |= {name: name for name in ("style", "perceptual", "picture_novelty", "diversity")}
 Q_NETWORK = ["agent.network.body.width=16", "agent.network.channels=4"]
 POLICY = ["agent.network.body.width=16", "agent.network.channels=4"]
+SEARCH = ["agent.samples=4", "agent.rounds=2", "agent.elite=2"]
 LEARNERS = {
     "dqn": ["agent.warmup=16", "agent.batch_size=8", "agent.capacity=400", *Q_NETWORK],
     "actor_critic": POLICY,
     "ppo": POLICY,
     "policy_gradient": ["agent.group=2", *POLICY],
+    "cem": SEARCH,
+    "best_of": SEARCH,
+    "gradient": SEARCH,
     "likelihood": ["agent.network.memory.width=8", "agent.network.body.embed=4", "agent.batch_size=4"],
 }
 

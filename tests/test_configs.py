@@ -74,6 +74,8 @@ def test_encoding(name):
 
 
 def for_agent(name: str) -> list[str]:
+    if name in ("best_of", "cem", "gradient"):
+        return ["env.action=stroke"]
     return ["env=music"] if name == "likelihood" else []
 
 

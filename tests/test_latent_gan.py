@@ -8,7 +8,7 @@ import torch
 
 from rlgen_cli.envs.damage import Hole, Noise, Watermark
 from rlgen_cli.errors import UserError
-from rlgen_cli.rewards.latent import LatentPrior
+from rlgen_cli.rewards.latent import LatentPrior, LatentWay
 from rlgen_cli.rewards.pictures import Colourfulness, JpegSize, Palette, Sharpness, Symmetry
 from rlgen_cli.rewards.repair import Known, Truth
 from rlgen_cli.tree import join
@@ -80,6 +80,22 @@ def test_steps_by_hand():
     moved = env.step(state, torch.tensor([1, 5, 8])).point - state.point
     assert torch.allclose(moved[:, 1], torch.tensor([0.5, -0.5, 0.0]), atol=1e-6)
     assert not bool(moved[:, [0, 2, 3, 4, 5]].any())
+
+
+@pytest.mark.parametrize("basis", ["axes", "random", "principal", "learned"])
+def test_directions_are_orthonormal_and_known_once_the_gan_is_trained(basis):
+    env = make("env.action=move", f"env.basis={basis}", "env.directions=0").envs["train"]
+    assert torch.allclose(env.basis @ env.basis.T, torch.eye(6), atol=1e-4)
+    assert torch.equal(env.basis, torch.eye(6)) == (basis == "axes")
+
+
+def test_learned_directions_change_most_what_the_discriminator_sees():
+    gan = make("env.gan.steps=30").gan
+    z = torch.randn(64, 6, generator=rng())
+    seen = [gan.discriminator.features(gan(z + 0.2 * way)) for way in gan.directions["learned"]]
+    change = [float((one - gan.discriminator.features(gan(z))).detach().square().sum()) for one in seen]
+    assert change[0] == max(change)
+    assert change[-1] == min(change)
 
 
 def test_uniform_placing_is_the_latent_prior():
@@ -171,6 +187,8 @@ def test_repair_scores_by_hand():
 def test_latent_prior_by_hand():
     what = view(torch.zeros(2, 1, 2, 2))._replace(latent=torch.tensor([[0.0, 0.0], [1.0, 3.0]]))
     assert LatentPrior()(what).tolist() == [0.0, -2.5]
+    there = what._replace(context=Context(origin=torch.tensor([[0.0, 2.0], [1.0, 3.0]])))
+    assert LatentWay()(there).tolist() == [-1.0, 0.0]
 
 
 def test_style_and_likeness_are_best_for_the_picture_itself(tmp_path):
@@ -181,7 +199,9 @@ def test_style_and_likeness_are_best_for_the_picture_itself(tmp_path):
 
     own = load_reference(str(picture), (3, 16, 16))
     scores = built.reward.score(
-        view(torch.cat([own, torch.zeros_like(own)]), target=own.repeat(2, 1, 1, 1))._replace(latent=torch.zeros(2, 6))
+        view(torch.cat([own, torch.zeros_like(own)]), target=own.repeat(2, 1, 1, 1), origin=torch.zeros(2, 6))._replace(
+            latent=torch.zeros(2, 6)
+        )
     )
     for name in ("style", "perceptual"):
         assert float(scores[name][0]) == pytest.approx(0, abs=1e-4)
@@ -193,10 +213,37 @@ def test_novelty_and_diversity():
                  "reward.terms.diversity.steps=20", agent="random")  # fmt: skip
     env = built.envs["train"]
     known = env.images[:3].float() / 255
-    seen = view(known)._replace(latent=torch.zeros(3, 6))
+    seen = view(known, origin=torch.zeros(3, 6))._replace(latent=torch.zeros(3, 6))
     assert built.reward.score(seen)["picture_novelty"].tolist() == pytest.approx([0, 0, 0], abs=2e-3)
     alike = join(seen, seen)
     assert float(built.reward.score(alike)["diversity"].mean()) < float(built.reward.score(seen)["diversity"].mean())
+
+
+def test_search_finds_what_it_is_asked_for():
+    """At equal calls of the generator: the best of many beats one try, going by the best beats blind tries, and
+    gradients see the way."""
+    from rlgen_cli.evaluate import evaluate
+
+    words = ["env.action=place", "env.max_steps=1", "reward=coverage", "env.gan.steps=30"]
+    budget = ["agent.samples=8", "agent.rounds=12"]
+    found = {"random": evaluate(make(*words, agent="random"), "test", 16, 0).scores["coverage"]}
+    for name in ("best_of", "cem", "gradient"):
+        found[name] = evaluate(make(*words, *budget, agent=name), "test", 16, 0).scores["coverage"]
+    assert found["random"] < found["best_of"] < found["cem"]
+    assert found["best_of"] < found["gradient"]
+
+
+def test_search_begins_where_its_guide_says(tmp_path):
+    from rlgen_cli.train import train
+
+    words = ["env.action=place", "env.max_steps=1", "reward=coverage"]
+    assert train(make(*words), tmp_path / "guide") == "finished"
+    polish = make(*words, f"agent.guide={tmp_path / 'guide'}", "agent.samples=1", "agent.rounds=1", agent="best_of")
+    env = polish.envs["test"]
+    state = env.reset(3, rng())
+    action = polish.agent.act(env, state, None, explore=False, rng=rng()).action
+    said = polish.agent.guide(env.observe(state), None, None, torch.zeros(1, 3, dtype=torch.bool))
+    assert torch.allclose(action, said.policy.mode(), atol=1e-3)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -23,6 +23,7 @@ class LatentState(NamedTuple):
     image: Tensor  # uint8 [N, C, H, W], what the generator makes of them
     given: Tensor  # uint8 [N, C, H, W], the damaged picture; [N, 0, H, W] without damage
     known: Tensor  # bool [N, 1, H, W]; [N, 0, H, W] without damage
+    origin: Tensor  # float [N, latent], z at the start
     picture: Tensor  # int32 [N], the data's
     step: Tensor  # int16 [N]
 
@@ -35,8 +36,8 @@ class LatentGan:
         action: step (by ±`stride` along one of the directions, or rest: discrete), move (by up to `stride` along each
             of them: continuous) or place (anywhere at once: z is the normal quantile of the action, so that a uniform
             policy is the latent prior, and the policy's entropy is minus its KL divergence from that).
-        basis: axes, random (orthonormal), or principal (what changes the generator's first layer most); `directions`
-            of them, 0 for all.
+        basis: axes, random (orthonormal), or what changes most the generator's first layer (principal) or what its
+            discriminator sees (learned); `directions` of them, 0 for all.
         limit: no coordinate leaves [−limit, limit].
         start: prior (z from the normal distribution) or mean (z = 0).
         damage: what is wrong with the data's picture, which then is to be repaired, or null.
@@ -57,7 +58,7 @@ class LatentGan:
         channels: int,
         space: Literal["latent", "parameters"],
         action: Literal["step", "move", "place"],
-        basis: Literal["axes", "random", "principal"],
+        basis: Literal["axes", "random", "principal", "learned"],
         directions: int,
         stride: float,
         limit: float,
@@ -86,7 +87,16 @@ class LatentGan:
         self.sees_target = condition in ("target", "both") and damage is None
         self.knows_target, self.sees_label = condition in ("target", "both") or damage is not None, labelled
         self.dim = gan.latent if space == "latent" else gan.coordinates
-        self.basis = self._basis(basis, directions or self.dim).to(device)  # [K, D]
+        self.count, self.kind = directions or self.dim, basis
+        within = 1 <= self.count <= self.dim
+        require(within, f"directions: must be from 1 to {self.dim}, or 0 for all, got {directions}.")
+        require(
+            basis in ("axes", "random") or (space == "latent" and hasattr(gan, "directions")),
+            f"basis: {basis} directions are those of a latent space whose generator is open; use random or axes.",
+        )
+        rng = torch.Generator().manual_seed(0)
+        random = torch.linalg.qr(torch.randn(self.dim, self.dim, generator=rng)).Q
+        self.fixed = {"axes": torch.eye(self.dim, device=device), "random": random.to(device)}
         self.spec = self._spec()
 
     @staticmethod
@@ -96,21 +106,14 @@ class LatentGan:
         require(channels in (1, 3), f"channels: must be 1 (grey) or 3 (RGB), got {channels}.")
         return {"size": size, "channels": channels}
 
-    def _basis(self, kind: str, count: int) -> Tensor:
-        require(1 <= count <= self.dim, f"directions: must be from 1 to {self.dim}, or 0 for all, got {count}.")
-        if kind == "axes":
-            return torch.eye(self.dim)[:count]
-        if kind == "random":
-            rng = torch.Generator().manual_seed(0)
-            return torch.linalg.qr(torch.randn(self.dim, count, generator=rng)).Q.T.contiguous()
-        require(
-            self.space == "latent" and hasattr(self.gan, "directions"),
-            "basis: principal directions are those of a latent space whose generator is open; use random or axes.",
-        )
-        return self.gan.directions()[:count]
+    @property
+    def basis(self) -> Tensor:
+        """Directions, [K, D]; those of a generator are known once it is trained."""
+        found = self.fixed if self.kind in self.fixed else self.gan.directions
+        return found[self.kind][: self.count]
 
     def _spec(self) -> EnvSpec:
-        count = len(self.basis)
+        count = self.count
         actions: dict[str, ActionSpec] = {
             "step": Discrete(2 * count + 1), "move": Continuous(count), "place": Continuous(self.dim),
         }  # fmt: skip
@@ -121,7 +124,7 @@ class LatentGan:
             vector=1 + self.dim + self.classes * self.sees_label,
             pictures=1 + (beside > 0),
         )
-        context = ["target"] * self.knows_target + ["label"] * self.sees_label
+        context = ["origin"] + ["target"] * self.knows_target + ["label"] * self.sees_label
         context += ["given", "known"] * (self.damage is not None)
         return EnvSpec(
             observation,
@@ -148,7 +151,7 @@ class LatentGan:
         truth = self.images[index]
         given, known = self.damage(truth, rng) if self.damage is not None else (truth[:, :0], truth[:, :0].bool())
         step = torch.zeros(n, dtype=torch.int16, device=self.device)
-        state = LatentState(point, fixed, truth, given, known, index.to(torch.int32), step)
+        state = LatentState(point, fixed, truth, given, known, z, index.to(torch.int32), step)
         return state._replace(image=self._make(point, state).round().to(torch.uint8))
 
     def _make(self, point: Tensor, state: LatentState) -> Tensor:
@@ -172,7 +175,8 @@ class LatentGan:
             return torch.special.ndtri(action.clamp(EDGE, 1 - EDGE)).clamp(-self.limit, self.limit)
         if self.action == "move":
             return (point + self.stride * (2 * action - 1) @ self.basis).clamp(-self.limit, self.limit)
-        way = torch.cat([self.basis, -self.basis, torch.zeros_like(self.basis[:1])])[action]
+        basis = self.basis
+        way = torch.cat([basis, -basis, torch.zeros_like(basis[:1])])[action]
         return (point + self.stride * way).clamp(-self.limit, self.limit)
 
     def soften(self, state: LatentState) -> LatentState:
@@ -203,6 +207,7 @@ class LatentGan:
             label=self.labels[state.picture] if self.sees_label else None,
             given=state.given.float() / 255 if self.damage is not None else None,
             known=state.known if self.damage is not None else None,
+            origin=state.origin,
         )
         latent = state.point if self.space == "latent" else state.fixed
         return View(state.image.float() / 255, context, state.step.long(), latent)

@@ -26,6 +26,7 @@ from rlgen_cli.types import Context, Metrics, Reward, View
 
 log = logging.getLogger(__name__)
 SETTLE = 4  # updates between two batches for the average's statistics
+CHARTED = 128  # latents around which directions are looked for
 
 
 class GAN:
@@ -112,6 +113,8 @@ class GAN:
         self.kept = torch.zeros(memory + 1, latent, device=device)
         self.labels = torch.zeros(memory + 1, dtype=torch.long, device=device)
         self.stored = torch.zeros((), dtype=torch.long, device=device)  # finished samples seen
+        # By name, [latent, latent], a row each; found once it is trained (`chart`).
+        self.directions = {name: torch.eye(latent, device=device) for name in ("principal", "learned")}
         self.updates, self.calls = 0, 0
         self.smooth: bool | None = None  # not yet known
 
@@ -123,16 +126,32 @@ class GAN:
         """How real pictures look, logits [N]."""
         return self.discriminator(images, label if self.classes else None)
 
-    def directions(self) -> Tensor:
-        """Directions in the latent space by how much they change what comes first, [latent, latent], a row each
-        (Shen and Zhou 2021): the right singular vectors of the first layer."""
-        return torch.linalg.svd(self.average.first.weight, full_matrices=True).Vh
-
     def train(self, reward: Reward) -> None:
         """All `steps` updates, with a bar of its own."""
         log.info("training the GAN once (%d updates)", self.steps)
         for i in tqdm(range(self.steps), desc="GAN", unit=" updates", disable=None):
             self.update(i / self.steps, reward)
+        self.chart()
+
+    @torch.no_grad()
+    def chart(self) -> None:
+        """Find the directions in the latent space that matter, from the first to the last.
+
+        principal: what changes the first layer most, its right singular vectors (Shen and Zhou 2021). learned: what
+        changes most what the discriminator sees, the eigenvectors of the mean JᵀJ, J being the slope of its features
+        with z (as Wang and Ponce 2021, who measure by a perceptual distance), by differences.
+        """
+        self.directions["principal"] = torch.linalg.svd(self.average.first.weight, full_matrices=True).Vh
+        rng = torch.Generator(device=self.device).manual_seed(0)
+        z = torch.randn(CHARTED, self.latent, generator=rng, device=self.device)
+        label = torch.arange(CHARTED, device=self.device) % max(self.classes, 1)
+        away = 0.1 * torch.eye(self.latent, device=self.device)
+        slope = torch.stack([self._features(z + step, label) - self._features(z - step, label) for step in away], 1)
+        self.directions["learned"] = torch.linalg.eigh(torch.einsum("nif,njf->ij", slope, slope)).eigenvectors.T.flip(0)
+
+    def _features(self, z: Tensor, label: Tensor) -> Tensor:
+        """What the discriminator sees of the pictures of z, [N, features]."""
+        return self.discriminator.features(self(z, label))
 
     def learn(self, after: View, done: Tensor, progress: float, reward: Reward) -> Metrics:
         """Along with a policy: keep the latents of finished samples, and every `interval` calls make an update."""
@@ -172,7 +191,7 @@ class GAN:
 
     def _rewarded(self, x: Tensor, z: Tensor, label: Tensor, reward: Reward) -> Tensor:
         """The reward of finished pictures, [N]."""
-        view = View(x, Context(label=label), torch.ones_like(label), z.detach())
+        view = View(x, Context(label=label, origin=z.detach()), torch.ones_like(label), z.detach())
         return reward(view._replace(sample=torch.zeros_like(x)), view, torch.ones_like(label, dtype=torch.bool)).total
 
     def _real(self) -> tuple[Tensor, Tensor]:
@@ -287,6 +306,7 @@ class GAN:
             "kept": self.kept,
             "labels": self.labels,
             "stored": self.stored,
+            "directions": self.directions,
             "rng": self.rng.get_state(),  # so that one from the cache goes on like one just trained
             "updates": self.updates,
             "calls": self.calls,
@@ -298,5 +318,5 @@ class GAN:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.kept, self.labels, self.stored = state["kept"], state["labels"], state["stored"]
-        self.updates, self.calls = state["updates"], state["calls"]
+        self.updates, self.calls, self.directions = state["updates"], state["calls"], state["directions"]
         self.rng.set_state(state["rng"].cpu())

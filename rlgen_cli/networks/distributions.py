@@ -208,6 +208,8 @@ class Head(nn.Module):
         self.decided = nn.ModuleList(nn.Embedding(n, width) for n in self.sizes) if chained else None
         self.mix = nn.ModuleList(nn.Linear(width, width) for _ in self.sizes) if chained else None
         self.numbers = small(nn.Linear(width, 2 * dim), spread) if dim else None
+        if self.numbers is not None and not self.beta:
+            nn.init.zeros_(self.numbers.weight.data[dim:])  # the same deviation in every state
         self.start = math.log(std)
 
     def forward(self, features: Tensor) -> Distribution:

@@ -34,6 +34,19 @@ class Realism:
         pass
 
 
+class LatentWay:
+    """Minus half the mean squared distance, a coordinate, between the latent and the one that the episode began with,
+    which the prior drew: who moves each no farther than needed keeps them as different as they were."""
+
+    judges = "latent"
+    needs = frozenset(["origin"])
+
+    def __call__(self, view: View) -> Tensor:
+        assert view.latent is not None
+        assert view.context.origin is not None
+        return -0.5 * (view.latent - view.context.origin).square().mean(1)
+
+
 class LatentPrior:
     """log N(z; 0, I) a coordinate, less its value at 0: −½ mean z², in nats. About −½ for what the prior draws."""
 
