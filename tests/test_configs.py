@@ -165,6 +165,9 @@ def test_experiment(name, tmp_path):
     elif "prior" in config.agent.get("anchor", {}) and config.agent.anchor.prior.startswith("outputs"):
         where.append("agent.anchor.prior=none")  # a run that the experiment's first line says how to make
     light = ["agent.capacity=4000"] if "capacity" in config.agent else []  # a small replay memory
+    if "gan" in config.env:
+        light += ["env.gan.steps=2"]
+        light += ["reward.terms.classifier.steps=2"] if "classifier" in config.reward.terms else []
     overrides = [f"experiment={name}", "threads=1", *light, *without(where)]
     built = build(compose(*overrides))
     assert built.config.total_steps > 0

@@ -1,0 +1,108 @@
+"""Steering a generator of MNIST digits to an asked label: policies beside the prior and search, seen by the fixed judge.
+
+python -m benchmarks.steer [seeds=1] [names=…]
+"""
+
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.judge import SHARED, Features
+from benchmarks.report import RESULTS, new_run, table, write
+from rlgen_cli.build import Session, build
+from rlgen_cli.cli import composed, register_resolvers
+from rlgen_cli.distances import frechet, neighbourhoods, vendi
+from rlgen_cli.export.raster import enlarge, grid, write_png
+from rlgen_cli.rollout import rollout
+from rlgen_cli.seeding import stream
+from rlgen_cli.train import train
+
+COUNT = 4000
+FREE = "reward.terms.latent_way.weight=0"
+RUNS = {
+    "prior, not steered": ["experiment=steer", "agent=random", "env.stride=1e-6"],
+    "best of 16": ["experiment=steer", "agent=best_of", "agent.samples=16", "agent.rounds=1", FREE],
+    "REINFORCE": ["experiment=steer"],
+    "PPO": ["experiment=steer_ppo"],
+    "DQN": ["experiment=steer_dqn"],
+    "REINFORCE, free to go anywhere": ["experiment=steer", FREE],
+}  # fmt: skip
+
+
+class Judge:
+    """The fixed net: features, and the probability of a label."""
+
+    def __init__(self) -> None:
+        self.features = Features()
+        weights = np.load(SHARED / "judge" / "mnist28.npz")
+        self.weight, self.bias = (torch.from_numpy(weights[f"f2.{part}"]) for part in ("weight", "bias"))
+
+    def confidence(self, features: Tensor, label: Tensor) -> Tensor:
+        """[N]."""
+        return (features @ self.weight.T + self.bias).softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
+
+
+@torch.no_grad()
+def made_by(built: Session) -> tuple[Tensor, Tensor]:
+    """Samples and the labels that were asked for."""
+    env, rng = built.envs["test"], stream(0, "steer", built.device)
+    views = [env.view(rollout(env, built.agent, env.reset(500, rng), rng).final) for _ in range(COUNT // 500)]
+    return torch.cat([view.sample for view in views]), torch.cat([view.context.label for view in views])  # type: ignore[misc]
+
+
+def spread(features: Tensor, label: Tensor) -> tuple[float, float]:
+    """Vendi score of each label's samples: the mean over labels, and that of threes."""
+    scores = [vendi(features[label == i]) for i in range(10)]
+    return sum(scores) / 10, scores[3]
+
+
+def main(seeds: list[int], names: list[str]) -> None:
+    register_resolvers()
+    judge = Judge()
+    rows: list[list[object]] = [[
+        "", "seed", "p of the asked label", "p of threes", "Vendi in a label", "Vendi of threes", "Fréchet distance", "coverage",
+        "minutes",
+    ]]  # fmt: skip
+    real: Tensor | None = None
+    for name in names:
+        for seed in seeds:
+            words = [*RUNS[name], f"data.root={SHARED / 'mnist'}", f"seed={seed}"]
+            built = build(composed("train", words))
+            assert built.data is not None
+            if real is None:
+                real, label = judge.features(built.data.test.images.float() / 255), built.data.test.labels
+                p, (mean, threes) = judge.confidence(real, label), spread(real, label)
+                rows.append(["real pictures", "", f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean:.2f}",
+                             f"{threes:.2f}", "", "", ""])  # fmt: skip
+            began = time.perf_counter()
+            if "=random" not in str(words) and "=best_of" not in str(words):
+                train(built, new_run(f"steer_{name.split(',')[0]}"))
+            minutes = (time.perf_counter() - began) / 60
+            samples, label = made_by(built)
+            features = judge.features(samples)
+            p, (mean, threes) = judge.confidence(features, label), spread(features, label)
+            near = neighbourhoods(real[:COUNT], features)
+            rows.append([
+                name, seed, f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean:.2f}", f"{threes:.2f}",
+                f"{frechet(features, real):.1f}", f"{near['coverage']:.2f}", f"{minutes:.1f}",
+            ])  # fmt: skip
+            print(*rows[-1], flush=True)
+            if seed == seeds[0]:
+                of_each = [torch.nonzero(label == i)[:12, 0] for i in range(10)]
+                slug = "".join(c if c.isalnum() else "_" for c in name.lower())
+                write_png(RESULTS / f"steer_{slug}.png", enlarge(grid(samples[torch.cat(of_each)], columns=12), 400))
+    write("steer", "Steering a generator to an asked label", [
+        f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's mean "
+        "probability of the asked label; the reward's classifier is another one. Vendi: of the samples that were asked "
+        "for one label, in the judge's features. Each row of the pictures is a label, unselected.",
+        table(rows),
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    chosen = given.get("names", ";".join(RUNS)).split(";")
+    main([int(seed) for seed in given.get("seeds", "1").split(",")], chosen)
