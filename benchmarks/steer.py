@@ -1,4 +1,4 @@
-"""Steering a generator of MNIST digits to an asked label: policies beside the prior and search, seen by the fixed judge.
+"""Steering a generator of MNIST digits to an asked label: policies, the prior and search, seen by the fixed judge.
 
 python -m benchmarks.steer [seeds=1] [names=…]
 """
@@ -22,9 +22,10 @@ from rlgen_cli.train import train
 
 COUNT = 4000
 FREE = "reward.terms.latent_way.weight=0"
+BARE = ["env=latent_gan", "data=mnist", "task=generate", "env.action=place", "env.max_steps=1"]
 RUNS = {
-    "prior, not steered": ["experiment=steer", "agent=random", "env.stride=1e-6"],
-    "best of 16": ["experiment=steer", "agent=best_of", "agent.samples=16", "agent.rounds=1", FREE],
+    "prior, not steered": [*BARE, "agent=random"],
+    "best of 16": [*BARE, "agent=best_of", "agent.samples=16", "agent.rounds=1", FREE],
     "REINFORCE": ["experiment=steer"],
     "PPO": ["experiment=steer_ppo"],
     "DQN": ["experiment=steer_dqn"],
@@ -63,8 +64,8 @@ def main(seeds: list[int], names: list[str]) -> None:
     register_resolvers()
     judge = Judge()
     rows: list[list[object]] = [[
-        "", "seed", "p of the asked label", "p of threes", "Vendi in a label", "Vendi of threes", "Fréchet distance", "coverage",
-        "minutes",
+        "", "seed", "p of the asked label", "p of threes", "Vendi in a label", "Vendi of threes", "Fréchet distance",
+        "coverage", "minutes",
     ]]  # fmt: skip
     real: Tensor | None = None
     for name in names:
@@ -95,8 +96,8 @@ def main(seeds: list[int], names: list[str]) -> None:
                 slug = "".join(c if c.isalnum() else "_" for c in name.lower())
                 write_png(RESULTS / f"steer_{slug}.png", enlarge(grid(samples[torch.cat(of_each)], columns=12), 400))
     write("steer", "Steering a generator to an asked label", [
-        f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's mean "
-        "probability of the asked label; the reward's classifier is another one. Vendi: of the samples that were asked "
+        f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's "
+        "mean probability of the asked label; the reward's classifier is another one. Vendi: of the samples asked "
         "for one label, in the judge's features. Each row of the pictures is a label, unselected.",
         table(rows),
     ])  # fmt: skip
