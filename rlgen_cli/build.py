@@ -197,7 +197,7 @@ def gan_key(config: DictConfig, real: Images) -> str:
     """What a trained GAN depends on; the reward is a part of it where it is fused in."""
     node: Any = OmegaConf.to_container(config.env.gan, resolve=True)
     fused = OmegaConf.to_container(config.reward, resolve=True) if node.get("fused") else None
-    return json.dumps([2, node, fused, config.seed, digest(real.images), digest(real.labels)], sort_keys=True)
+    return json.dumps([3, node, fused, config.seed, digest(real.images), digest(real.labels)], sort_keys=True)
 
 
 def build_env(

@@ -164,25 +164,14 @@ def _sync(folder: Path) -> None:
 
 
 def cached(kind: str, key: str, part: Any, train: Callable[[], None]) -> None:
-    """Give `part` (with `state_dict`) its trained state: from the cache, where one of this `kind` and `key` lies, else
-    by `train`."""
+    """Give `part` (a network, or anything with a `state_dict`) its trained state: from the cache, where one of this
+    `kind` and `key` lies, else by `train`."""
     folder = cache_folder() / kind / hashlib.sha256(key.encode()).hexdigest()[:24]
     if folder.is_dir():
         part.load_state_dict(load(folder, "cpu")["part"])
         return
     train()
     save(folder, {"part": part.state_dict()})
-
-
-def trained_once(net: nn.Module, kind: str, key: str, train: Callable[[], None]) -> None:
-    """Give `net` its trained weights: from the cache, where a net of this `kind` and `key` lies, else by `train`."""
-    path = cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
-    if path.exists():
-        net.load_state_dict(load_tensors(path.read_bytes()))
-        return
-    train()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, save_tensors(net.state_dict()))
 
 
 def begin(net: nn.Module, rng: torch.Generator) -> None:

@@ -20,7 +20,7 @@ from rlgen_cli.media.choice import medium
 from rlgen_cli.rollout import rollout
 from rlgen_cli.sample import write_samples
 from rlgen_cli.seeding import stream
-from rlgen_cli.train import Interrupt, config_of, describe, logged_failure, name_of
+from rlgen_cli.train import Interrupt, claim, config_of, logged_failure, name_of
 from rlgen_cli.types import Metrics
 
 CHUNK = 500  # held-out sequences at once
@@ -76,10 +76,8 @@ def pretrain(session: Session, folder: Path, resuming: bool = False) -> str:
     plan, done = course(session), Progress()
     if resuming:
         restore(session, done, folder)
-    elif checkpoint.steps(folder):
-        raise UserError(f"hydra.run.dir: {folder} holds a run already; resume={folder} goes on with it.")
     else:
-        describe(session, folder)
+        claim(session, folder)
     run = RunLog(folder, done.step, plan.total, OmegaConf.to_yaml(session.config, resolve=True))
     stop_at = min(plan.total, session.config.stop_at or plan.total)
     with Interrupt() as interrupt, logged_failure(run, done):

@@ -41,10 +41,8 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
     loop = Loop(begin(), agent.carry(n), Tally(n, session.device, list(reward.terms)))
     if resuming:
         restore(session, loop, folder)
-    elif checkpoint.steps(folder):
-        raise UserError(f"hydra.run.dir: {folder} holds a run already; resume={folder} goes on with it.")
     else:
-        describe(session, folder)
+        claim(session, folder)
     run = RunLog(folder, loop.step, config.total_steps, OmegaConf.to_yaml(config, resolve=True))
     stop_at = min(config.total_steps, config.stop_at or config.total_steps)
     with Interrupt() as interrupt, logged_failure(run, loop):
@@ -179,8 +177,14 @@ def restore(session: Session, loop: Loop, folder: Path) -> None:
     )
 
 
-def describe(session: Session, folder: Path) -> None:
-    """What a reader needs beside the results: the resolved config and the machine."""
+def claim(session: Session, folder: Path) -> None:
+    """Begin a run's folder with what a reader needs beside the results: the resolved config and the machine.
+
+    Raises:
+        UserError: if a run is there already.
+    """
+    if checkpoint.steps(folder):
+        raise UserError(f"hydra.run.dir: {folder} holds a run already; resume={folder} goes on with it.")
     folder.mkdir(parents=True, exist_ok=True)
     text = OmegaConf.to_yaml(session.config, resolve=True)
     checkpoint.write_atomic(folder / "config.yaml", text.encode())

@@ -73,3 +73,18 @@ def test_urgent_windows_come_more_often():
 def test_a_memory_too_small_is_refused():
     with pytest.raises(UserError, match="capacity"):
         Replay(10, 8, torch.device("cpu"), 0.0, 0.4, False)
+
+
+def test_only_finished_samples_are_kept_and_the_newest_drawn():
+    from rlgen_cli.memory.finished import Finished
+
+    memory, rng = Finished(3, (1,), torch.float, torch.device("cpu")), torch.Generator().manual_seed(0)
+    for i in range(0, 8, 2):  # of 0 … 7, the even ones are finished
+        rows = torch.tensor([[float(i)], [float(i + 1)]])
+        memory.add(rows, torch.tensor([i, i + 1]), torch.tensor([True, False]))
+    assert int(memory.count) == 3
+    rows, labels = memory.draw(torch.full((200,), 2), rng)
+    assert set(rows.flatten().tolist()) == {4.0, 6.0}
+    assert torch.equal(rows.flatten().long(), labels)
+    rows, _ = memory.draw(memory.count.expand(200), rng)
+    assert set(rows.flatten().tolist()) == {2.0, 4.0, 6.0}

@@ -116,8 +116,7 @@ def test_the_classifier_learns_the_data_and_is_cached(tmp_path):
     images, labels = run.data.valid.images.float() / 255, run.data.valid.labels
     right = [term(View(images, Context(label=torch.full_like(labels, i)), labels)) for i in range(3)]
     assert (torch.stack(right).argmax(0) == labels).float().mean() > 0.9
-    files = list((tmp_path / "cache" / "classifiers").glob("*.safetensors"))
-    assert len(files) == 1
+    assert len(list((tmp_path / "cache" / "classifiers").iterdir())) == 1
     again = session(*overrides).reward.terms["classifier"].score
     torch.testing.assert_close(
         again(View(images, Context(label=labels), labels)),

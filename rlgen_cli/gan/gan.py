@@ -21,6 +21,7 @@ from rlgen_cli.errors import require
 from rlgen_cli.gan.augment import augment, check
 from rlgen_cli.gan.losses import Loss, discriminator_loss, generator_loss, slope_between, squared_slope
 from rlgen_cli.gan.shaper import Shaper
+from rlgen_cli.memory.finished import Finished
 from rlgen_cli.schedules import Linear
 from rlgen_cli.types import Context, Metrics, Reward, View
 
@@ -109,10 +110,7 @@ class GAN:
             name: torch.optim.Adam(net.parameters(), learning_rate(0.0), (one, two), foreach=True)
             for name, net in trained.items()
         }
-        # One row more than the memory holds: unfinished samples are written there and never read.
-        self.kept = torch.zeros(memory + 1, latent, device=device)
-        self.labels = torch.zeros(memory + 1, dtype=torch.long, device=device)
-        self.stored = torch.zeros((), dtype=torch.long, device=device)  # finished samples seen
+        self.picked = Finished(memory, (latent,), torch.float, device)  # the policy's latents
         # By name, [latent, latent], a row each; found once it is trained (`chart`).
         self.directions = {name: torch.eye(latent, device=device) for name in ("principal", "learned")}
         self.updates, self.calls = 0, 0
@@ -156,12 +154,8 @@ class GAN:
     def learn(self, after: View, done: Tensor, progress: float, reward: Reward) -> Metrics:
         """Along with a policy: keep the latents of finished samples, and every `interval` calls make an update."""
         assert after.latent is not None
-        capacity = len(self.kept) - 1
-        slot = torch.where(done, (self.stored + done.cumsum(0) - 1) % capacity, capacity)
-        self.kept[slot] = after.latent
-        if after.context.label is not None:
-            self.labels[slot] = after.context.label
-        self.stored, self.calls = self.stored + done.sum(), self.calls + 1
+        self.picked.add(after.latent, after.context.label, done)
+        self.calls += 1
         return self.update(progress, reward) if self.calls % self.interval == 0 else {}
 
     def update(self, progress: float, reward: Reward) -> Metrics:
@@ -203,13 +197,12 @@ class GAN:
         z = torch.randn(self.batch_size, self.latent, generator=self.rng, device=self.device)
         if not self.chosen or not self.calls:
             return z, label
-        capacity = len(self.kept) - 1
-        count = torch.minimum(self.stored, torch.full_like(self.stored, capacity))
-        slot = (torch.rand(self.chosen, generator=self.rng, device=self.device) * count).long()
-        some = (count > 0).expand(self.chosen)
-        z[: self.chosen] = torch.where(some.unsqueeze(1), self.kept[slot], z[: self.chosen])
+        reach = self.picked.count.expand(self.chosen)
+        picked, asked = self.picked.draw(reach, self.rng)
+        some = reach > 0
+        z[: self.chosen] = torch.where(some.unsqueeze(1), picked, z[: self.chosen])
         label = label.clone()
-        label[: self.chosen] = torch.where(some, self.labels[slot], label[: self.chosen])
+        label[: self.chosen] = torch.where(some, asked, label[: self.chosen])
         return z, label
 
     def _seen(self, x: Tensor, label: Tensor) -> Tensor:
@@ -303,9 +296,7 @@ class GAN:
         return {
             **{name: net.state_dict() for name, net in self.networks().items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "kept": self.kept,
-            "labels": self.labels,
-            "stored": self.stored,
+            "picked": self.picked.state_dict(),
             "directions": self.directions,
             "rng": self.rng.get_state(),  # so that one from the cache goes on like one just trained
             "updates": self.updates,
@@ -317,6 +308,6 @@ class GAN:
             net.load_state_dict(state[name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.kept, self.labels, self.stored = state["kept"], state["labels"], state["stored"]
+        self.picked.load_state_dict(state["picked"])
         self.updates, self.calls, self.directions = state["updates"], state["calls"], state["directions"]
         self.rng.set_state(state["rng"].cpu())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rlgen_cli.checkpoint import begin, trained_once
+from rlgen_cli.checkpoint import begin, cached
 from rlgen_cli.data.images import Images, digest
 from rlgen_cli.errors import UserError, require
 from rlgen_cli.networks.bodies import Modulated, near
@@ -70,7 +70,7 @@ class Code(nn.Module):
         self.planes, self.pictures, self.features = planes, observation.pictures, width
         self.autoencoder = Autoencoder((planes, high, wide), channels, hidden, latent)
         key = f"1 {digest(real.images)} {latent} {channels} {hidden} {steps}"
-        trained_once(self.autoencoder, "autoencoders", key, lambda: self._train(real.to("cpu"), steps))
+        cached("autoencoders", key, self.autoencoder, lambda: self._train(real.to("cpu"), steps))
         self.autoencoder.requires_grad_(False)
         inputs = latent * self.pictures + near(observation) + observation.vector
         self.layers = Modulated(inputs, observation.vector, width, layers)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rlgen_cli.errors import require
 from rlgen_cli.gan.losses import discriminator_loss, slope_between, squared_slope
+from rlgen_cli.memory.finished import Finished
 from rlgen_cli.schedules import Linear
 from rlgen_cli.types import EnvSpec, Metrics, View
 
@@ -69,10 +70,7 @@ class Adversarial:
         built: Any = net(spec=spec, pairs=pairs)
         self.net: Any = built.to(device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate(0.0), betas=(0.0, 0.99), foreach=True)
-        # One row more than the memory holds: unfinished samples are written there and never read.
-        self.samples = torch.zeros(memory + 1, *self.net.shape, dtype=self.net.dtype, device=device)
-        self.labels = torch.zeros(memory + 1, dtype=torch.long, device=device)
-        self.stored = torch.zeros((), dtype=torch.long, device=device)  # finished samples seen
+        self.made = Finished(memory, tuple(self.net.shape), self.net.dtype, device)
         self.calls, self.updates = 0, 0
 
     def __call__(self, view: View) -> Tensor:
@@ -80,7 +78,7 @@ class Adversarial:
 
     def learn(self, after: View, done: Tensor, progress: float) -> Metrics:
         """Keep the finished samples; every `interval` calls, one update, once every environment has finished one."""
-        self._keep(after, done)
+        self.made.add(self.net.keep(after), after.context.label, done)
         self.calls += 1
         if self.calls <= self.warmup or self.calls % self.interval:
             return {}
@@ -90,14 +88,6 @@ class Adversarial:
 
     def _label(self, view: View) -> Tensor | None:
         return view.context.label if self.conditional else None
-
-    def _keep(self, view: View, done: Tensor) -> None:
-        capacity = len(self.samples) - 1
-        slot = torch.where(done, (self.stored + done.cumsum(0) - 1) % capacity, capacity)
-        self.samples[slot] = self.net.keep(view)
-        if view.context.label is not None:
-            self.labels[slot] = view.context.label
-        self.stored = self.stored + done.sum()
 
     def _update(self) -> Metrics:
         real, real_label = self._real()
@@ -135,21 +125,16 @@ class Adversarial:
 
     def _fake(self) -> tuple[Tensor, Tensor]:
         """Finished samples, some of the newest and some of all that are kept."""
-        capacity = len(self.samples) - 1
-        kept = self.stored.clamp(max=capacity)
+        kept = self.made.count
         reach = torch.minimum(kept, torch.full_like(kept, self.recent)).expand(self.batch_size).clone()
         reach[: self.from_old] = kept
-        age = (torch.rand(self.batch_size, generator=self.rng, device=self.device) * reach).long()
-        slot = (self.stored - 1 - age) % capacity
-        return self.samples[slot], self.labels[slot]
+        return self.made.draw(reach, self.rng)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "samples": self.samples,
-            "labels": self.labels,
-            "stored": self.stored,
+            "made": self.made.state_dict(),
             "calls": self.calls,
             "updates": self.updates,
         }
@@ -157,5 +142,5 @@ class Adversarial:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.samples, self.labels, self.stored = state["samples"], state["labels"], state["stored"]
+        self.made.load_state_dict(state["made"])
         self.calls, self.updates = state["calls"], state["updates"]

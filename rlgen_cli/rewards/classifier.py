@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from rlgen_cli.checkpoint import begin, trained_once
+from rlgen_cli.checkpoint import begin, cached
 from rlgen_cli.data.images import Images, digest
 from rlgen_cli.errors import require
 from rlgen_cli.networks.convnet import Blur, ConvNet
@@ -44,7 +44,7 @@ class Classifier:
             Blur(spec.sample[0]), ConvNet(spec.sample, 16, 64, slope=0.0), nn.Linear(64, len(real.classes))
         )
         key = f"1 {digest(real.images)} {digest(real.labels)} {steps} {float(noise)}"
-        trained_once(self.net, "classifiers", key, lambda: self._train(real.to("cpu"), steps, float(noise)))
+        cached("classifiers", key, self.net, lambda: self._train(real.to("cpu"), steps, float(noise)))
         self.net.to(device).requires_grad_(False)
 
     def __call__(self, view: View) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, max_pool2d, normalize, relu
 
-from rlgen_cli.checkpoint import begin, trained_once
+from rlgen_cli.checkpoint import begin, cached
 from rlgen_cli.data.images import Images, digest
 from rlgen_cli.errors import require
 from rlgen_cli.rewards.pictures import load_reference, picture_shape
@@ -48,7 +48,7 @@ def feature_net(real: Images, steps: int, device: torch.device) -> FeatureNet:
     require(steps >= 1, f"steps: must be at least 1, got {steps}.")
     net = FeatureNet(real.images.shape[1], len(real.classes) or 4)
     key = f"1 {digest(real.images)} {digest(real.labels)} {steps}"
-    trained_once(net, "features", key, lambda: _train(net, real.to("cpu"), steps))
+    cached("features", key, net, lambda: _train(net, real.to("cpu"), steps))
     net.requires_grad_(False)
     return net.to(device)
 
