@@ -96,7 +96,7 @@ def for_reward(name: str, tmp_path) -> list[str]:
         return ["env=latent_gan"]
     if name == "colourfulness":
         return ["env=latent_gan", "env.channels=3"]
-    if name == "repair":
+    if name in ("repair", "fit"):
         return ["env=latent_gan", "+damage@env.damage=hole"]
     pictures = (
         "pixel",
