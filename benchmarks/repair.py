@@ -146,9 +146,9 @@ def main(tasks: list[str], seed: int) -> None:
         write(f"repair_{task}", f"Repairing MNIST digits through a generator: {task}", [
             f"`python -m benchmarks.repair tasks={task}`, seed {seed}, the first {COUNT} test pictures, the same "
             "damage for every row. What is known for certain is put over what is made. Search sees the damaged picture "
-            "alone (`reward=fit`); policies were trained on the training split's pictures with the truth as their reward, "
-            "and see the damaged picture alone when they act. REINFORCE steers a generator with 16 latents, the others "
-            "one with 64. Pictures: given, REINFORCE's, truth; the first 64, unselected.",
+            "alone (`reward=fit`); policies had the truth of training pictures as their reward, and see the damaged "
+            "picture alone when they act. REINFORCE steers a generator with 16 latents, the others one with 64. "
+            "Pictures: given, REINFORCE's, truth; the first 64, unselected.",
             table([head, *rows]), f"![](repair_{task}.png)",
         ])  # fmt: skip
 

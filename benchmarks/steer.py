@@ -95,7 +95,8 @@ def main(seeds: list[int], names: list[str]) -> None:
                 of_each = [torch.nonzero(label == i)[:12, 0] for i in range(10)]
                 slug = "".join(c if c.isalnum() else "_" for c in name.lower())
                 write_png(RESULTS / f"steer_{slug}.png", enlarge(grid(samples[torch.cat(of_each)], columns=12), 400))
-    write("steer", "Steering a generator to an asked label", [
+    some = "" if names == list(RUNS) else "_" + "_".join(names).lower()
+    write(f"steer{some}", "Steering a generator to an asked label", [
         f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's "
         "mean probability of the asked label; the reward's classifier is another one. Vendi: of the samples asked "
         "for one label, in the judge's features. Each row of the pictures is a label, unselected.",
