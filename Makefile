@@ -26,7 +26,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Long: about six hours on two cores. Each writes its table and pictures below docs/.
+# Long: about eight hours on two cores. Each writes its table and pictures below docs/.
 benchmarks: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmarks]'
 	$(BIN)/python -m benchmarks.speed
@@ -41,6 +41,11 @@ benchmarks: setup
 	$(BIN)/python -m benchmarks.rl_tuner
 	$(BIN)/python -m benchmarks.seqgan
 	$(BIN)/python -m benchmarks.organ
+	$(BIN)/python -m benchmarks.gan
+	$(BIN)/python -m benchmarks.steer
+	$(BIN)/python -m benchmarks.repair
+	$(BIN)/python -m benchmarks.fused
+	$(BIN)/python -m benchmarks.dqn_gan
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
