@@ -60,6 +60,11 @@ def spread(features: Tensor, label: Tensor) -> tuple[float, float]:
     return sum(scores) / 10, scores[3]
 
 
+def slug(name: str) -> str:
+    """A file's name."""
+    return "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
 def main(seeds: list[int], names: list[str]) -> None:
     register_resolvers()
     judge = Judge()
@@ -93,14 +98,15 @@ def main(seeds: list[int], names: list[str]) -> None:
             print(*rows[-1], flush=True)
             if seed == seeds[0]:
                 of_each = [torch.nonzero(label == i)[:12, 0] for i in range(10)]
-                slug = "".join(c if c.isalnum() else "_" for c in name.lower())
-                write_png(RESULTS / f"steer_{slug}.png", enlarge(grid(samples[torch.cat(of_each)], columns=12), 400))
+                write_png(
+                    RESULTS / f"steer_{slug(name)}.png", enlarge(grid(samples[torch.cat(of_each)], columns=12), 400)
+                )
     some = "" if names == list(RUNS) else "_" + "_".join(names).lower()
     write(f"steer{some}", "Steering a generator to an asked label", [
         f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's "
         "mean probability of the asked label; the reward's classifier is another one. Vendi: of the samples asked "
         "for one label, in the judge's features. Each row of the pictures is a label, unselected.",
-        table(rows),
+        table(rows), *(f"{name}: ![](steer_{slug(name)}.png)" for name in names),
     ])  # fmt: skip
 
 
