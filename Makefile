@@ -41,6 +41,7 @@ benchmarks: setup
 	$(BIN)/python -m benchmarks.rl_tuner
 	$(BIN)/python -m benchmarks.seqgan
 	$(BIN)/python -m benchmarks.organ
+	$(BIN)/python -m benchmarks.text
 	$(BIN)/python -m benchmarks.gan
 	$(BIN)/python -m benchmarks.steer
 	$(BIN)/python -m benchmarks.repair
