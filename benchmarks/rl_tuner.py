@@ -89,7 +89,7 @@ RULES = ("key", "tonic", "repetition", "autocorrelation", "motif", "repeated_mot
 
 def untuned(env: Any) -> torch.nn.Module:
     """The Note RNN as it was published."""
-    return saved_network(str(WEIGHTS), env=env, trust=[], device=torch.device("cpu"), path="benchmark")
+    return saved_network(str(WEIGHTS), env=env, trust=[], device=torch.device("cpu"), where="benchmark")
 
 
 def note_rnn() -> Session:

@@ -276,17 +276,16 @@ def test_policy_generator_and_discriminator_learn_together(agent, tmp_path):
 
 def test_a_policy_beats_chance():
     """PPO moves brightness up in a latent space."""
+    from pathlib import Path
+
     from rlgen_cli.evaluate import evaluate
     from rlgen_cli.train import train
 
-    words = [*small("env=latent_gan", "agent=ppo", "reward=coverage"), "reward=coverage", "env.gan.steps=300"]
+    words = [*small("env=latent_gan", "agent=ppo", "reward=coverage"), "env.gan.steps=800", "total_steps=12000"]
     words += ["env.action=move", "env.directions=0", "env.basis=axes", "env.stride=0.6", "num_envs=32"]
-    words += ["total_steps=24000"]
-    words += ["eval_interval=24000", "env.gan.batch_size=16", "agent.entropy.start=0.01", "agent.rollout=3"]
+    words += ["eval_interval=12000", "env.gan.batch_size=16", "agent.entropy.start=0.01", "agent.rollout=3"]
     built = session(*words)
     before = evaluate(built, "valid", 64, 0).scores["coverage"]
-    from pathlib import Path
-
     assert train(built, Path("run")) == "finished"
     assert evaluate(built, "valid", 64, 0).scores["coverage"] > before + 0.03
 
