@@ -9,12 +9,11 @@ import time
 import torch
 
 from benchmarks.judge import SHARED
-from benchmarks.report import RESULTS, new_run, table, write
-from benchmarks.steer import BARE, COUNT, Judge, made_by, spread
+from benchmarks.report import new_run, table, write
+from benchmarks.steer import BARE, COUNT, Judge, made_by, show, slug, spread
 from rlgen_cli.build import build
 from rlgen_cli.cli import composed, register_resolvers
 from rlgen_cli.distances import frechet, neighbourhoods
-from rlgen_cli.export.raster import enlarge, grid, write_png
 from rlgen_cli.train import train
 from rlgen_cli.types import Context, View
 
@@ -47,9 +46,7 @@ def main(seeds: list[int]) -> None:
             ])  # fmt: skip
             print(*rows[-1], flush=True)
             if seed == seeds[0]:
-                rank = [torch.nonzero(label == i)[:12, 0] for i in range(10)]
-                slug = name.lower().replace(" ", "_").replace("-", "_")
-                write_png(RESULTS / f"dqn_gan_{slug}.png", enlarge(grid(samples[torch.cat(rank)], columns=12), 400))
+                show(f"dqn_gan_{slug(name)}", samples, label)
     write("dqn_gan", "DQN-GAN beside the GAN alone", [
         f"`python -m benchmarks.dqn_gan`: `experiment=dqn_gan`, {COUNT} samples, labels as in the test split; the GAN "
         "alone is the same one, trained without a policy for as many updates, with random latents. A row of the "

@@ -9,6 +9,7 @@ import time
 import torch
 from torch import Tensor
 
+from benchmarks.gan import samples
 from benchmarks.judge import SHARED, Features
 from benchmarks.report import RESULTS, curves, table, write
 from rlgen_cli.build import Session, build
@@ -16,17 +17,16 @@ from rlgen_cli.cli import composed, register_resolvers
 from rlgen_cli.distances import frechet, neighbourhoods
 from rlgen_cli.export.raster import enlarge, grid, write_png
 from rlgen_cli.rewards.features import feature_net
-from rlgen_cli.seeding import stream
 from rlgen_cli.types import Context, View
 
 WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
 COUNT = 4000
 SETS = {
-    "digits": ["data=mnist", f"data.root={SHARED / 'mnist'}", "reward=symmetry"],
-    "sprites": [
-        "data=folder", f"data.path={SHARED / 'sprites'}", "env.size=32", "env.channels=3", "reward=colourfulness",
+    "digits": ("symmetry", ["data=mnist", f"data.root={SHARED / 'mnist'}"]),
+    "sprites": ("colourfulness", [
+        "data=folder", f"data.path={SHARED / 'sprites'}", "env.size=32", "env.channels=3",
         "env.gan.augment=[colour,translation,cutout]",
-    ],
+    ]),
 }  # fmt: skip
 
 
@@ -41,26 +41,19 @@ def trained(words: list[str], weight: float, seconds: float) -> Session:
     return built
 
 
-@torch.no_grad()
-def samples(built: Session) -> Tensor:
-    z = torch.randn(COUNT, built.gan.latent, generator=stream(0, "fused", built.device))
-    return torch.cat([built.gan(part) for part in z.split(500)])
-
-
 def main(seconds: float) -> None:
     register_resolvers()
     rows: list[list[object]] = [["data", "reward", "λ", "updates", "mean reward", "Fréchet distance", "coverage"]]
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for name, words in SETS.items():
+    for name, (term, words) in SETS.items():
         pictures: list[Tensor] = []
         lines: dict[str, list[tuple[float, float]]] = {"reward": [], "Fréchet distance": [], "coverage": []}
-        term = words[-1 if name == "digits" else 4].removeprefix("reward=")
         for weight in WEIGHTS:
-            built = trained(words, weight, seconds)
+            built = trained([*words, f"reward={term}"], weight, seconds)
             assert built.data is not None
             real = (built.data.test if name == "digits" else built.data.train).images[:COUNT].float() / 255
             net = Features() if name == "digits" else feature_net(built.data.train, 600, built.device).features
-            made = samples(built)
+            made = samples(built, COUNT)
             score = built.reward.terms[term].score
             known, found = net(real).detach(), net(made).detach()
             worth = float(score(View(made, Context(), torch.ones(len(made)))).mean())
@@ -78,8 +71,8 @@ def main(seconds: float) -> None:
         write_png(RESULTS / f"fused_{name}.png", enlarge(grid(torch.cat(pictures), columns=12), 400))
     curves(RESULTS / "fused.png", panels, "λ")
     write("fused", "GANs with a reward fused in", [
-        f"`python -m benchmarks.fused`: one seed, {seconds:.0f} s of training each; λ scales the reward's gradient on "
-        "a picture by the length of the adversarial one. Distance and coverage on "
+        f"`python -m benchmarks.fused seconds={seconds:.0f}`: one seed, {seconds:.0f} s of training each; λ scales the "
+        "reward's gradient on a picture by the length of the adversarial one. Distance and coverage on "
         f"{COUNT} samples: digits against test pictures in the fixed judge's features; sprites against the training "
         "pictures in the features of a net trained to tell by how far a picture was turned. "
         "A row of the pictures is a λ, from 0 upwards.",

@@ -19,19 +19,16 @@ from rlgen_cli.build import Session, build
 from rlgen_cli.cli import composed, register_resolvers
 from rlgen_cli.export.raster import enlarge, write_png
 from rlgen_cli.media.pictures import psnr, repaired, sheet
+from rlgen_cli.rewards.repair import Truth
 from rlgen_cli.rollout import rollout
 from rlgen_cli.seeding import stream
 from rlgen_cli.train import train
 from rlgen_cli.types import View
 
 COUNT = 200  # test pictures, the first
-SEARCH = {
-    "best of 1 024": ["agent=best_of", "agent.rounds=16", "agent.samples=64"],
-    "cross-entropy method, 20 × 64": ["agent=cem", "agent.rounds=20", "agent.samples=64"],
-    "gradient, 4 × 200": ["agent=gradient", "agent.rounds=200", "agent.samples=4"],
-}
+SEARCH = {"best of 1 024": ("best_of", 16, 64), "cross-entropy method, 20 × 64": ("cem", 20, 64),
+          "gradient, 4 × 200": ("gradient", 200, 4)}  # agent, rounds, tries at once  # fmt: skip
 POLICIES = {"REINFORCE (reward not differentiated)": "repair", "pathwise": "repair_pathwise"}
-TRIES = {"best of 1 024": 1024, "cross-entropy method, 20 × 64": 1280, "gradient, 4 × 200": 800}
 
 
 def session(words: list[str], seed: int) -> Session:
@@ -46,12 +43,9 @@ def damaged(built: Session) -> View:
 
 def score(view: View, made: Tensor) -> list[str]:
     """Peak signal-to-noise ratio of the whole picture and of what was damaged."""
-    target, known = view.context.target, view.context.known
-    assert target is not None
-    assert known is not None
-    hidden = (~known).expand_as(target)
-    error = ((made - target).square() * hidden).sum((1, 2, 3)) / hidden.sum((1, 2, 3)).clamp(min=1)
-    whole = psnr(repaired(view._replace(sample=made)), target)
+    assert view.context.target is not None
+    shown = view._replace(sample=made)
+    error, whole = -Truth()(shown), psnr(repaired(shown), view.context.target)
     return [f"{whole:.2f}", f"{-10 * error.clamp(min=1e-10).log10().mean():.2f}"]
 
 
@@ -115,9 +109,10 @@ def rows_of(task: str, seed: int) -> list[list[object]]:
         add("median filter", *timed(lambda: median(view.context.given)), 0)  # type: ignore[arg-type]
     add("mean of the training pictures", pictures.mean(0, keepdim=True).expand(COUNT, -1, -1, -1), "", 0)
     add("nearest of 5 000 training pictures", *timed(lambda: nearest(view, pictures[:5000])), 0)
-    for name, words in SEARCH.items():
+    for name, (agent, rounds, tries) in SEARCH.items():
+        words = [f"agent={agent}", f"agent.rounds={rounds}", f"agent.samples={tries}"]
         built = session([*search, *words], seed)
-        add(name, *timed(lambda built=built: act(built)), TRIES[name])
+        add(name, *timed(lambda built=built: act(built)), rounds * tries)
     for name in POLICIES:
         built, folder, minutes = learned(task, name, seed)
         found[name], cost = timed(lambda built=built: act(built))

@@ -65,6 +65,12 @@ def slug(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name.lower())
 
 
+def show(name: str, samples: Tensor, label: Tensor) -> None:
+    """A picture below docs/results, twelve samples of each label in a row."""
+    of_each = [torch.nonzero(label == i)[:12, 0] for i in range(10)]
+    write_png(RESULTS / f"{name}.png", enlarge(grid(samples[torch.cat(of_each)], columns=12), 400))
+
+
 def main(seeds: list[int], names: list[str]) -> None:
     register_resolvers()
     judge = Judge()
@@ -97,10 +103,7 @@ def main(seeds: list[int], names: list[str]) -> None:
             ])  # fmt: skip
             print(*rows[-1], flush=True)
             if seed == seeds[0]:
-                of_each = [torch.nonzero(label == i)[:12, 0] for i in range(10)]
-                write_png(
-                    RESULTS / f"steer_{slug(name)}.png", enlarge(grid(samples[torch.cat(of_each)], columns=12), 400)
-                )
+                show(f"steer_{slug(name)}", samples, label)
     some = "" if names == list(RUNS) else "_" + "_".join(names).lower()
     write(f"steer{some}", "Steering a generator to an asked label", [
         f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's "

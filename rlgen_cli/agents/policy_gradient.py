@@ -27,7 +27,7 @@ from rlgen_cli.networks.precision import Precision
 from rlgen_cli.prior import Anchor
 from rlgen_cli.returns import lambda_returns
 from rlgen_cli.schedules import Linear
-from rlgen_cli.tree import map_tensors
+from rlgen_cli.tree import map_tensors, repeat
 from rlgen_cli.types import Carry, Choice, Env, EnvSpec, Metrics, Reward, State, Transition
 
 
@@ -183,8 +183,7 @@ class PolicyGradient:
 
     def _continue(self, segment: Segment) -> Tensor:
         """Mean return of `rollouts` continuations from the state after each step, [T, N]; 0 where the episode ended."""
-        state, carry = (flat(tree) for tree in segment.following())
-        state, carry = (map_tensors(lambda field: field.repeat_interleave(self.rollouts, 0), t) for t in (state, carry))
+        state, carry = (repeat(flat(tree), self.rollouts) for tree in segment.following())
         ended = segment.terminated.flatten().repeat_interleave(self.rollouts)
         total, discount, view = torch.zeros(len(ended), device=ended.device), 1.0, self.env.view(state)
         for _ in range(self.env.spec.max_steps - 1):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlgen_cli.errors import UserError, require
-from rlgen_cli.tree import map_tensors
+from rlgen_cli.tree import repeat
 from rlgen_cli.types import Carry, Choice, Continuous, Env, EnvSpec, Metrics, Reward, State, Transition
 
 EDGE = 1e-4  # how near to 0 and 1 a guide's actions are taken
@@ -67,11 +67,12 @@ class Search:
 
     def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
         mean, deviation = self._begin(env, state)
-        if self.method != "gradient":
-            return Choice(torch.special.ndtr(self._try(env, state, mean, deviation, rng)))
-        noise = torch.randn(len(mean), self.samples, mean.shape[1], generator=rng, device=rng.device)
-        start = mean.unsqueeze(1) + deviation.unsqueeze(1) * noise
-        return Choice(torch.special.ndtr(self._climb(env, state, start)))
+        copies = repeat(state, self.samples)
+        if self.method == "gradient":
+            found = self._climb(env, copies, self._around(mean, deviation, rng))
+        else:
+            found = self._try(env, copies, mean, deviation, rng)
+        return Choice(torch.special.ndtr(found))
 
     @torch.no_grad()
     def _begin(self, env: Env, state: State) -> tuple[Tensor, Tensor]:
@@ -86,20 +87,23 @@ class Search:
         mean = torch.special.ndtri(said.policy.mode().clamp(EDGE, 1 - EDGE))
         return mean, torch.full_like(mean, self.spread)
 
-    def _score(self, env: Env, state: State, x: Tensor) -> Tensor:
-        """Rewards [N, S] of the actions whose quantiles are x [N, S, D]."""
-        copies = map_tensors(lambda field: field.repeat_interleave(x.shape[1], 0), state)
+    def _around(self, mean: Tensor, deviation: Tensor, rng: torch.Generator) -> Tensor:
+        """Tries at once, [N, S, D]."""
+        noise = torch.randn(len(mean), self.samples, mean.shape[1], generator=rng, device=mean.device)
+        return mean.unsqueeze(1) + deviation.unsqueeze(1) * noise
+
+    def _score(self, env: Env, copies: State, x: Tensor) -> Tensor:
+        """Rewards [N, S] of the actions whose quantiles are x [N, S, D], each in its copy of the state."""
         after = env.step(copies, torch.special.ndtr(x.flatten(0, 1)))
         return self.reward(env.view(copies), env.view(after), env.done(after)).total.view(x.shape[:2])
 
     @torch.no_grad()
-    def _try(self, env: Env, state: State, mean: Tensor, deviation: Tensor, rng: torch.Generator) -> Tensor:
+    def _try(self, env: Env, copies: State, mean: Tensor, deviation: Tensor, rng: torch.Generator) -> Tensor:
         """Rounds of tries; the best of all, [N, D]."""
         best, height = mean, torch.full((len(mean),), -torch.inf, device=mean.device)
         for _ in range(self.rounds):
-            noise = torch.randn(len(mean), self.samples, mean.shape[1], generator=rng, device=mean.device)
-            x = mean.unsqueeze(1) + deviation.unsqueeze(1) * noise
-            score = self._score(env, state, x)
+            x = self._around(mean, deviation, rng)
+            score = self._score(env, copies, x)
             top, where = score.max(1)
             best = torch.where((top > height).unsqueeze(1), _rows(x, where.unsqueeze(1)).squeeze(1), best)
             height = torch.maximum(height, top)
@@ -109,16 +113,16 @@ class Search:
         return best
 
     @torch.enable_grad()
-    def _climb(self, env: Env, state: State, start: Tensor) -> Tensor:
+    def _climb(self, env: Env, copies: State, start: Tensor) -> Tensor:
         """Up the reward from each start [N, S, D]; the highest, [N, D]."""
-        soft = env.soften(state)  # type: ignore[attr-defined]
+        soft = env.soften(copies)  # type: ignore[attr-defined]
         x = start.detach().requires_grad_()
         optimizer = torch.optim.Adam([x], self.rate)
         for _ in range(self.rounds):
             (x.grad,) = torch.autograd.grad(-self._score(env, soft, x).sum(), x)
             optimizer.step()
         with torch.no_grad():
-            return _rows(x, self._score(env, state, x).argmax(1, keepdim=True)).squeeze(1)
+            return _rows(x, self._score(env, copies, x).argmax(1, keepdim=True)).squeeze(1)
 
     def carry(self, n: int) -> Carry:
         return None

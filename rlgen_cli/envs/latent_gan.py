@@ -87,7 +87,7 @@ class LatentGan:
         self.sees_target = condition in ("target", "both") and damage is None
         self.knows_target, self.sees_label = condition in ("target", "both") or damage is not None, labelled
         self.dim = gan.latent if space == "latent" else gan.coordinates
-        self.count, self.kind = directions or self.dim, basis
+        self.count, self.directions = directions or self.dim, basis
         within = 1 <= self.count <= self.dim
         require(within, f"directions: must be from 1 to {self.dim}, or 0 for all, got {directions}.")
         require(
@@ -96,7 +96,7 @@ class LatentGan:
         )
         rng = torch.Generator().manual_seed(0)
         random = torch.linalg.qr(torch.randn(self.dim, self.dim, generator=rng)).Q
-        self.fixed = {"axes": torch.eye(self.dim, device=device), "random": random.to(device)}
+        self.known = {"axes": torch.eye(self.dim, device=device), "random": random.to(device)}
         self.spec = self._spec()
 
     @staticmethod
@@ -109,8 +109,8 @@ class LatentGan:
     @property
     def basis(self) -> Tensor:
         """Directions, [K, D]; those of a generator are known once it is trained."""
-        found = self.fixed if self.kind in self.fixed else self.gan.directions
-        return found[self.kind][: self.count]
+        found = self.known if self.directions in self.known else self.gan.directions
+        return found[self.directions][: self.count]
 
     def _spec(self) -> EnvSpec:
         count = self.count
