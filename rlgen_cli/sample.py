@@ -26,7 +26,7 @@ def sample(config: DictConfig) -> Path:
     trained = OmegaConf.load(run / "config.yaml")
     assert isinstance(trained, DictConfig)
     check_foreign(OmegaConf.to_container(trained), list(config.trust))
-    trained.device = config.device
+    trained.device, trained.trust = config.device, config.trust  # whom to trust is not for the run to say
     for key, value in (config.get("set") or {}).items():
         OmegaConf.update(trained, key, value)
     session = build(trained, fresh=False)

@@ -206,7 +206,7 @@ def config_of(folder: Path, overrides: dict[str, Any]) -> DictConfig:
         raise UserError(f"resume: {folder} holds no checkpoint to go on from.")
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
-    config.stop_at = None
+    config.stop_at, config.trust = None, []  # whom to trust is not for the run to say
     for key, value in overrides.items():
         OmegaConf.update(config, key, value)
     check_foreign(OmegaConf.to_container(config), list(config.trust))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from rlgen_cli import checkpoint
@@ -236,6 +237,11 @@ def test_a_strangers_function_needs_trust(tmp_path, monkeypatch):
         "total_steps=40",
     ]
     train(session(*words), folder)
+    with pytest.raises(UserError, match=r"trust=\[mine\]"):
+        resume(folder, {"total_steps": 80})
+    config = OmegaConf.load(folder / "config.yaml")
+    config.trust = ["mine"]  # a stranger's run cannot vouch for itself
+    OmegaConf.save(config, folder / "config.yaml")
     with pytest.raises(UserError, match=r"trust=\[mine\]"):
         resume(folder, {"total_steps": 80})
     assert resume(folder, {"total_steps": 80, "trust": ["mine"]}) == "finished"
