@@ -156,7 +156,7 @@ def build(config: DictConfig, fresh: bool = True, pretrained: bool = True) -> Se
         envs = {split: build_env(config, data, split, device, condition, gan) for split in SPLITS}
         env = envs["train"]
         reward = build_reward(config, env, data, streams["reward"], device, gan)
-        if gan is not None and fresh and pretrained:
+        if gan is not None and gan.trains and fresh and pretrained:
             train_gan(config, gan, data, reward)
         agent = build_agent(config, env, reward, data, streams["replay"], device, fresh)
     return Session(config, device, data, envs, reward, agent, streams, gan)
@@ -184,7 +184,11 @@ def build_gan(config: DictConfig, data: Splits | None, rng: torch.Generator, dev
     if "gan" not in config.env:
         require(not config.joint, "joint: trains a generator along, and this environment has none; use env=latent_gan.")
         return None
-    return component(config.env.gan, "env.gan", real=data.train if data else None, rng=rng, device=device)
+    gan = component(
+        config.env.gan, "env.gan", real=data.train if data else None, rng=rng, device=device, trust=list(config.trust)
+    )
+    require(gan.trains or not config.joint, "joint: a generator from a file does not learn along; use gan=r1.")
+    return gan
 
 
 def train_gan(config: DictConfig, gan: Any, data: Splits | None, reward: Reward) -> None:

@@ -54,6 +54,7 @@ def course(session: Session) -> Course:
     """What there is to pretrain in this session."""
     gan, config, agent = session.gan, session.config, session.agent
     if gan is not None:
+        require(gan.trains, "gan: a generator from a file is not trained; use gan=r1.")
         return Course(
             lambda progress: gan.update(progress, session.reward), gan.steps, max(1, gan.steps // 20), lambda split: {},
             gan.steps, False,
@@ -145,6 +146,7 @@ def finish(session: Session, plan: Course, done: Progress, run: RunLog) -> None:
         run.scalars(done.step + 1, scores)
     if session.gan is not None and session.data is not None:
         session.gan.chart()
+        session.gan.export(run.folder / "generator")
         checkpoint.cached("gans", gan_key(session.config, session.data.train), session.gan, lambda: None)
     write_samples(session, "test", medium(session.envs["train"]).last, 0, None, run.folder / "samples" / "final")
 

@@ -30,8 +30,11 @@ SMALL = [
 SONG = ["env.length=16", "env.bar=8", "env.history=4", "data.count=12"]
 CANVAS = ["env.size=12", "env.max_steps=6", "env.patch=0", "data.per_class=4"]
 LATENT = [
-    "env.size=16", "env.max_steps=3", "env.directions=4", "data.per_class=4", "env.gan.steps=2", "env.gan.latent=6",
-    "env.gan.batch_size=4", "env.gan.generator.width=8", "env.gan.discriminator.width=4",
+    "env.size=16", "env.max_steps=3", "env.directions=4", "data.per_class=4",
+]  # fmt: skip
+GAN = [
+    "env.gan.steps=2", "env.gan.latent=6", "env.gan.batch_size=4", "env.gan.generator.width=8",
+    "env.gan.discriminator.width=4",
 ]  # fmt: skip
 # Rewards that train a helper once, and the term that does.
 TAUGHT = {"classifier": "classifier", "adversarial_classifier": "classifier", "steer": "classifier"}
@@ -77,6 +80,7 @@ def small(*overrides: str) -> list[str]:
         *overrides,
         *SMALL,
         *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT}.get(env, []),
+        *(GAN if env == "latent_gan" and "gan=file" not in overrides else []),
         *LEARNERS.get(agent, []),
         *([f"reward.terms.{TAUGHT[reward]}.steps=5"] if reward in TAUGHT else []),
     ]

@@ -14,6 +14,7 @@ from tests.conftest import (
     write_picture,
     write_tunes,
 )
+from tests.test_own import saved
 
 
 def names(group: str) -> list[str]:
@@ -129,7 +130,11 @@ def test_adding_a_term_is_one_override(name):
 
 
 @pytest.mark.parametrize("name", names("gan"))
-def test_gan(name):
+def test_gan(name, tmp_path):
+    if name == "file":  # more of it in test_own.py
+        words = [f"env.gan.path={saved(tmp_path / 'own')}", "reward=sharpness"]
+        assert build(compose(*small("env=latent_gan", "gan=file", *words))).gan.latent == 6
+        return
     built = build(compose(*small("env=latent_gan", f"gan@env.gan={name}")))
     assert built.gan.updates == 2
 

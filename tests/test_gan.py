@@ -169,7 +169,10 @@ def test_pretraining_stops_and_goes_on_bit_for_bit(tmp_path):
         (["env.gan.conditional=true"], "env.condition: a conditional generator needs labels"),
         (["env.size=15"], "env.size: must be even"),
         (["env.space=parameters", "env.action=place"], "place sets latents"),
-        (["env.basis=principal", "env.space=parameters", "env.action=move"], "principal directions are those"),
+        (
+            ["env.basis=principal", "env.space=parameters", "env.action=move"],
+            "principal directions are not known here; use axes or random",
+        ),
         (["env.directions=7"], "env.directions: must be from 1 to 6"),
         (["reward=repair"], "needs a known, which"),
         (["reward=colourfulness"], "use env.channels=3"),

@@ -68,6 +68,12 @@ class LatentGan:
         condition: Literal["none", "target", "label", "both"],
     ) -> None:
         self.request(size, channels)
+        planes, side, wide = gan.shape
+        require(
+            gan.shape == (channels, size, size),
+            f"size: the generator makes {side} × {wide} pictures with {planes} channels, and {size} × {size} with "
+            f"{channels} are asked for; use env.size={side} env.channels={planes}.",
+        )
         require(stride > 0, f"stride: must be above 0, got {stride}.")
         require(limit > 0, f"limit: must be above 0, got {limit}.")
         require(1 <= max_steps <= 10_000, f"max_steps: must be from 1 to 10000, got {max_steps}.")
@@ -90,10 +96,8 @@ class LatentGan:
         self.count, self.directions = directions or self.dim, basis
         within = 1 <= self.count <= self.dim
         require(within, f"directions: must be from 1 to {self.dim}, or 0 for all, got {directions}.")
-        require(
-            basis in ("axes", "random") or (space == "latent" and hasattr(gan, "directions")),
-            f"basis: {basis} directions are those of a latent space whose generator is open; use random or axes.",
-        )
+        known = ["axes", "random", *(gan.directions if space == "latent" else [])]
+        require(basis in known, f"basis: {basis} directions are not known here; use {' or '.join(known)}.")
         rng = torch.Generator().manual_seed(0)
         random = torch.linalg.qr(torch.randn(self.dim, self.dim, generator=rng)).Q
         self.known = {"axes": torch.eye(self.dim, device=device), "random": random.to(device)}

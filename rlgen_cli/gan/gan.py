@@ -8,17 +8,22 @@ Deviations from the papers, numbered:
 """
 
 import copy
+import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rlgen_cli.checkpoint import write_atomic
 from rlgen_cli.data.images import Images
 from rlgen_cli.errors import require
 from rlgen_cli.gan.augment import augment, check
+from rlgen_cli.gan.directions import learned
 from rlgen_cli.gan.losses import Loss, discriminator_loss, generator_loss, slope_between, squared_slope
 from rlgen_cli.gan.shaper import Shaper
 from rlgen_cli.memory.finished import Finished
@@ -51,6 +56,7 @@ class GAN:
     """
 
     differentiable = True
+    trains = True
 
     def __init__(
         self,
@@ -136,20 +142,27 @@ class GAN:
         """Find the directions in the latent space that matter, from the first to the last.
 
         principal: what changes the first layer most, its right singular vectors (Shen and Zhou 2021). learned: what
-        changes most what the discriminator sees, the eigenvectors of the mean JᵀJ, J being the slope of its features
-        with z (as Wang and Ponce 2021, who measure by a perceptual distance), by differences.
+        changes most what the discriminator sees (directions.py).
         """
         self.directions["principal"] = torch.linalg.svd(self.average.first.weight, full_matrices=True).Vh
         rng = torch.Generator(device=self.device).manual_seed(0)
         z = torch.randn(CHARTED, self.latent, generator=rng, device=self.device)
         label = torch.arange(CHARTED, device=self.device) % max(self.classes, 1)
-        away = 0.1 * torch.eye(self.latent, device=self.device)
-        slope = torch.stack([self._features(z + step, label) - self._features(z - step, label) for step in away], 1)
-        self.directions["learned"] = torch.linalg.eigh(torch.einsum("nif,njf->ij", slope, slope)).eigenvectors.T.flip(0)
+        self.directions["learned"] = learned(lambda z: self.discriminator.features(self(z, label)), z)
 
-    def _features(self, z: Tensor, label: Tensor) -> Tensor:
-        """What the discriminator sees of the pictures of z, [N, features]."""
-        return self.discriminator.features(self(z, label))
+    def export(self, folder: Path) -> None:
+        """What makes samples, as architectures.Shaped: weights, and a config that says so."""
+        folder.mkdir(exist_ok=True)
+        arguments = {
+            "sample": self.shape, "latent": self.latent, "classes": self.classes,
+            "width": self.average.sizes[0] // 2, "spread": self.shaper.spread,
+        }  # fmt: skip
+        write_atomic(folder / "config.json", json.dumps({"class": "Shaped", "arguments": arguments}, indent=1).encode())
+        parts = {"generator": self.average, "shaper": self.shaper}
+        weights = {
+            f"{name}.{key}": value.cpu() for name, net in parts.items() for key, value in net.state_dict().items()
+        }
+        write_atomic(folder / "model.safetensors", save_tensors(weights))
 
     def learn(self, after: View, done: Tensor, progress: float, reward: Reward) -> Metrics:
         """Along with a policy: keep the latents of finished samples, and every `interval` calls make an update."""
