@@ -20,6 +20,7 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen pretrain [KEY=VALUE …] a sequence model, as in  rlgen pretrain data=midi data.path=FOLDER, or a GAN, as in
                                rlgen pretrain env=latent_gan data=mnist
   rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
+  rlgen eval [KEY=VALUE …]     how that compares with real data, as in  rlgen eval run=latest n=2000
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment
   rlgen doctor                 whether this machine is fit, and what is missing
 
@@ -28,7 +29,8 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen --version              the version
   eval "$(rlgen -sc install=bash)"   tab completion (zsh: with bashcompinit; fish: -sc install=fish)
 """
-HYDRA_COMMANDS = ("train", "pretrain", "sample")
+TRAINERS = ("train", "pretrain")
+HYDRA_COMMANDS = (*TRAINERS, "sample", "eval")
 COMMANDS = (*HYDRA_COMMANDS, "list", "doctor")
 NO_RUN = (
     "--help",
@@ -89,15 +91,16 @@ def run_hydra(command: str, arguments: list[str]) -> None:
     arguments = [placed(argument) for argument in arguments]
     program = os.path.basename(sys.argv[0])
     sys.argv = [program, *arguments]
-    if command != "sample" and (wanted := value_of("resume", arguments)):
+    if command in TRAINERS and (wanted := value_of("resume", arguments)):
         return resume(command, wanted, arguments)
     session = None
-    if command != "sample" and not sweeps(arguments) and not any(flag in arguments for flag in NO_RUN):
+    if command in TRAINERS and not sweeps(arguments) and not any(flag in arguments for flag in NO_RUN):
         from rlgen_cli.build import build
 
         session = build(composed(command, arguments), pretrained=command == "train")
     errors: list[UserError] = []
-    task = quietly(sample_task if command == "sample" else run_task(command, session), errors)
+    readers = {"sample": sample_task, "eval": eval_task}
+    task = quietly(readers.get(command) or run_task(command, session), errors)
     with_hydra_errors(command, arguments, lambda: start(command, task))
     if len(errors) == 1:
         raise errors[0]
@@ -171,6 +174,12 @@ def sample_task(config: "DictConfig") -> None:
     from rlgen_cli.sample import sample
 
     print(f"samples: {shown(sample(config))}")
+
+
+def eval_task(config: "DictConfig") -> None:
+    from rlgen_cli.report import report
+
+    print(f"report: {shown(report(config))}")
 
 
 def resume(command: str, folder: str, arguments: list[str]) -> None:

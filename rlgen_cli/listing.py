@@ -6,7 +6,7 @@ from rlgen_cli.build import config_folder
 from rlgen_cli.errors import UserError, nearest
 
 GROUPS = {"env": "env", "agent": "agent", "reward": "reward", "term": "reward/term", "data": "data"}
-GROUPS |= {"network": "network", "encoding": "encoding", "experiment": "experiment"}
+GROUPS |= {"network": "network", "encoding": "encoding", "gan": "gan", "task": "task", "experiment": "experiment"}
 
 
 def print_listing(arguments: list[str]) -> None:

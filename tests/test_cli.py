@@ -163,6 +163,10 @@ def test_a_training_then_samples(rlgen):
     assert len(list(Path("one/svg").glob("0*.svg"))) == 9
     newest = sorted(Path("here/checkpoints").iterdir())[-1]
     assert rlgen("sample", f"run={newest}", "n=2", "format=png", "out=checkpoint")[0] == 0
+    code, out, err = rlgen("eval", "run=here", "n=5", "steps=2")
+    assert code == 0, err
+    assert "ink_cost" in out
+    assert json.loads(Path("here/eval/test_n5_seed0.json").read_text())["n"] == 5
     code, _, err = rlgen("train", *small("agent=random"), "hydra.run.dir=here")
     assert code == 2
     assert "holds a run already; resume=" in err

@@ -1,19 +1,18 @@
 """A variational autoencoder of the data, frozen, as a policy's eyes."""
 
-import logging
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rlgen_cli.checkpoint import begin, cached
+from rlgen_cli.checkpoint import cached
 from rlgen_cli.data.images import Images, digest
 from rlgen_cli.errors import UserError, require
 from rlgen_cli.networks.bodies import Modulated, near
 from rlgen_cli.networks.convnet import ConvNet
+from rlgen_cli.networks.teach import teach
 from rlgen_cli.types import Observation, ObservationSpec
-
-log = logging.getLogger(__name__)
 
 
 class Autoencoder(nn.Module):
@@ -40,6 +39,11 @@ class Autoencoder(nn.Module):
         misfit = binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
         return (misfit + kl).mean()
+
+
+def _loss(net: Autoencoder, real: Images, rng: torch.Generator) -> Tensor:
+    index = torch.randint(len(real.images), (128,), generator=rng)
+    return net.loss(real.images[index].float() / 255, rng)
 
 
 class Code(nn.Module):
@@ -70,7 +74,9 @@ class Code(nn.Module):
         self.planes, self.pictures, self.features = planes, observation.pictures, width
         self.autoencoder = Autoencoder((planes, high, wide), channels, hidden, latent)
         key = f"1 {digest(real.images)} {latent} {channels} {hidden} {steps}"
-        cached("autoencoders", key, self.autoencoder, lambda: self._train(real.to("cpu"), steps))
+        net, data = self.autoencoder, real.to("cpu")
+        loss = partial(_loss, net, data)
+        cached("autoencoders", key, net, lambda: teach(net, "the policy's autoencoder", loss, steps, 1e-3))
         self.autoencoder.requires_grad_(False)
         inputs = latent * self.pictures + near(observation) + observation.vector
         self.layers = Modulated(inputs, observation.vector, width, layers)
@@ -80,15 +86,3 @@ class Code(nn.Module):
         codes = [self.autoencoder.encode(part) for part in pictures.chunk(self.pictures, 1)]
         seen = torch.cat([*codes, observation.patch.flatten(1), observation.vector], 1)
         return self.layers(seen, observation.vector)
-
-    def _train(self, real: Images, steps: int) -> None:
-        log.info("training the policy's autoencoder once (%d batches)", steps)
-        rng = torch.Generator().manual_seed(0)
-        begin(self.autoencoder, rng)
-        optimizer = torch.optim.Adam(self.autoencoder.parameters(), lr=1e-3)
-        for _ in range(steps):
-            index = torch.randint(len(real.images), (128,), generator=rng)
-            loss = self.autoencoder.loss(real.images[index].float() / 255, rng)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()

@@ -1,18 +1,17 @@
 """The log-probability of the asked label under a small classifier that is trained on the data once and cached."""
 
-import logging
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from rlgen_cli.checkpoint import begin, cached
+from rlgen_cli.checkpoint import cached
 from rlgen_cli.data.images import Images, digest
 from rlgen_cli.errors import require
 from rlgen_cli.networks.convnet import Blur, ConvNet
+from rlgen_cli.networks.teach import teach
 from rlgen_cli.types import EnvSpec, Sequence, View
-
-log = logging.getLogger(__name__)
 
 
 class Classifier:
@@ -44,7 +43,8 @@ class Classifier:
             Blur(spec.sample[0]), ConvNet(spec.sample, 16, 64, slope=0.0), nn.Linear(64, len(real.classes))
         )
         key = f"1 {digest(real.images)} {digest(real.labels)} {steps} {float(noise)}"
-        cached("classifiers", key, self.net, lambda: self._train(real.to("cpu"), steps, float(noise)))
+        loss = partial(self._loss, real.to("cpu"), float(noise))
+        cached("classifiers", key, self.net, lambda: teach(self.net, "the reward's classifier", loss, steps, 2e-3))
         self.net.to(device).requires_grad_(False)
 
     def __call__(self, view: View) -> Tensor:
@@ -53,17 +53,10 @@ class Classifier:
         logits = self.net(view.sample) / self.temperature
         return log_softmax(logits, 1).gather(1, label.unsqueeze(1)).squeeze(1)
 
-    def _train(self, real: Images, steps: int, noise: float) -> None:
-        log.info("training the reward's classifier once (%d batches)", steps)
-        rng = torch.Generator().manual_seed(0)
-        begin(self.net, rng)
-        optimizer = torch.optim.Adam(self.net.parameters(), lr=2e-3)
-        for _ in range(steps):
-            index = torch.randint(len(real.images), (128,), generator=rng)
-            x = real.images[index].float() / 255
-            strength = noise * torch.rand(128, 1, 1, 1, generator=rng)
-            x = x + strength * torch.randn(x.shape, generator=rng)
-            loss = cross_entropy(self.net(x), real.labels[index], label_smoothing=0.05)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+    def _loss(self, real: Images, noise: float, rng: torch.Generator) -> Tensor:
+        """Of a batch of noisy pictures."""
+        index = torch.randint(len(real.images), (128,), generator=rng)
+        x = real.images[index].float() / 255
+        strength = noise * torch.rand(128, 1, 1, 1, generator=rng)
+        x = x + strength * torch.randn(x.shape, generator=rng)
+        return cross_entropy(self.net(x), real.labels[index], label_smoothing=0.05)

@@ -1,19 +1,18 @@
 """Scores in the features of a small network that is trained on the data once and cached: style, likeness, novelty,
 diversity. They compare what pictures show, where pixels compare where it stands."""
 
-import logging
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, max_pool2d, normalize, relu
 
-from rlgen_cli.checkpoint import begin, cached
+from rlgen_cli.checkpoint import cached
 from rlgen_cli.data.images import Images, digest
 from rlgen_cli.errors import require
+from rlgen_cli.networks.teach import teach
 from rlgen_cli.rewards.pictures import load_reference, picture_shape
 from rlgen_cli.types import EnvSpec, View
-
-log = logging.getLogger(__name__)
 
 
 class FeatureNet(nn.Module):
@@ -48,27 +47,21 @@ def feature_net(real: Images, steps: int, device: torch.device) -> FeatureNet:
     require(steps >= 1, f"steps: must be at least 1, got {steps}.")
     net = FeatureNet(real.images.shape[1], len(real.classes) or 4)
     key = f"1 {digest(real.images)} {digest(real.labels)} {steps}"
-    cached("features", key, net, lambda: _train(net, real.to("cpu"), steps))
+    loss = partial(_loss, net, real.to("cpu"))
+    cached("features", key, net, lambda: teach(net, "the reward's feature net", loss, steps, 2e-3))
     net.requires_grad_(False)
     return net.to(device)
 
 
-def _train(net: FeatureNet, real: Images, steps: int) -> None:
-    log.info("training the reward's feature net once (%d batches)", steps)
-    rng = torch.Generator().manual_seed(0)
-    begin(net, rng)
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-    for _ in range(steps):
-        index = torch.randint(len(real.images), (64,), generator=rng)
-        x, answer = real.images[index].float() / 255, real.labels[index]
-        if not real.classes:
-            answer = torch.arange(64) % 4
-            x = torch.stack([torch.rot90(image, int(turn), (1, 2)) for image, turn in zip(x, answer, strict=True)])
-        x = x + 0.1 * torch.rand(64, 1, 1, 1, generator=rng) * torch.randn(x.shape, generator=rng)
-        loss = cross_entropy(net(x), answer)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+def _loss(net: FeatureNet, real: Images, rng: torch.Generator) -> Tensor:
+    """Of a batch of noisy pictures, asked for their label, or for how far they were turned."""
+    index = torch.randint(len(real.images), (64,), generator=rng)
+    x, answer = real.images[index].float() / 255, real.labels[index]
+    if not real.classes:
+        answer = torch.arange(64) % 4
+        x = torch.stack([torch.rot90(image, int(turn), (1, 2)) for image, turn in zip(x, answer, strict=True)])
+    x = x + 0.1 * torch.rand(64, 1, 1, 1, generator=rng) * torch.randn(x.shape, generator=rng)
+    return cross_entropy(net(x), answer)
 
 
 class Style:

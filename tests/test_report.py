@@ -1,0 +1,114 @@
+"""`rlgen eval`: numbers by hand and by what they must say of real pictures and of noise, and the command itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from rlgen_cli.build import config_folder
+from rlgen_cli.data.images import Images
+from rlgen_cli.distances import vendi
+from rlgen_cli.errors import UserError
+from rlgen_cli.judge import taught
+from rlgen_cli.report import compared, judged, report, table, within
+from rlgen_cli.train import train
+from rlgen_cli.types import Context, View
+from tests.conftest import session, small
+
+
+def asked(run: Path, **changes: object):
+    config = OmegaConf.load(config_folder() / "eval.yaml")
+    for key in ("defaults", "hydra"):
+        del config[key]
+    return OmegaConf.merge(config, {"run": str(run), "n": 60, "steps": 3, "device": "cpu"} | changes)
+
+
+def stripes(n: int, seed: int, classes: tuple[str, ...] = ("across", "down")) -> Images:
+    """Noisy stripes in two directions, which are their labels."""
+    rng = torch.Generator().manual_seed(seed)
+    label = torch.arange(n) % 2
+    across = (torch.arange(16) // 2 % 2).float().view(1, 1, 16, 1).expand(n, 1, 16, 16)
+    x = torch.where(label.view(-1, 1, 1, 1) == 0, across, across.transpose(2, 3))
+    x = (0.7 * x + 0.3 * torch.rand(n, 1, 16, 16, generator=rng)) * 255
+    return Images(x.to(torch.uint8), label if classes else torch.zeros_like(label), classes)
+
+
+@pytest.mark.parametrize("classes", [("across", "down"), ()])
+def test_the_judge_tells_real_from_noise(classes):
+    real, other = stripes(400, 0, classes), stripes(300, 1, classes)
+    judge = taught(other, 60, torch.device("cpu"))
+    label = torch.arange(200) % 2 if classes else None
+    fresh = stripes(200, 2).images.float() / 255
+    good = judged(judge, View(fresh, Context(label=label), torch.ones(200)), real, other, 0)["judge"]
+    noise = judged(judge, View(torch.rand(200, 1, 16, 16), Context(label=label), torch.ones(200)), real, other, 0)[
+        "judge"
+    ]
+    assert good["counts"] == {"samples": 200, "real": 200, "reference": 200}
+    assert noise["samples"]["frechet"] > 20 * good["samples"]["frechet"]
+    assert noise["samples"]["frechet"] > 20 * good["real"]["frechet"]
+    assert good["samples"]["coverage"] > 0.9
+    assert noise["samples"]["coverage"] < 0.1
+    assert noise["samples"]["precision"] < 0.1
+    assert ("asked" in good["samples"]) == bool(classes)
+    if classes:
+        assert good["samples"]["asked"] == good["real"]["asked"] == 1.0
+        wrong = judged(judge, View(fresh, Context(label=1 - label), torch.ones(200)), real, other, 0)["judge"]
+        assert wrong["samples"]["asked"] == 0.0
+
+
+def test_within_labels_by_hand():
+    """Of label 0 two orthogonal kinds, half and half: 2. Of label 1 all alike: 1. The mean is 1.5."""
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 2.0]])
+    assert within(features, torch.tensor([0, 0, 1, 1])) == pytest.approx(1.5, abs=1e-4)
+    assert vendi(features[:2]) == pytest.approx(2, abs=1e-4)
+
+
+def test_of_too_few_nothing_is_said():
+    assert compared(torch.rand(49, 4), torch.rand(60, 4)) == {}
+    assert compared(torch.rand(50, 4), torch.rand(60, 4)).keys() >= {"frechet", "kernel", "density", "vendi"}
+
+
+@pytest.mark.parametrize("words", [["env=pixel"], ["env=latent_gan"], ["env=pixel", "reward=adversarial_classifier"]])
+def test_a_run_of_pictures(words, tmp_path, capsys):
+    train(session(*small(*words, "agent=random"), "data.per_class=20"), tmp_path / "run")
+    out = report(asked(tmp_path / "run"))
+    assert out == tmp_path / "run" / "eval" / "test_n60_seed0.json"
+    record = json.loads(out.read_text())
+    assert record["judge"]["samples"].keys() >= {"frechet", "kernel", "precision", "recall", "density", "coverage"}
+    assert record["judge"]["counts"]["samples"] == 60
+    assert "Fréchet distance" in capsys.readouterr().out
+    assert json.loads(report(asked(tmp_path / "run", out=str(tmp_path / "b"))).read_text()) == record  # the same again
+
+
+def test_a_run_of_music_has_no_judge_of_pictures(tmp_path, capsys):
+    train(session(*small("env=music", "agent=random")), tmp_path / "run")
+    record = json.loads(report(asked(tmp_path / "run", n=7)).read_text())
+    assert "judge" not in record
+    assert record["n"] == 7
+    assert record["scores"]
+    assert "Fréchet" not in capsys.readouterr().out
+
+
+def test_the_table_has_both_columns():
+    judge = {"counts": {"samples": 9, "real": 8, "reference": 7}, "samples": {"frechet": 2.0}, "real": {"asked": 0.5}}
+    shown = table({"n": 9, "run": "r", "split": "test", "scores": {"ink": 0.25}, "unique": 1.0, "judge": judge})
+    assert [line.split() for line in shown.splitlines()][1:] == [
+        ["ink", "0.2500"], ["unique", "1.0000"], ["samples", "real", "against", "7", "real", "pictures"],
+        ["n", "9", "8"], ["Fréchet", "distance", "2.0000"], ["the", "asked", "label", "seen", "0.5000"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n": 0}, "n: must be"),
+        ({"split": "all"}, "split: must be one of"),
+        ({"steps": 0}, "steps: must be at least 1"),
+    ],
+)
+def test_wrong_input(changes, said, tmp_path):
+    train(session(*small("env=pixel", "agent=random")), tmp_path / "run")
+    with pytest.raises(UserError, match=said):
+        report(asked(tmp_path / "run", **changes))
