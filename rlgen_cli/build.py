@@ -331,14 +331,14 @@ def _misfit(config: DictConfig, env: Env) -> str:
             able.append(file.stem)
     name = config.agent._target_.rpartition(".")[2]
     if "encoding" in config.env:
-        where, other = (
-            f"env.encoding={config.env.encoding._target_.rpartition('.')[2]}",
-            "encoding (melody is discrete)",
-        )
+        where = f"env.encoding={config.env.encoding._target_.rpartition('.')[2]}"
+        other = f"another encoding ({', '.join(sorted(f.stem for f in (config_folder() / 'encoding').glob('*.yaml')))})"
     else:
-        where, other = f"env.action={config.env.get('action')}", "action (env.action=pixel is discrete)"
+        where = f"env.action={config.env.get('action')}"
+        kinds = typing.get_type_hints(type(env).__init__).get("action")
+        other = f"another env.action ({', '.join(typing.get_args(kinds))})"
     return (
-        f"agent: {name} cannot act in {where}, which has {env.spec.action}; use another {other} "
+        f"agent: {name} cannot act in {where}, which has {env.spec.action}; use {other} "
         f"or an agent that can ({', '.join(able)})."
     )
 

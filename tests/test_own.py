@@ -211,6 +211,10 @@ def test_onnx_without_its_package(tmp_path, monkeypatch):
     ("words", "said"),
     [
         (["reward=latent_gan"], "comes without a discriminator; use reward="),
+        (
+            ["agent=dqn"],
+            r"cannot act in env\.action=move, .* another env\.action \(step, move, place\) or an agent that can",
+        ),
         (["joint=true"], "does not learn along; use gan=r1"),
         (["env.size=28"], "makes 16 × 16 pictures with 1 channels, and 28 × 28 .* use env.size=16"),
         (["env.basis=principal"], "not known here; use axes or random or learned"),
