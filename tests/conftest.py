@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import string
 import struct
 from pathlib import Path
 
@@ -113,6 +114,28 @@ def write_note_rnn(path: Path, actions: int = 38, width: int = 100) -> Path:
     shapes |= {"softmax_bias": actions}
     np.savez(path, **{name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()})
     return path
+
+
+def write_clip(folder: Path) -> Path:
+    """A CLIP model of a few units with random weights, which sees 16 × 16 pixels and reads 12 letters."""
+    transformers = pytest.importorskip("transformers")
+    folder.mkdir()
+    letters = string.ascii_lowercase
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    shared = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    reads = {"vocab_size": len(words), "max_position_embeddings": 14, "bos_token_id": 52, "eos_token_id": 53}
+    sees = {"image_size": 16, "patch_size": 8}
+    config = transformers.CLIPConfig(text_config=shared | reads, vision_config=shared | sees, projection_dim=6)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = transformers.CLIPModel(config)
+        for weight in net.parameters():
+            if weight.ndim > 1:  # what a training begins with hardly tells pictures apart
+                torch.nn.init.normal_(weight)
+    net.save_pretrained(folder)
+    return folder
 
 
 def write_oracle(path: Path, words: int = 30, width: int = 4) -> Path:

@@ -8,6 +8,7 @@ from tests.conftest import (
     compose,
     small,
     write_chorales,
+    write_clip,
     write_idx,
     write_note_rnn,
     write_oracle,
@@ -90,6 +91,8 @@ def for_reward(name: str, tmp_path) -> list[str]:
     kinds = {"harmony": ["env=music", "encoding=chorale"], "function": ["reward.terms.function.path=mine:ink"]}
     if name in ("rl_tuner", "prior"):
         return ["env=music", f"reward.terms.prior.source={write_note_rnn(tmp_path / 'note_rnn.npz')}", "env.history=1"]
+    if name == "clip":
+        return [f"reward.terms.clip.model={write_clip(tmp_path / 'clip')}", "reward.terms.clip.prompt=a star"]
     if name in ("palette", "style"):
         picture = write_picture(tmp_path / "reference.png")
         return ["env=latent_gan", f"reward.terms.{name}.reference={picture}"]
