@@ -122,3 +122,7 @@ def test_the_classifier_learns_the_data_and_is_cached(tmp_path):
         again(View(images, Context(label=labels), labels)),
         torch.stack(right).gather(0, labels.unsqueeze(0))[0],
     )
+    linear = session(*overrides, "reward.terms.classifier.scale=linear").reward.terms["classifier"].score
+    p = torch.stack([linear(View(images, Context(label=torch.full_like(labels, i)), labels)) for i in range(3)])
+    torch.testing.assert_close(p.log(), torch.stack(right))
+    torch.testing.assert_close(p.sum(0), torch.ones(len(labels)))

@@ -1,6 +1,7 @@
 """The log-probability of the asked label under a small classifier that is trained on the data once and cached."""
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from rlgen_cli.types import EnvSpec, Sequence, View
 
 
 class Classifier:
-    """log p(label | sample), at most 0.
+    """log p(label | sample), at most 0; or p itself, from 0 to 1, which a value network can know as well where p is
+    small as where it is large.
 
     The classifier sees `steps` batches of noisy, slightly blurred training images; the result is cached by the
     pictures and these arguments. Its confidence on random strokes means nothing, so it is a part of a mix, not a judge.
@@ -34,11 +36,12 @@ class Classifier:
         steps: int,
         noise: float,
         temperature: float,
+        scale: Literal["log", "linear"],
     ) -> None:
         require(steps >= 1, f"steps: must be at least 1, got {steps}.")
         require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
         assert not isinstance(spec.sample, Sequence)
-        self.temperature = float(temperature)
+        self.temperature, self.linear = float(temperature), scale == "linear"
         self.net = nn.Sequential(
             Blur(spec.sample[0]), ConvNet(spec.sample, 16, 64, slope=0.0), nn.Linear(64, len(real.classes))
         )
@@ -51,7 +54,8 @@ class Classifier:
         label = view.context.label
         assert label is not None
         logits = self.net(view.sample) / self.temperature
-        return log_softmax(logits, 1).gather(1, label.unsqueeze(1)).squeeze(1)
+        log_p = log_softmax(logits, 1).gather(1, label.unsqueeze(1)).squeeze(1)
+        return log_p.exp() if self.linear else log_p
 
     def _loss(self, real: Images, noise: float, rng: torch.Generator) -> Tensor:
         """Of a batch of noisy pictures."""
