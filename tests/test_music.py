@@ -266,6 +266,11 @@ def test_harmony_by_hand():
     assert score("Harmony", bad, env, parallels=0.0, crossings=0.0) == round(clean, 4)
     pairs = 3 / 6
     assert score("Harmony", bad, env, parallels=1.0, crossings=0.0) == pytest.approx(clean - pairs, abs=1e-3)
+    # The tenor is silent in the first chord: three of its six pairs are none. Later chords are not yet there.
+    half = plain.sample.clone()
+    half[:, 2::4] = 0
+    half[:, 8:] = -1
+    assert score("Harmony", plain._replace(sample=half), env, parallels=1.0, crossings=1.0) == 0.5
 
 
 def test_novelty_is_the_distance_to_the_nearest():

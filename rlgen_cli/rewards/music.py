@@ -112,8 +112,9 @@ class Groove:
 
 
 class Harmony:
-    """How well several voices go together: the share of consonant pairs of sounding voices, less `parallels` for each
-    share of steps with parallel fifths or octaves and `crossings` for each share with a voice above a higher one."""
+    """How well several voices go together: the share of pairs of voices that sound and are consonant (a silent voice is
+    in no harmony), less `parallels` for each share of steps with parallel fifths or octaves and `crossings` for each
+    share with a voice above a higher one."""
 
     judges, needs = "chorale", frozenset[str]()
 
@@ -134,7 +135,13 @@ class Harmony:
         perfect = (gap % OCTAVE == FIFTH) | (gap % OCTAVE == 0)
         parallel = moved & perfect[:, 1:] & (gap[:, 1:] % OCTAVE == gap[:, :-1] % OCTAVE)
         faults = self.parallels * share(parallel, both & moved) + self.crossings * share(gap < 0, sound)
-        return share(consonant[gap % OCTAVE], sound) - faults
+        return share(consonant[gap % OCTAVE] & sound, self._due(view)[:, :, one]) - faults
+
+    def _due(self, view: View) -> Tensor:
+        """Where all voices have their tokens, bool [N, S, V]; pieces that are being made end before."""
+        voices, grid = self.hear.encoding.voices, self.hear.encoding.grid
+        there = (view.sample[:, :, 0] >= 0).unflatten(1, (-1, voices))
+        return there.all(2, keepdim=True).expand(-1, -1, voices).repeat_interleave(grid, 1)
 
 
 class Novelty:
