@@ -11,7 +11,7 @@ from rlgen_cli.build import config_folder
 from rlgen_cli.errors import UserError
 from rlgen_cli.seeding import stream
 from rlgen_cli.types import Continuous, Factored, Mixed
-from tests.conftest import CANVAS, LATENT, SONG, session
+from tests.conftest import CANVAS, GAN, LATENT, SONG, session
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -51,7 +51,7 @@ def names() -> list[str]:
 
 def overrides(env: str, words: str = "") -> list[str]:
     """Small and fast."""
-    return ["threads=1", *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT}.get(env, []), *words.split()]
+    return ["threads=1", *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT + GAN}.get(env, []), *words.split()]
 
 
 def single(env: str, words: str = "", **more):

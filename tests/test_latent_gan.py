@@ -215,6 +215,10 @@ def test_novelty_and_diversity():
     known = env.images[:3].float() / 255
     seen = view(known, origin=torch.zeros(3, 6))._replace(latent=torch.zeros(3, 6))
     assert built.reward.score(seen)["picture_novelty"].tolist() == pytest.approx([0, 0, 0], abs=2e-3)
+    apart = seen._replace(context=seen.context._replace(label=torch.tensor([0, 1, 0])))
+    far = built.reward.terms["diversity"].score.net.features(known[[0, 2]])
+    wanted = float((far[0] - far[1]).norm())  # the first and the third have each other alone, the second has none
+    assert built.reward.score(apart)["diversity"].tolist() == pytest.approx([wanted, 0, wanted], abs=1e-3)
     alike = join(seen, seen)
     assert float(built.reward.score(alike)["diversity"].mean()) < float(built.reward.score(seen)["diversity"].mean())
 

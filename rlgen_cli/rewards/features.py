@@ -137,7 +137,8 @@ class Novelty:
 
 
 class Diversity:
-    """Mean distance of a picture's features to those of the others in its batch, from 0 to 2.
+    """Mean distance of a picture's features to those of the others in its batch, from 0 to 2; where a label is asked
+    for, to the others that were asked for the same one.
 
     Args:
         steps: training of the feature net.
@@ -152,4 +153,7 @@ class Diversity:
     def __call__(self, view: View) -> Tensor:
         features = self.net.features(view.sample)
         distance = (2 - 2 * features @ features.T).clamp(min=1e-12).sqrt()
-        return distance.sum(1) / max(len(features) - 1, 1)
+        others = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
+        if view.context.label is not None:
+            others &= view.context.label.unsqueeze(1) == view.context.label
+        return (distance * others).sum(1) / others.sum(1).clamp(min=1)
