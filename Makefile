@@ -44,7 +44,7 @@ benchmarks: setup
 	$(BIN)/python -m benchmarks.text
 	$(BIN)/python -m benchmarks.gan
 	$(BIN)/python -m benchmarks.steer
-	$(BIN)/python -m benchmarks.repair
+	$(BIN)/python -m benchmarks.latent
 	$(BIN)/python -m benchmarks.fused
 	$(BIN)/python -m benchmarks.dqn_gan
 

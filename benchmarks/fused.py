@@ -19,11 +19,10 @@ from rlgen_cli.export.raster import enlarge, grid, write_png
 from rlgen_cli.rewards.features import feature_net
 from rlgen_cli.types import Context, View
 
-WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
 COUNT = 4000
 SETS = {
-    "digits": ("symmetry", ["data=mnist", f"data.root={SHARED / 'mnist'}"]),
-    "sprites": ("colourfulness", [
+    "digits": ("symmetry", (0.0, 0.1, 0.3, 1.0, 3.0), ["data=mnist", f"data.root={SHARED / 'mnist'}"]),
+    "sprites": ("colourfulness", (0.0, 0.01, 0.03, 0.1, 0.3), [
         "data=folder", f"data.path={SHARED / 'sprites'}", "env.size=32", "env.channels=3",
         "env.gan.augment=[colour,translation,cutout]",
     ]),
@@ -45,10 +44,10 @@ def main(seconds: float) -> None:
     register_resolvers()
     rows: list[list[object]] = [["data", "reward", "λ", "updates", "mean reward", "Fréchet distance", "coverage"]]
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for name, (term, words) in SETS.items():
+    for name, (term, weights, words) in SETS.items():
         pictures: list[Tensor] = []
         lines: dict[str, list[tuple[float, float]]] = {"reward": [], "Fréchet distance": [], "coverage": []}
-        for weight in WEIGHTS:
+        for weight in weights:
             built = trained([*words, f"reward={term}"], weight, seconds)
             assert built.data is not None
             real = (built.data.test if name == "digits" else built.data.train).images[:COUNT].float() / 255
@@ -57,7 +56,7 @@ def main(seconds: float) -> None:
             score = built.reward.terms[term].score
             known, found = net(real).detach(), net(made).detach()
             worth = float(score(View(made, Context(), torch.ones(len(made)))).mean())
-            if weight == WEIGHTS[0]:
+            if weight == weights[0]:
                 floor = float(score(View(real, Context(), torch.ones(len(real)))).mean())
                 rows.append([f"{name}, real pictures", term, "", "", f"{floor:.3f}", "", ""])
             distance, count = frechet(found, known), min(len(known), len(found))

@@ -157,7 +157,7 @@ def build(config: DictConfig, fresh: bool = True, pretrained: bool = True) -> Se
         env = envs["train"]
         reward = build_reward(config, env, data, streams["reward"], device, gan)
         if gan is not None and gan.trains and fresh and pretrained:
-            train_gan(config, gan, data, reward)
+            train_gan(config, gan, reward)
         agent = build_agent(config, env, reward, data, streams["replay"], device, fresh)
     return Session(config, device, data, envs, reward, agent, streams, gan)
 
@@ -191,10 +191,9 @@ def build_gan(config: DictConfig, data: Splits | None, rng: torch.Generator, dev
     return gan
 
 
-def train_gan(config: DictConfig, gan: Any, data: Splits | None, reward: Reward) -> None:
+def train_gan(config: DictConfig, gan: Any, reward: Reward) -> None:
     """Give the GAN its weights: from the cache, where one of this config and data lies, else by training."""
-    assert data is not None
-    cached("gans", gan_key(config, data.train), gan, lambda: gan.train(reward))
+    cached("gans", gan_key(config, gan.real), gan, lambda: gan.train(reward))
 
 
 def gan_key(config: DictConfig, real: Images) -> str:

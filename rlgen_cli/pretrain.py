@@ -144,10 +144,11 @@ def finish(session: Session, plan: Course, done: Progress, run: RunLog) -> None:
     scores = {name: value for split in ("valid", "test") for name, value in plan.judge(split).items()}
     if scores:
         run.scalars(done.step + 1, scores)
-    if session.gan is not None and session.data is not None:
+    if session.gan is not None:
         session.gan.chart()
-        session.gan.export(run.folder / "generator")
-        checkpoint.cached("gans", gan_key(session.config, session.data.train), session.gan, lambda: None)
+        if "picture" in session.envs["train"].spec.kinds:
+            session.gan.export(run.folder / "generator")
+        checkpoint.cached("gans", gan_key(session.config, session.gan.real), session.gan, lambda: None)
     write_samples(session, "test", medium(session.envs["train"]).last, 0, None, run.folder / "samples" / "final")
 
 

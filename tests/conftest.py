@@ -33,6 +33,7 @@ CANVAS = ["env.size=12", "env.max_steps=6", "env.patch=0", "data.per_class=4"]
 LATENT = [
     "env.size=16", "env.max_steps=3", "env.directions=4", "data.per_class=4",
 ]  # fmt: skip
+TUNE = ["env.length=16", "env.bar=8", "data.count=12", "env.max_steps=3", "env.directions=4"]
 GAN = [
     "env.gan.steps=2", "env.gan.latent=6", "env.gan.batch_size=4", "env.gan.generator.width=8",
     "env.gan.discriminator.width=4",
@@ -80,8 +81,8 @@ def small(*overrides: str) -> list[str]:
     return [
         *overrides,
         *SMALL,
-        *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT}.get(env, []),
-        *(GAN if env == "latent_gan" and "gan=file" not in overrides else []),
+        *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT, "latent_music": TUNE}.get(env, []),
+        *(GAN if env.startswith("latent") and "gan=file" not in overrides else []),
         *LEARNERS.get(agent, []),
         *([f"reward.terms.{TAUGHT[reward]}.steps=5"] if reward in TAUGHT else []),
     ]

@@ -36,6 +36,8 @@ def data_for(name: str, tmp_path) -> list[str]:
         return []
     if name in ("melodies", "music"):
         return ["env=music"]
+    if name == "latent_music":
+        return ["env=latent_music"]
     if name == "midi":
         return [*music, f"data.path={write_tunes(tmp_path / 'tunes')}"]
     if name == "jsb":
@@ -98,6 +100,8 @@ def for_reward(name: str, tmp_path) -> list[str]:
         return ["env=latent_gan", f"reward.terms.{name}.reference={picture}"]
     if name in ("latent_gan", "steer", "diversity", "sharpness", "symmetry", "jpeg_size"):
         return ["env=latent_gan"]
+    if name == "latent_music":
+        return ["env=latent_music"]
     if name == "colourfulness":
         return ["env=latent_gan", "env.channels=3"]
     if name in ("repair", "fit"):
@@ -138,7 +142,8 @@ def test_gan(name, tmp_path):
         words = [f"env.gan.path={saved(tmp_path / 'own')}", "reward=sharpness"]
         assert build(compose(*small("env=latent_gan", "gan=file", *words))).gan.latent == 6
         return
-    built = build(compose(*small("env=latent_gan", f"gan@env.gan={name}")))
+    env = "latent_music" if name == "melody" else "latent_gan"
+    built = build(compose(*small(f"env={env}", f"gan@env.gan={name}")))
     assert built.gan.updates == 2
 
 

@@ -11,7 +11,7 @@ from rlgen_cli.build import config_folder
 from rlgen_cli.errors import UserError
 from rlgen_cli.seeding import stream
 from rlgen_cli.types import Continuous, Factored, Mixed
-from tests.conftest import CANVAS, GAN, LATENT, SONG, session
+from tests.conftest import CANVAS, GAN, LATENT, SONG, TUNE, session
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -42,6 +42,7 @@ SHIPPED = (
     + [("pixel", words) for words in PIXEL + VARIANTS]
     + [("music", words) for words in SONGS]
     + [("latent_gan", words) for words in STEERED]
+    + [("latent_music", "")]
 )
 
 
@@ -51,7 +52,11 @@ def names() -> list[str]:
 
 def overrides(env: str, words: str = "") -> list[str]:
     """Small and fast."""
-    return ["threads=1", *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT + GAN}.get(env, []), *words.split()]
+    return [
+        "threads=1",
+        *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT + GAN, "latent_music": TUNE + GAN}.get(env, []),
+        *words.split(),
+    ]
 
 
 def single(env: str, words: str = "", **more):

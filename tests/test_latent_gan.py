@@ -85,8 +85,8 @@ def test_steps_by_hand():
 @pytest.mark.parametrize("basis", ["axes", "random", "principal", "learned"])
 def test_directions_are_orthonormal_and_known_once_the_gan_is_trained(basis):
     env = make("env.action=move", f"env.basis={basis}", "env.directions=0").envs["train"]
-    assert torch.allclose(env.basis @ env.basis.T, torch.eye(6), atol=1e-4)
-    assert torch.equal(env.basis, torch.eye(6)) == (basis == "axes")
+    assert torch.allclose(env.steering.basis @ env.steering.basis.T, torch.eye(6), atol=1e-4)
+    assert torch.equal(env.steering.basis, torch.eye(6)) == (basis == "axes")
 
 
 def test_learned_directions_change_most_what_the_discriminator_sees():

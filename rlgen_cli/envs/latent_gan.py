@@ -8,22 +8,20 @@ from torch import Tensor
 
 from rlgen_cli.data.images import Splits
 from rlgen_cli.envs.damage import Damage
+from rlgen_cli.envs.steering import Steering
 from rlgen_cli.envs.tools import round_through
 from rlgen_cli.errors import require
-from rlgen_cli.types import ActionSpec, Context, Continuous, Discrete, EnvSpec, Observation, ObservationSpec, View
-
-EDGE = 1e-4  # `place` keeps this far from 0 and 1, where the normal quantile is infinite
+from rlgen_cli.types import Context, Discrete, EnvSpec, Observation, ObservationSpec, View
 
 
 class LatentState(NamedTuple):
     """N episodes; the data's pictures are in the environment, by index."""
 
     point: Tensor  # float [N, D], what is moved
-    fixed: Tensor  # float [N, latent], z where parameters are moved; else [N, 0]
     image: Tensor  # uint8 [N, C, H, W], what the generator makes of them
     given: Tensor  # uint8 [N, C, H, W], the damaged picture; [N, 0, H, W] without damage
     known: Tensor  # bool [N, 1, H, W]; [N, 0, H, W] without damage
-    origin: Tensor  # float [N, latent], z at the start
+    origin: Tensor  # float [N, latent], z at the start, and all the time where parameters are moved
     picture: Tensor  # int32 [N], the data's
     step: Tensor  # int16 [N]
 
@@ -33,13 +31,7 @@ class LatentGan:
 
     Args:
         gan: the generator (gan/). space: latent, or parameters (a generator for each sample, all in one pass).
-        action: step (by ±`stride` along one of the directions, or rest: discrete), move (by up to `stride` along each
-            of them: continuous) or place (anywhere at once: z is the normal quantile of the action, so that a uniform
-            policy is the latent prior, and the policy's entropy is minus its KL divergence from that).
-        basis: axes, random (orthonormal), or what changes most the generator's first layer (principal) or what its
-            discriminator sees (learned); `directions` of them, 0 for all.
-        limit: no coordinate leaves [−limit, limit].
-        start: prior (z from the normal distribution) or mean (z = 0).
+        action, basis, directions, stride, limit, start: see steering.Steering.
         damage: what is wrong with the data's picture, which then is to be repaired, or null.
         condition: as in the pixel environment.
 
@@ -74,33 +66,20 @@ class LatentGan:
             f"size: the generator makes {side} × {wide} pictures with {planes} channels, and {size} × {size} with "
             f"{channels} are asked for; use env.size={side} env.channels={planes}.",
         )
-        require(stride > 0, f"stride: must be above 0, got {stride}.")
-        require(limit > 0, f"limit: must be above 0, got {limit}.")
         require(1 <= max_steps <= 10_000, f"max_steps: must be from 1 to 10000, got {max_steps}.")
         chosen = getattr(data, split).to(device)
         self.images, self.labels, self.classes = chosen.images, chosen.labels, len(chosen.classes)
         labelled = condition in ("label", "both")
         require(not labelled or self.classes > 0, f"condition: {condition} needs data with labels; this data has none.")
-        require(
-            space == "latent" or gan.coordinates > 0,
-            "space: the parameters of this generator are not known; use latent.",
-        )
-        require(space == "latent" or action != "place", "action: place sets latents; use step or move for parameters.")
         require(not gan.classes or labelled, "condition: a conditional generator needs labels; use label or both.")
-        self.gan, self.space, self.action, self.device = gan, space, action, device
+        self.steering = Steering(
+            gan=gan, space=space, action=action, basis=basis, directions=directions, stride=stride, limit=limit,
+            start=start, device=device,
+        )  # fmt: skip
+        self.gan, self.device, self.damage = gan, device, damage
         self.size, self.channels, self.max_steps = size, channels, max_steps
-        self.stride, self.limit, self.start, self.damage = float(stride), float(limit), start, damage
         self.sees_target = condition in ("target", "both") and damage is None
         self.knows_target, self.sees_label = condition in ("target", "both") or damage is not None, labelled
-        self.dim = gan.latent if space == "latent" else gan.coordinates
-        self.count, self.directions = directions or self.dim, basis
-        within = 1 <= self.count <= self.dim
-        require(within, f"directions: must be from 1 to {self.dim}, or 0 for all, got {directions}.")
-        known = ["axes", "random", *(gan.directions if space == "latent" else [])]
-        require(basis in known, f"basis: {basis} directions are not known here; use {' or '.join(known)}.")
-        rng = torch.Generator().manual_seed(0)
-        random = torch.linalg.qr(torch.randn(self.dim, self.dim, generator=rng)).Q
-        self.known = {"axes": torch.eye(self.dim, device=device), "random": random.to(device)}
         self.spec = self._spec()
 
     @staticmethod
@@ -110,34 +89,24 @@ class LatentGan:
         require(channels in (1, 3), f"channels: must be 1 (grey) or 3 (RGB), got {channels}.")
         return {"size": size, "channels": channels}
 
-    @property
-    def basis(self) -> Tensor:
-        """Directions, [K, D]; those of a generator are known once it is trained."""
-        found = self.known if self.directions in self.known else self.gan.directions
-        return found[self.directions][: self.count]
-
     def _spec(self) -> EnvSpec:
-        count = self.count
-        actions: dict[str, ActionSpec] = {
-            "step": Discrete(2 * count + 1), "move": Continuous(count), "place": Continuous(self.dim),
-        }  # fmt: skip
         beside = self.channels * self.sees_target + (self.channels + 1) * (self.damage is not None)
         observation = ObservationSpec(
             image=(self.channels + beside, self.size, self.size),
             patch=(0, 0, 0),
-            vector=1 + self.dim + self.classes * self.sees_label,
+            vector=1 + self.steering.dim + self.classes * self.sees_label,
             pictures=1 + (beside > 0),
         )
         context = ["origin"] + ["target"] * self.knows_target + ["label"] * self.sees_label
         context += ["given", "known"] * (self.damage is not None)
         return EnvSpec(
             observation,
-            actions[self.action],
+            self.steering.spec,
             (self.channels, self.size, self.size),
             self.max_steps,
             frozenset(context),
             self.classes * self.sees_label,
-            differentiable=self.gan.differentiable and self.action != "step",
+            differentiable=self.gan.differentiable and not isinstance(self.steering.spec, Discrete),
             kinds=frozenset(["picture", "latent"]),
         )
 
@@ -147,41 +116,27 @@ class LatentGan:
 
     def begin(self, index: Tensor, rng: torch.Generator) -> LatentState:
         """Fresh episodes whose data pictures are `index` [N]."""
-        n, latent = len(index), self.gan.latent
-        z = torch.randn(n, latent, generator=rng, device=self.device).clamp(-self.limit, self.limit)
-        z = z if self.start == "prior" else torch.zeros_like(z)
-        moves_z = self.space == "latent"
-        point, fixed = (z, z[:, :0]) if moves_z else (torch.zeros(n, self.dim, device=self.device), z)
+        z, point = self.steering.begin(len(index), rng)
         truth = self.images[index]
         given, known = self.damage(truth, rng) if self.damage is not None else (truth[:, :0], truth[:, :0].bool())
-        step = torch.zeros(n, dtype=torch.int16, device=self.device)
-        state = LatentState(point, fixed, truth, given, known, z, index.to(torch.int32), step)
+        step = torch.zeros(len(index), dtype=torch.int16, device=self.device)
+        state = LatentState(point, truth, given, known, z, index.to(torch.int32), step)
         return state._replace(image=self._make(point, state).round().to(torch.uint8))
 
     def _make(self, point: Tensor, state: LatentState) -> Tensor:
         """What the generator makes of the point, float [N, C, H, W] from 0 to 255."""
         label = self.labels[state.picture] if self.sees_label else None
-        z, shift = (point, None) if self.space == "latent" else (state.fixed, point)
-        return 255 * self.gan(z, label, shift)
+        return 255 * self.steering.make(state.origin, point, label)
 
     def step(self, state: LatentState, action: Tensor) -> LatentState:
         over = self.done(state)
-        point = torch.where(over.unsqueeze(1), state.point, self._moved(state.point, action))
+        point = torch.where(over.unsqueeze(1), state.point, self.steering.move(state.point, action))
         image = self._make(point, state)
         soft = state.image.is_floating_point()  # see `soften`
         image = round_through(image) if soft else image.round().to(torch.uint8)
         return state._replace(
             point=point, image=torch.where(over.view(-1, 1, 1, 1), state.image, image), step=state.step + ~over
         )
-
-    def _moved(self, point: Tensor, action: Tensor) -> Tensor:
-        if self.action == "place":
-            return torch.special.ndtri(action.clamp(EDGE, 1 - EDGE)).clamp(-self.limit, self.limit)
-        if self.action == "move":
-            return (point + self.stride * (2 * action - 1) @ self.basis).clamp(-self.limit, self.limit)
-        basis = self.basis
-        way = torch.cat([basis, -basis, torch.zeros_like(basis[:1])])[action]
-        return (point + self.stride * way).clamp(-self.limit, self.limit)
 
     def soften(self, state: LatentState) -> LatentState:
         """The same states with pictures as float, through which `step` lets gradients to the action."""
@@ -213,7 +168,7 @@ class LatentGan:
             known=state.known if self.damage is not None else None,
             origin=state.origin,
         )
-        latent = state.point if self.space == "latent" else state.fixed
+        latent = state.point if self.steering.moves_z else state.origin
         return View(state.image.float() / 255, context, state.step.long(), latent)
 
     def action_mask(self, state: LatentState) -> Tensor | None:

@@ -21,10 +21,12 @@ from tqdm import tqdm
 
 from rlgen_cli.checkpoint import write_atomic
 from rlgen_cli.data.images import Images
+from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.errors import require
 from rlgen_cli.gan.augment import augment, check
 from rlgen_cli.gan.directions import learned
 from rlgen_cli.gan.losses import Loss, discriminator_loss, generator_loss, slope_between, squared_slope
+from rlgen_cli.gan.melody import as_pictures
 from rlgen_cli.gan.shaper import Shaper
 from rlgen_cli.memory.finished import Finished
 from rlgen_cli.schedules import Linear
@@ -47,7 +49,8 @@ class GAN:
         augment: of colour, translation and cutout; for data of a few hundred pictures.
         fused: λ. balance: fixed, or gradient: the reward's gradient on a picture is as long as the discriminator's.
         spread: standard deviation of what is added to z for a reward without gradient (see Shaper).
-        learning_rate: a schedule. betas: Adam's. steps: updates until it is trained.
+        learning_rate: a schedule. pace: the generator's learning rate, as a share of the discriminator's.
+        betas: Adam's. steps: updates until it is trained.
         chosen: with joint=true, share of a batch's latents that are those of the policy's finished samples.
         interval: with joint=true, batched environment steps per update. memory: finished samples that are kept.
 
@@ -61,7 +64,7 @@ class GAN:
     def __init__(
         self,
         *,
-        real: Images,
+        real: Images | Sequences,
         rng: torch.Generator,
         device: torch.device,
         generator: Callable[..., nn.Module],
@@ -78,6 +81,7 @@ class GAN:
         balance: Literal["fixed", "gradient"],
         spread: float,
         learning_rate: Linear,
+        pace: float,
         betas: list[float],
         batch_size: int,
         steps: int,
@@ -97,18 +101,26 @@ class GAN:
         require(memory >= batch_size, f"memory: must be at least batch_size = {batch_size}, got {memory}.")
         require(len(betas) == 2, f"betas: must be two numbers, got {betas}.")
         require(not conditional or bool(real.classes), "conditional: needs data with labels; this data has none.")
+        kind = "sequences" if isinstance(real, Sequences) else "pictures"
+        if isinstance(real, Sequences):
+            require(not augment, f"augment: changes pictures, and these are sequences; use [], got {augment}.")
+            real = as_pictures(real)
         self.real, self.rng, self.device = real, rng, device
         self.latent, self.classes = latent, len(real.classes) if conditional else 0
         self.shape: tuple[int, int, int] = tuple(real.images.shape[1:])  # type: ignore[assignment]
         made: Any = generator(sample=self.shape, latent=latent, classes=self.classes).to(device)
+        fit = "melody" if kind == "sequences" else "r1"
+        require(made.makes == kind, f"generator: makes {made.makes}, and the data are {kind}; use gan={fit}.")
         self.generator, self.average = made, copy.deepcopy(made).requires_grad_(False).eval()
         self.coordinates: int = made.coordinates
+        self.finished: Callable[[Tensor], Tensor] = made.finished
         self.discriminator: Any = discriminator(sample=self.shape, classes=self.classes).to(device)
         self.shaper = Shaper(latent, self.classes, float(spread)).to(device)
         self.loss, self.penalise, self.penalty = loss, penalise, float(penalty)
         self.penalty_interval, self.decay, self.kinds = penalty_interval, float(average), augment
         self.fused, self.balance = float(fused), balance
-        self.learning_rate, self.batch_size, self.steps = learning_rate, batch_size, steps
+        require(pace > 0, f"pace: must be above 0, got {pace}.")
+        self.learning_rate, self.pace, self.batch_size, self.steps = learning_rate, float(pace), batch_size, steps
         self.chosen, self.interval = round(chosen * batch_size), interval
         one, two = betas
         trained = {"generator": made, "discriminator": self.discriminator, "shaper": self.shaper}
@@ -173,9 +185,9 @@ class GAN:
 
     def update(self, progress: float, reward: Reward) -> Metrics:
         """One update of the discriminator, one of the generator and its average."""
-        for optimizer in self.optimizers.values():
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(progress)
+                group["lr"] = self.learning_rate(progress) * (1.0 if name == "discriminator" else self.pace)
         real, real_label = self._real()
         z, label = self._latents(real_label)
         self.generator.train()
@@ -198,8 +210,11 @@ class GAN:
 
     def _rewarded(self, x: Tensor, z: Tensor, label: Tensor, reward: Reward) -> Tensor:
         """The reward of finished pictures, [N]."""
-        view = View(x, Context(label=label, origin=z.detach()), torch.ones_like(label), z.detach())
-        return reward(view._replace(sample=torch.zeros_like(x)), view, torch.ones_like(label, dtype=torch.bool)).total
+        sample = self.finished(x)
+        nothing = torch.full_like(sample, 0 if sample.is_floating_point() else -1)
+        prime = None if sample.is_floating_point() else nothing[:, 0]
+        view = View(sample, Context(label=label, prime=prime, origin=z.detach()), torch.ones_like(label), z.detach())
+        return reward(view._replace(sample=nothing), view, torch.ones_like(label, dtype=torch.bool)).total
 
     def _real(self) -> tuple[Tensor, Tensor]:
         index = torch.randint(len(self.real.images), (self.batch_size,), generator=self.rng, device=self.device)

@@ -4,7 +4,9 @@ Both work on a coarse grid: the picture is folded into patches of `fold(size)` p
 On a CPU this makes an update twice as fast as strided convolutions at full size, and better in the same time.
 """
 
+from collections.abc import Callable, Iterable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,12 @@ def begin(net: nn.Module) -> None:
             nn.init.normal_(layer.weight, std=0.02)
 
 
+def normalise(layers: Iterable[nn.Module]) -> None:
+    """Spectral normalisation of each layer (Miyato et al. 2018)."""
+    for layer in layers:
+        nn.utils.parametrizations.spectral_norm(layer)
+
+
 class Norm(nn.Module):
     """Batch normalisation whose gain and bias are learned, per class where there are classes, and can be shifted for
     each sample."""
@@ -49,6 +57,17 @@ class Norm(nn.Module):
         return torch.addcmul(bias[..., None, None], self.normal(x), gain[..., None, None])
 
 
+def through(x: Tensor, label: Tensor, shift: Tensor | None, net: Any, grow: Callable[[Tensor], Tensor]) -> Tensor:
+    """x through the net's layers, which `grow` doubles where `doubles` says so, each normalised with its own share of
+    the shift [N, coordinates]."""
+    parts = [None] * len(net.norms) if shift is None else shift.split(net.sizes, 1)
+    x = net.norms[0](x, label, parts[0]).relu()
+    for layer, norm, double, part in zip(net.layers, list(net.norms)[1:], net.doubles, parts[1:], strict=True):
+        x = layer(x)
+        x = norm(grow(x) if double else x, label, part).relu()
+    return x
+
+
 class Generator(nn.Module):
     """Latents to pictures, through convolutions with normalisation.
 
@@ -56,6 +75,8 @@ class Generator(nn.Module):
         sample: C, H, W of a picture. latent: numbers in z. classes: labels that it is conditioned on; 0 for none.
         width: channels on the coarse grid, halved by each later layer.
     """
+
+    makes = "pictures"
 
     def __init__(self, *, sample: tuple[int, int, int], latent: int, classes: int, width: int) -> None:
         super().__init__()
@@ -86,19 +107,14 @@ class Generator(nn.Module):
                 channels, [N, coordinates], a generator of its own for each sample.
         """
         label = torch.zeros(len(z), dtype=torch.long, device=z.device) if label is None or not self.classes else label
-        parts = self._parts(shift)
         x = self.first(z).view(len(z), -1, self.grid, self.grid)
-        x = self.norms[0](x, label, parts[0]).relu()
-        for layer, norm, double, part in zip(self.layers, list(self.norms)[1:], self.doubles, parts[1:], strict=True):
-            x = layer(x)
-            x = norm(pixel_shuffle(x, 2) if double else x, label, part).relu()
+        x = through(x, label, shift, self, lambda x: pixel_shuffle(x, 2))
         return pixel_shuffle(self.last(x), self.patch).sigmoid()
 
-    def _parts(self, shift: Tensor | None) -> list[Tensor | None]:
-        """A layer's share of the shift each."""
-        if shift is None:
-            return [None] * len(self.norms)
-        return list(shift.split(self.sizes, 1))
+    @staticmethod
+    def finished(x: Tensor) -> Tensor:
+        """What rewards see of it: the pictures themselves."""
+        return x
 
 
 class Discriminator(nn.Module):
@@ -106,7 +122,7 @@ class Discriminator(nn.Module):
 
     Args:
         width: channels of the first layer, doubled by the second. hidden: of the layer before the logit; 0 for none.
-        spectral: spectral normalisation of each layer (Miyato et al. 2018).
+        spectral: spectral normalisation of each layer.
     """
 
     def __init__(self, *, sample: tuple[int, int, int], classes: int, width: int, hidden: int, spectral: bool) -> None:
@@ -127,8 +143,7 @@ class Discriminator(nn.Module):
         if self.classes is not None:
             nn.init.normal_(self.classes.weight, std=features**-0.5)
         if spectral:
-            for layer in [*self.layers, *([self.hidden] if self.hidden is not None else []), self.out]:
-                nn.utils.parametrizations.spectral_norm(layer)
+            normalise([*self.layers, *([self.hidden] if self.hidden is not None else []), self.out])
 
     def features(self, x: Tensor) -> Tensor:
         """What the logit is made of, [N, features]."""

@@ -1,6 +1,6 @@
 """Repair by a generator of MNIST digits: policies beside search at its price, and beside what needs no generator.
 
-python -m benchmarks.repair [tasks=inpaint,denoise,watermark] [seed=1]
+python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [seed=1]
 """
 
 import sys
@@ -28,7 +28,8 @@ from rlgen_cli.types import View
 COUNT = 200  # test pictures, the first
 SEARCH = {"best of 1 024": ("best_of", 16, 64), "cross-entropy method, 20 × 64": ("cem", 20, 64),
           "gradient, 4 × 200": ("gradient", 200, 4)}  # agent, rounds, tries at once  # fmt: skip
-POLICIES = {"REINFORCE (reward not differentiated)": "repair", "pathwise": "repair_pathwise"}
+# What each makes, by experiment; the reward of all but the last is not differentiated.
+POLICIES = {"REINFORCE": "repair", "PPO": "repair_ppo", "DQN": "repair_dqn", "pathwise": "repair_pathwise"}
 
 
 def session(words: list[str], seed: int) -> Session:
@@ -116,12 +117,12 @@ def rows_of(task: str, seed: int) -> list[list[object]]:
     for name in POLICIES:
         built, folder, minutes = learned(task, name, seed)
         found[name], cost = timed(lambda built=built: act(built))
-        add(name, found[name], cost, 1, f"{minutes:.1f}")
+        add(name, found[name], cost, built.envs["test"].spec.max_steps, f"{minutes:.1f}")
         pathwise = folder if name == "pathwise" else pathwise
     words = ["agent=gradient", f"agent.guide={pathwise}", "agent.samples=1", "agent.rounds=20", "agent.rate=0.02"]
     built = session([*search, *words], seed)
     add("pathwise, then 20 gradient steps", *timed(lambda: act(built)), 21)
-    shown = view._replace(sample=found["REINFORCE (reward not differentiated)"])
+    shown = view._replace(sample=found["REINFORCE"])
     write_png(RESULTS / f"repair_{task}.png", enlarge(sheet(shown, 64)))
     return rows
 
@@ -139,11 +140,12 @@ def main(tasks: list[str], seed: int) -> None:
     for task in tasks:
         rows = rows_of(task, seed)
         write(f"repair_{task}", f"Repairing MNIST digits through a generator: {task}", [
-            f"`python -m benchmarks.repair tasks={task}`, seed {seed}, the first {COUNT} test pictures, the same "
+            f"`python -m benchmarks.latent tasks={task}`, seed {seed}, the first {COUNT} test pictures, the same "
             "damage for every row. What is known for certain is put over what is made. Search sees the damaged picture "
             "alone (`reward=fit`); policies had the truth of training pictures as their reward, and see the damaged "
-            "picture alone when they act. REINFORCE steers a generator with 16 latents, the others one with 64. "
-            "Pictures: given, REINFORCE's, truth; the first 64, unselected.",
+            "picture alone when they act; the reward is differentiated for pathwise alone. REINFORCE, PPO and DQN "
+            "steer a generator with 16 latents, the others one with 64. Pictures: given, REINFORCE's, truth; the first "
+            "64, unselected.",
             table([head, *rows]), f"![](repair_{task}.png)",
         ])  # fmt: skip
 
