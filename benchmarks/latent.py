@@ -1,6 +1,6 @@
 """Repair by a generator of MNIST digits: policies beside search at its price, and beside what needs no generator.
 
-python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [seed=1]
+python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [names=REINFORCE,PPO,DQN,pathwise] [seed=1]
 """
 
 import sys
@@ -90,10 +90,8 @@ def learned(task: str, name: str, seed: int) -> tuple[Session, Path, float]:
     return built, folder, (time.perf_counter() - began) / 60
 
 
-def rows_of(task: str, seed: int) -> list[list[object]]:
+def rows_of(task: str, names: list[str], seed: int) -> list[list[object]]:
     rows: list[list[object]] = []
-    pathwise: Path | None = None
-    found: dict[str, Tensor] = {}
     search = ["env=latent_gan", "data=mnist", f"task={task}", "reward=fit", "env.action=place", "env.max_steps=1"]
     plain = session([*search, "agent=random"], seed)
     view, data = damaged(plain), plain.data
@@ -110,24 +108,30 @@ def rows_of(task: str, seed: int) -> list[list[object]]:
         add("median filter", *timed(lambda: median(view.context.given)), 0)  # type: ignore[arg-type]
     add("mean of the training pictures", pictures.mean(0, keepdim=True).expand(COUNT, -1, -1, -1), "", 0)
     add("nearest of 5 000 training pictures", *timed(lambda: nearest(view, pictures[:5000])), 0)
-    for name, (agent, rounds, tries) in SEARCH.items():
+    for name in [name for name in SEARCH if name in names]:
+        agent, rounds, tries = SEARCH[name]
         words = [f"agent={agent}", f"agent.rounds={rounds}", f"agent.samples={tries}"]
         built = session([*search, *words], seed)
         add(name, *timed(lambda built=built: act(built)), rounds * tries)
-    for name in POLICIES:
+    for name in [name for name in POLICIES if name in names]:
         built, folder, minutes = learned(task, name, seed)
-        found[name], cost = timed(lambda built=built: act(built))
-        add(name, found[name], cost, built.envs["test"].spec.max_steps, f"{minutes:.1f}")
-        pathwise = folder if name == "pathwise" else pathwise
-    words = ["agent=gradient", f"agent.guide={pathwise}", "agent.samples=1", "agent.rounds=20", "agent.rate=0.02"]
-    built = session([*search, *words], seed)
-    add("pathwise, then 20 gradient steps", *timed(lambda: act(built)), 21)
-    shown = view._replace(sample=found["REINFORCE"])
-    write_png(RESULTS / f"repair_{task}.png", enlarge(sheet(shown, 64)))
+        made, cost = timed(lambda built=built: act(built))
+        add(name, made, cost, built.envs["test"].spec.max_steps, f"{minutes:.1f}")
+        if name == next(name for name in POLICIES if name in names):
+            write_png(RESULTS / f"{title(task, names)}.png", enlarge(sheet(view._replace(sample=made), 64)))
+        if name == "pathwise":
+            words = ["agent=gradient", f"agent.guide={folder}", "agent.samples=1", "agent.rounds=20", "agent.rate=0.02"]
+            built = session([*search, *words], seed)
+            add("pathwise, then 20 gradient steps", *timed(lambda built=built: act(built)), 21)
     return rows
 
 
-def main(tasks: list[str], seed: int) -> None:
+def title(task: str, names: list[str]) -> str:
+    """What the results are called."""
+    return f"repair_{task}" + ("" if set(names) >= set(POLICIES) else "_" + "_".join(names).lower())
+
+
+def main(tasks: list[str], names: list[str], seed: int) -> None:
     register_resolvers()
     head: list[object] = [
         "",
@@ -138,18 +142,19 @@ def main(tasks: list[str], seed: int) -> None:
         "minutes of training",
     ]
     for task in tasks:
-        rows = rows_of(task, seed)
-        write(f"repair_{task}", f"Repairing MNIST digits through a generator: {task}", [
+        rows = rows_of(task, names, seed)
+        write(title(task, names), f"Repairing MNIST digits through a generator: {task}", [
             f"`python -m benchmarks.latent tasks={task}`, seed {seed}, the first {COUNT} test pictures, the same "
             "damage for every row. What is known for certain is put over what is made. Search sees the damaged picture "
             "alone (`reward=fit`); policies had the truth of training pictures as their reward, and see the damaged "
             "picture alone when they act; the reward is differentiated for pathwise alone. REINFORCE, PPO and DQN "
-            "steer a generator with 16 latents, the others one with 64. Pictures: given, REINFORCE's, truth; the first "
-            "64, unselected.",
-            table([head, *rows]), f"![](repair_{task}.png)",
+            "steer a generator with 16 latents, the others one with 64. Pictures: given, the first policy's, truth; "
+            "the first 64, unselected.",
+            table([head, *rows]), f"![]({title(task, names)}.png)",
         ])  # fmt: skip
 
 
 if __name__ == "__main__":
     given = dict(argument.split("=") for argument in sys.argv[1:])
-    main(given.get("tasks", "inpaint,denoise,watermark").split(","), int(given.get("seed", "1")))
+    chosen = given["names"].split(",") if "names" in given else [*SEARCH, *POLICIES]
+    main(given.get("tasks", "inpaint,denoise,watermark").split(","), chosen, int(given.get("seed", "1")))
