@@ -33,6 +33,14 @@ RUNS = {
 }  # fmt: skip
 
 
+# What a policy says, and the best of 64 tries near it, by the reward's classifier: search where learning has led.
+NEAR = [*BARE[:3], "env.action=move", "env.basis=learned", "env.directions=24", "env.stride=3", "env.max_steps=1",
+        "agent=best_of", "agent.samples=64", "agent.rounds=1", "agent.spread=0.3",
+        "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=0.5",
+        "reward.terms.latent_way.weight=1"]  # fmt: skip
+GUIDES = ("REINFORCE", "PPO")
+
+
 class Judge:
     """The fixed net: features, and the probability of a label."""
 
@@ -47,10 +55,10 @@ class Judge:
 
 
 @torch.no_grad()
-def made_by(built: Session) -> tuple[Tensor, Tensor]:
+def made_by(built: Session, at_once: int = 500) -> tuple[Tensor, Tensor]:
     """Samples and the labels that were asked for."""
     env, rng = built.envs["test"], stream(0, "steer", built.device)
-    views = [env.view(rollout(env, built.agent, env.reset(500, rng), rng).final) for _ in range(COUNT // 500)]
+    views = [env.view(rollout(env, built.agent, env.reset(at_once, rng), rng).final) for _ in range(COUNT // at_once)]
     return torch.cat([view.sample for view in views]), torch.cat([view.context.label for view in views])  # type: ignore[misc]
 
 
@@ -79,37 +87,46 @@ def main(seeds: list[int], names: list[str]) -> None:
         "coverage", "minutes",
     ]]  # fmt: skip
     real: Tensor | None = None
+    shown: list[str] = []
+
+    def add(name: str, seed: int, samples: Tensor, label: Tensor, minutes: float) -> None:
+        assert real is not None
+        features = judge.features(samples)
+        p, (mean, threes) = judge.confidence(features, label), spread(features, label)
+        near = neighbourhoods(real[:COUNT], features)
+        rows.append([
+            name, seed, f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean:.2f}", f"{threes:.2f}",
+            f"{frechet(features, real):.1f}", f"{near['coverage']:.2f}", f"{minutes:.1f}",
+        ])  # fmt: skip
+        print(*rows[-1], flush=True)
+        if seed == seeds[0]:
+            shown.append(name)
+            show(f"steer_{slug(name)}", samples, label)
+
     for name in names:
         for seed in seeds:
-            words = [*RUNS[name], f"data.root={SHARED / 'mnist'}", f"seed={seed}"]
-            built = build(composed("train", words))
+            common = [f"data.root={SHARED / 'mnist'}", f"seed={seed}"]
+            built = build(composed("train", [*RUNS[name], *common]))
             assert built.data is not None
             if real is None:
                 real, label = judge.features(built.data.test.images.float() / 255), built.data.test.labels
                 p, (mean, threes) = judge.confidence(real, label), spread(real, label)
                 rows.append(["real pictures", "", f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean:.2f}",
                              f"{threes:.2f}", "", "", ""])  # fmt: skip
-            began = time.perf_counter()
-            if "=random" not in str(words) and "=best_of" not in str(words):
-                train(built, new_run(f"steer_{name.split(',')[0]}"))
-            minutes = (time.perf_counter() - began) / 60
-            samples, label = made_by(built)
-            features = judge.features(samples)
-            p, (mean, threes) = judge.confidence(features, label), spread(features, label)
-            near = neighbourhoods(real[:COUNT], features)
-            rows.append([
-                name, seed, f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean:.2f}", f"{threes:.2f}",
-                f"{frechet(features, real):.1f}", f"{near['coverage']:.2f}", f"{minutes:.1f}",
-            ])  # fmt: skip
-            print(*rows[-1], flush=True)
-            if seed == seeds[0]:
-                show(f"steer_{slug(name)}", samples, label)
+            began, folder = time.perf_counter(), new_run(f"steer_{name.split(',')[0]}")
+            if "=random" not in str(RUNS[name]) and "=best_of" not in str(RUNS[name]):
+                train(built, folder)
+            add(name, seed, *made_by(built), (time.perf_counter() - began) / 60)
+            if name in GUIDES:
+                search = build(composed("train", [*NEAR, f"agent.guide={folder}", *common]))
+                add(f"{name}, and the best of 64 near it", seed, *made_by(search, 100), 0.0)
     some = "" if names == list(RUNS) else "_" + "_".join(names).lower()
     write(f"steer{some}", "Steering a generator to an asked label", [
         f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's "
         "mean probability of the asked label; the reward's classifier is another one. Vendi: of the samples asked "
-        "for one label, in the judge's features. Each row of the pictures is a label, unselected.",
-        table(rows), *(f"{name}: ![](steer_{slug(name)}.png)" for name in names),
+        "for one label, in the judge's features. The best of 64 near a policy's move (`agent=best_of agent.guide=RUN`) "
+        "is chosen by the reward. Each row of the pictures is a label, unselected.",
+        table(rows), *(f"{name}: ![](steer_{slug(name)}.png)" for name in shown),
     ])  # fmt: skip
 
 
