@@ -250,9 +250,12 @@ def test_search_begins_where_its_guide_says(tmp_path):
     assert torch.allclose(action, said.policy.mode(), atol=1e-3)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("agent", DRAWERS)
+# Every agent has every reward; the damages, which share one, are gone through by one agent.
+EPISODES = [(agent, space, task) for task in ("generate", "inpaint", "style") for space in SPACES for agent in DRAWERS]
+EPISODES += [("ppo", space, task) for task in ("denoise", "watermark") for space in SPACES]
+
+
+@pytest.mark.parametrize(("agent", "space", "task"), EPISODES)
 def test_every_agent_steers_and_resumes_bit_for_bit(agent, space, task, tmp_path):
     act = "step" if agent in ("dqn", "greedy") else "move"
     words = [*small("env=latent_gan", f"agent={agent}"), f"task={task}", f"env.space={space}", f"env.action={act}"]
