@@ -1,10 +1,9 @@
 """GANs with a reward fused in: reward, Fréchet distance and coverage against λ, for MNIST digits and sprites.
 
-python -m benchmarks.fused [seconds=60]
+python -m benchmarks.fused [updates=1500]
 """
 
 import sys
-import time
 
 import torch
 from torch import Tensor
@@ -29,26 +28,25 @@ SETS = {
 }  # fmt: skip
 
 
-def trained(words: list[str], weight: float, seconds: float) -> Session:
-    """A GAN that has had so many seconds of updates."""
+def trained(words: list[str], weight: float, updates: int) -> Session:
+    """A GAN after so many updates."""
     built = build(
         composed("train", ["env=latent_gan", "agent=random", *words, f"env.gan.fused={weight}"]), pretrained=False
     )
-    began = time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    for _ in range(updates):
         built.gan.update(0.0, built.reward)
     return built
 
 
-def main(seconds: float) -> None:
+def main(updates: int) -> None:
     register_resolvers()
-    rows: list[list[object]] = [["data", "reward", "λ", "updates", "mean reward", "Fréchet distance", "coverage"]]
+    rows: list[list[object]] = [["data", "reward", "λ", "mean reward", "Fréchet distance", "coverage"]]
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, (term, weights, words) in SETS.items():
         pictures: list[Tensor] = []
         lines: dict[str, list[tuple[float, float]]] = {"reward": [], "Fréchet distance": [], "coverage": []}
         for weight in weights:
-            built = trained([*words, f"reward={term}"], weight, seconds)
+            built = trained([*words, f"reward={term}"], weight, updates)
             assert built.data is not None
             real = (built.data.test if name == "digits" else built.data.train).images[:COUNT].float() / 255
             net = Features() if name == "digits" else feature_net(built.data.train, 600, built.device).features
@@ -58,10 +56,10 @@ def main(seconds: float) -> None:
             worth = float(score(View(made, Context(), torch.ones(len(made)))).mean())
             if weight == weights[0]:
                 floor = float(score(View(real, Context(), torch.ones(len(real)))).mean())
-                rows.append([f"{name}, real pictures", term, "", "", f"{floor:.3f}", "", ""])
+                rows.append([f"{name}, real pictures", term, "", f"{floor:.3f}", "", ""])
             distance, count = frechet(found, known), min(len(known), len(found))
             covered = neighbourhoods(known[:count], found[:count])["coverage"]
-            rows.append([name, term, weight, built.gan.updates, f"{worth:.3f}", f"{distance:.3g}", f"{covered:.2f}"])
+            rows.append([name, term, weight, f"{worth:.3f}", f"{distance:.3g}", f"{covered:.2f}"])
             print(*rows[-1], flush=True)
             for line, value in zip(lines.values(), (worth, distance, covered), strict=True):
                 line.append((weight, value))
@@ -70,7 +68,7 @@ def main(seconds: float) -> None:
         write_png(RESULTS / f"fused_{name}.png", enlarge(grid(torch.cat(pictures), columns=12), 400))
     curves(RESULTS / "fused.png", panels, "λ")
     write("fused", "GANs with a reward fused in", [
-        f"`python -m benchmarks.fused seconds={seconds:.0f}`: one seed, {seconds:.0f} s of training each; λ scales the "
+        f"`python -m benchmarks.fused updates={updates}`: one seed, {updates} updates each; λ scales the "
         "reward's gradient on a picture by the length of the adversarial one. Distance and coverage on "
         f"{COUNT} samples: digits against test pictures in the fixed judge's features; sprites against the training "
         "pictures in the features of a net trained to tell by how far a picture was turned. "
@@ -81,4 +79,4 @@ def main(seconds: float) -> None:
 
 if __name__ == "__main__":
     given = dict(argument.split("=") for argument in sys.argv[1:])
-    main(float(given.get("seconds", "60")))
+    main(int(given.get("updates", "1500")))

@@ -33,11 +33,11 @@ RUNS = {
 }  # fmt: skip
 
 
-# What a policy says, and the best of 64 tries near it, by the reward's classifier: search where learning has led.
+# What a policy says, and the best of 128 tries near it, by the reward's classifier: search where learning has led.
 NEAR = [*BARE[:3], "env.action=move", "env.basis=learned", "env.directions=24", "env.stride=3", "env.max_steps=1",
-        "agent=best_of", "agent.samples=64", "agent.rounds=1", "agent.spread=0.3",
+        "agent=best_of", "agent.samples=128", "agent.rounds=1", "agent.spread=0.3",
         "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=0.5",
-        "reward.terms.latent_way.weight=1"]  # fmt: skip
+        "reward.terms.latent_way.weight=0.9"]  # fmt: skip
 GUIDES = ("REINFORCE", "PPO")
 
 
@@ -119,12 +119,12 @@ def main(seeds: list[int], names: list[str]) -> None:
             add(name, seed, *made_by(built), (time.perf_counter() - began) / 60)
             if name in GUIDES:
                 search = build(composed("train", [*NEAR, f"agent.guide={folder}", *common]))
-                add(f"{name}, and the best of 64 near it", seed, *made_by(search, 100), 0.0)
+                add(f"{name}, and the best of 128 near it", seed, *made_by(search, 100), 0.0)
     some = "" if names == list(RUNS) else "_" + "_".join(names).lower()
     write(f"steer{some}", "Steering a generator to an asked label", [
         f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's "
         "mean probability of the asked label; the reward's classifier is another one. Vendi: of the samples asked "
-        "for one label, in the judge's features. The best of 64 near a policy's move (`agent=best_of agent.guide=RUN`) "
+        "for one label, in the judge's features. The best of 128 near a policy's move (`agent=best_of agent.guide=RUN`) "
         "is chosen by the reward. Each row of the pictures is a label, unselected.",
         table(rows), *(f"{name}: ![](steer_{slug(name)}.png)" for name in shown),
     ])  # fmt: skip
