@@ -124,8 +124,8 @@ def main(seeds: list[int], names: list[str]) -> None:
     write(f"steer{some}", "Steering a generator to an asked label", [
         f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's "
         "mean probability of the asked label; the reward's classifier is another one. Vendi: of the samples asked "
-        "for one label, in the judge's features. The best of 128 near a policy's move (`agent=best_of agent.guide=RUN`) "
-        "is chosen by the reward. Each row of the pictures is a label, unselected.",
+        "for one label, in the judge's features. The best of 128 near a policy's move (`agent.guide=RUN`) is chosen by "
+        "the reward. Each row of the pictures is a label, unselected.",
         table(rows), *(f"{name}: ![](steer_{slug(name)}.png)" for name in shown),
     ])  # fmt: skip
 
