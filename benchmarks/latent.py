@@ -1,6 +1,6 @@
 """Repair by a generator of MNIST digits: policies beside search at its price, and beside what needs no generator.
 
-python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [names=REINFORCE,PPO,DQN,pathwise] [seed=1]
+python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [names=REINFORCE,DQN,pathwise] [seed=1]
 """
 
 import sys
@@ -29,7 +29,7 @@ COUNT = 200  # test pictures, the first
 SEARCH = {"best of 1 024": ("best_of", 16, 64), "cross-entropy method, 20 × 64": ("cem", 20, 64),
           "gradient, 4 × 200": ("gradient", 200, 4)}  # agent, rounds, tries at once  # fmt: skip
 # What each makes, by experiment; the reward of all but the last is not differentiated.
-POLICIES = {"REINFORCE": "repair", "PPO": "repair_ppo", "DQN": "repair_dqn", "pathwise": "repair_pathwise"}
+POLICIES = {"REINFORCE": "repair", "DQN": "repair_dqn", "pathwise": "repair_pathwise"}
 
 
 def session(words: list[str], seed: int) -> Session:
@@ -147,7 +147,7 @@ def main(tasks: list[str], names: list[str], seed: int) -> None:
             f"`python -m benchmarks.latent tasks={task}`, seed {seed}, the first {COUNT} test pictures, the same "
             "damage for every row. What is known for certain is put over what is made. Search sees the damaged picture "
             "alone (`reward=fit`); policies had the truth of training pictures as their reward, and see the damaged "
-            "picture alone when they act; the reward is differentiated for pathwise alone. REINFORCE, PPO and DQN "
+            "picture alone when they act; the reward is differentiated for pathwise alone. REINFORCE and DQN "
             "steer a generator with 16 latents, the others one with 64. Pictures: given, the first policy's, truth; "
             "the first 64, unselected.",
             table([head, *rows]), f"![]({title(task, names)}.png)",
