@@ -168,7 +168,7 @@ class LatentGan:
             known=state.known if self.damage is not None else None,
             origin=state.origin,
         )
-        latent = state.point if self.steering.moves_z else state.origin
+        latent = self.steering.latent(state.origin, state.point)
         return View(state.image.float() / 255, context, state.step.long(), latent)
 
     def action_mask(self, state: LatentState) -> Tensor | None:

@@ -103,7 +103,7 @@ class LatentMusic:
         return Observation(empty, empty, torch.cat([left, state.point], 1), none, state.tokens.long())
 
     def view(self, state: MelodyState) -> View:
-        latent = state.point if self.steering.moves_z else state.origin
+        latent = self.steering.latent(state.origin, state.point)
         tokens = state.tokens.long()
         context = Context(prime=torch.full_like(tokens[:, 0], -1), origin=state.origin)
         return View(tokens, context, torch.full_like(tokens[:, 0, 0], self.length), latent)

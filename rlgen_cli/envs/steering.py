@@ -86,6 +86,10 @@ class Steering:
         way = torch.cat([basis, -basis, torch.zeros_like(basis[:1])])[action]
         return (point + self.stride * way).clamp(-self.limit, self.limit)
 
+    def latent(self, z: Tensor, point: Tensor) -> Tensor:
+        """The generator's input: the points, or z where parameters are moved."""
+        return point if self.moves_z else z
+
     def make(self, z: Tensor, point: Tensor, label: Tensor | None) -> Tensor:
         """What the generator makes where the points are; z [N, latent] counts where parameters are moved."""
         return self.gan(point, label, None) if self.moves_z else self.gan(z, label, point)
