@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmarks.judge import SHARED
 from benchmarks.report import RESULTS, bands, new_run, table, write
-from rlgen_cli.build import build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.train import train
+from rlgen_cli.runs.assemble import build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.runs.trainer import train
 
 TASK = [
     "env=pixel", "env.size=16", "env.action=pixel", "env.max_steps=40", "env.patch=0", "reward=target", "data=mnist",

@@ -21,14 +21,14 @@ from benchmarks.judge import (
     shuffle_patches,
 )  # fmt: skip
 from benchmarks.report import RESULTS, curves, new_run, runs_named, seconds_until, table, write
-from rlgen_cli import checkpoint
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.distances import frechet, neighbourhoods
-from rlgen_cli.export.raster import enlarge, grid, write_png
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.distances import frechet, neighbourhoods
+from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
 
 EXPERIMENT = ["experiment=digits", f"data.root={SHARED / 'mnist'}"]
 WIDTHS, LENGTHS = ("[1.0]", "[1.4]", "[2.0]"), (5, 9, 14)  # random strokes that the judge learns to refuse
@@ -51,7 +51,7 @@ def untrained(overrides: list[str]) -> Session:
     """The experiment with an agent that acts at random."""
     config = composed("train", overrides)
     OmegaConf.set_struct(config, False)
-    config.agent = {"_target_": "rlgen_cli.agents.random.Random"}
+    config.agent = {"_target_": "rlgen_cli.agents.planners.random.Random"}
     return build(config)
 
 

@@ -11,11 +11,11 @@ import torch
 from benchmarks.judge import SHARED
 from benchmarks.report import new_run, table, write
 from benchmarks.steer import BARE, COUNT, Judge, made_by, show, slug, spread
-from rlgen_cli.build import build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.distances import frechet, neighbourhoods
-from rlgen_cli.train import train
-from rlgen_cli.types import Context, View
+from rlgen_cli.runs.assemble import build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.distances import frechet, neighbourhoods
+from rlgen_cli.runs.trainer import train
+from rlgen_cli.core.types import Context, View
 
 
 def main(seeds: list[int]) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 from benchmarks.gan import samples
 from benchmarks.judge import SHARED, Features
 from benchmarks.report import RESULTS, curves, table, write
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.distances import frechet, neighbourhoods
-from rlgen_cli.export.raster import enlarge, grid, write_png
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.distances import frechet, neighbourhoods
+from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
 from rlgen_cli.rewards.features import feature_net
-from rlgen_cli.types import Context, View
+from rlgen_cli.core.types import Context, View
 
 COUNT = 4000
 SETS = {

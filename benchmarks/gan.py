@@ -10,11 +10,11 @@ import torch
 
 from benchmarks.judge import SHARED, Features
 from benchmarks.report import RESULTS, curves, table, write
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.distances import frechet, kernel_distance, neighbourhoods, vendi
-from rlgen_cli.export.raster import enlarge, grid, write_png
-from rlgen_cli.seeding import stream
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.distances import frechet, kernel_distance, neighbourhoods, vendi
+from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
+from rlgen_cli.core.seeding import stream
 
 MARKS = (60, 120, 180)  # seconds
 COUNT = 10_000

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from benchmarks.judge import SHARED
 from benchmarks.report import RESULTS, new_run, table, write
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.export.raster import enlarge, write_png
-from rlgen_cli.media.pictures import psnr, repaired, sheet
-from rlgen_cli.rewards.repair import Truth
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
-from rlgen_cli.types import View
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.evaluation.media.pictures import psnr, repaired, sheet
+from rlgen_cli.domains.latent.repair_scores import Truth
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
+from rlgen_cli.core.types import View
 
 COUNT = 200  # test pictures, the first
 SEARCH = {"best of 1 024": ("best_of", 16, 64), "cross-entropy method, 20 × 64": ("cem", 20, 64),

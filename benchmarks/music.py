@@ -8,9 +8,9 @@ import time
 import torch
 
 from benchmarks.report import table, write
-from rlgen_cli.build import build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.tree import select
+from rlgen_cli.runs.assemble import build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.core.tree import select
 
 SECONDS = 8.0
 

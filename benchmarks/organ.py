@@ -14,17 +14,17 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks.report import RESULTS, finished, new_run, seconds_until, table, write
-from rlgen_cli import checkpoint
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.evaluate import unique
-from rlgen_cli.export.raster import write_png
-from rlgen_cli.media.choice import medium
-from rlgen_cli.pretrain import pretrain
-from rlgen_cli.rewards.music import Novelty, RatioOfSteps, Tonality
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.evaluation.media.raster import write_png
+from rlgen_cli.evaluation.media.registry import medium
+from rlgen_cli.runs.pretrain import pretrain
+from rlgen_cli.domains.music.scores import Novelty, RatioOfSteps, Tonality
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
 
 SHARES = ("0.0", "0.2", "0.4", "0.6", "0.8", "1.0")
 COUNT = 4000

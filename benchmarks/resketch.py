@@ -11,15 +11,15 @@ from omegaconf import OmegaConf
 
 from benchmarks.judge import SHARED, Classifier, train_classifier
 from benchmarks.report import RESULTS, new_run, runs_named, seconds_until, table, write
-from rlgen_cli import checkpoint
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.export.raster import enlarge, write_png
-from rlgen_cli.media.pictures import sheet
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
-from rlgen_cli.types import View
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.evaluation.media.pictures import sheet
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
+from rlgen_cli.core.types import View
 
 EXPERIMENT = ["experiment=resketch", f"data.root={SHARED / 'mnist'}"]
 

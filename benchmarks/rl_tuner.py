@@ -17,19 +17,19 @@ from omegaconf import OmegaConf
 
 from benchmarks.judge import SHARED
 from benchmarks.report import RESULTS, finished, new_run, seconds_until, table, write
-from rlgen_cli import checkpoint
-from rlgen_cli.build import Session, build, saved_network
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.evaluate import unique
-from rlgen_cli.export.midi import write_midi
-from rlgen_cli.export.raster import write_png
-from rlgen_cli.media.choice import medium
-from rlgen_cli.rewards.music_theory import correlations
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import Session, build, saved_network
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.domains.music.midi import write_midi
+from rlgen_cli.evaluation.media.raster import write_png
+from rlgen_cli.evaluation.media.registry import medium
+from rlgen_cli.domains.music.theory import correlations
 from rlgen_cli.rewards.prior import Prior
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
-from rlgen_cli.types import View
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
+from rlgen_cli.core.types import View
 
 COUNT = 20_000
 WEIGHTS = SHARED / "rl_tuner" / "note_rnn.npz"

@@ -16,15 +16,15 @@ import torch
 
 from benchmarks.judge import SHARED
 from benchmarks.report import RESULTS, curves, finished, new_run, seconds_until, table, write
-from rlgen_cli import checkpoint
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.data.oracle import Oracle
-from rlgen_cli.evaluate import unique
-from rlgen_cli.pretrain import pretrain
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.domains.music.datasets.oracle import Oracle
+from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.runs.pretrain import pretrain
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
 
 PATH = SHARED / "seqgan" / "oracle.npz"
 DATA = ["experiment=seqgan_mle", f"data.path={PATH}", "threads=1"]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.report import table, write
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.tree import select
-from rlgen_cli.types import Transition
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.core.tree import select
+from rlgen_cli.core.types import Transition
 
 TASK = "env.size=16 env.action=pen env.pen=grid env.grid=16 env.margin=0 env.widths=[1.5] env.max_steps=16 env.patch=0"
 LEARNER = "agent.batch_size=128 agent.capacity=20000 agent.warmup=64 agent.network.channels=16 agent.network.depth=2"

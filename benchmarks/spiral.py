@@ -18,15 +18,15 @@ from omegaconf import OmegaConf
 
 from benchmarks.judge import SHARED, Features
 from benchmarks.report import RESULTS, curves, finished, new_run, table, write
-from rlgen_cli import checkpoint
-from rlgen_cli.build import build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.distances import frechet
-from rlgen_cli.export.raster import enlarge, write_png
-from rlgen_cli.media.pictures import diversity, sheet
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.distances import frechet
+from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.evaluation.media.pictures import diversity, sheet
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
 
 BASE = ["experiment=spiral", f"data.root={SHARED / 'mnist'}", "threads=1", "keep_checkpoints=100"]
 WATCHED = ["+reward/term=target", "reward.terms.target.per=pixel"]

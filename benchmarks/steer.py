@@ -12,13 +12,13 @@ from torch import Tensor
 
 from benchmarks.judge import SHARED, Features
 from benchmarks.report import RESULTS, new_run, table, write
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.distances import frechet, neighbourhoods, vendi
-from rlgen_cli.export.raster import enlarge, grid, write_png
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.distances import frechet, neighbourhoods, vendi
+from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
 
 COUNT = 4000
 FREE = "reward.terms.latent_way.weight=0"

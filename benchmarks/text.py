@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import new_run, seconds_until, table, write
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.evaluate import unique
-from rlgen_cli.pretrain import pretrain
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.runs.pretrain import pretrain
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
 
 COUNT, LENGTH = 1000, 40
 PAGES = sorted([*Path("docs").glob("*.md"), Path("README.md"), Path("CHANGELOG.md")])

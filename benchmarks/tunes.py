@@ -13,20 +13,20 @@ from torch import Tensor
 
 from benchmarks.judge import SHARED
 from benchmarks.report import RESULTS, finished, new_run, seconds_until, table, write
-from rlgen_cli import checkpoint
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.evaluate import unique
-from rlgen_cli.export.midi import write_midi
-from rlgen_cli.export.raster import write_png
-from rlgen_cli.media.choice import medium
-from rlgen_cli.media.music import Music
-from rlgen_cli.notes import MAJOR
-from rlgen_cli.rewards.music import Groove, Novelty, ScaleConsistency
-from rlgen_cli.rollout import rollout
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
-from rlgen_cli.types import Context, View
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.domains.music.midi import write_midi
+from rlgen_cli.evaluation.media.raster import write_png
+from rlgen_cli.evaluation.media.registry import medium
+from rlgen_cli.evaluation.media.music import Music
+from rlgen_cli.domains.music.notes import MAJOR
+from rlgen_cli.domains.music.scores import Groove, Novelty, ScaleConsistency
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
+from rlgen_cli.core.types import Context, View
 
 SETS = {
     "nottingham": ["data=midi", f"data.path={SHARED / 'nottingham'}"],

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from benchmarks.judge import SHARED
 from benchmarks.report import new_run, seconds_until, table, write
 from rlgen_cli.agents.dqn import DQN as RlgenDQN
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.evaluate import evaluate
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.gymnasium import CanvasVectorEnv, arrays
-from rlgen_cli.networks.bodies import Perceptron
-from rlgen_cli.networks.distributions import small
-from rlgen_cli.schedules import Linear
-from rlgen_cli.seeding import stream
-from rlgen_cli.train import train
-from rlgen_cli.types import Choice, Env, Observation, State
+from rlgen_cli.policies.encoders import Perceptron
+from rlgen_cli.policies.distributions import small
+from rlgen_cli.core.schedules import Linear
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.trainer import train
+from rlgen_cli.core.types import Choice, Env, Observation, State
 
 EPISODES = 500  # held-out ones
 MNIST = ["data=mnist", f"data.root={SHARED / 'mnist'}"]

@@ -28,13 +28,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from rlgen_cli.build import SPLITS, build, config_folder
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.errors import require
-from rlgen_cli.media.choice import medium
-from rlgen_cli.seeding import stream
-from rlgen_cli.tree import map_tensors, select
-from rlgen_cli.types import ActionSpec, Continuous, Discrete, Factored, Observation, ObservationSpec, View
+from rlgen_cli.runs.assemble import SPLITS, build, config_folder
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.core.errors import require
+from rlgen_cli.evaluation.media.registry import medium
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.tree import map_tensors, select
+from rlgen_cli.core.types import ActionSpec, Continuous, Discrete, Factored, Observation, ObservationSpec, View
 
 try:
     import gymnasium
@@ -45,7 +45,7 @@ except ImportError:
     raise ImportError("rlgen_cli.gymnasium needs Gymnasium: pip install 'rlgen[gym]'.") from None
 
 Arrays: TypeAlias = dict[str, np.ndarray]
-NO_AGENT = {"_target_": "rlgen_cli.agents.random.Random"}  # a session has one; here the caller acts
+NO_AGENT = {"_target_": "rlgen_cli.agents.planners.random.Random"}  # a session has one; here the caller acts
 FRAMES_PER_SECOND = 12
 
 

@@ -13,10 +13,10 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from rlgen_cli.build import Session, build
-from rlgen_cli.cli import composed, register_resolvers
-from rlgen_cli.data.tunes import tonal_melody
-from rlgen_cli.export.midi import write_midi
+from rlgen_cli.runs.assemble import Session, build
+from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.domains.music.datasets.tunes import tonal_melody
+from rlgen_cli.domains.music.midi import write_midi
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 SMALL = [

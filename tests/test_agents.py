@@ -7,13 +7,13 @@ import torch
 
 from rlgen_cli.agents.actor_critic import clipped_loss, value_error
 from rlgen_cli.agents.dqn import Frames
-from rlgen_cli.errors import UserError
-from rlgen_cli.evaluate import evaluate
-from rlgen_cli.networks.bodies import Perceptron
-from rlgen_cli.networks.q_network import QNetwork
-from rlgen_cli.returns import lambda_returns
-from rlgen_cli.train import train
-from rlgen_cli.types import Choice, Discrete, Observation, ObservationSpec, Transition
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.evaluation.evaluate import evaluate
+from rlgen_cli.policies.encoders import Perceptron
+from rlgen_cli.policies.q_network import QNetwork
+from rlgen_cli.core.returns import lambda_returns
+from rlgen_cli.runs.trainer import train
+from rlgen_cli.core.types import Choice, Discrete, Observation, ObservationSpec, Transition
 from tests.conftest import session
 
 TINY = [

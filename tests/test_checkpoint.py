@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlgen_cli import checkpoint
-from rlgen_cli.errors import UserError
+from rlgen_cli.core import checkpoint
+from rlgen_cli.core.errors import UserError
 
 TREE = {
     "agent": {

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rlgen_cli import cli
-from rlgen_cli.build import config_folder
+from rlgen_cli.cli import main as cli
+from rlgen_cli.runs.assemble import config_folder
 from tests.conftest import small, write_idx
 
 
@@ -39,7 +39,7 @@ def test_help_names_every_subcommand_and_imports_no_torch(rlgen):
     code, out, _ = rlgen("--help")
     assert code == 0
     assert all(f"rlgen {name}" in out for name in cli.COMMANDS)
-    script = "import sys, rlgen_cli.cli as c; sys.argv = ['rlgen', '--help']; c.main(); print('torch' in sys.modules, 'hydra' in sys.modules)"
+    script = "import sys, rlgen_cli.cli.main as c; sys.argv = ['rlgen', '--help']; c.main(); print('torch' in sys.modules, 'hydra' in sys.modules)"
     root = str(Path(__file__).parent.parent)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.splitlines()[-1] == "False False"

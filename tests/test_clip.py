@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rlgen_cli.errors import UserError
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.rewards.clip import Clip
-from rlgen_cli.types import Context, EnvSpec, ObservationSpec, View
+from rlgen_cli.core.types import Context, EnvSpec, ObservationSpec, View
 from tests.conftest import session, small, write_clip
 from tests.test_train import resumes
 

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from rlgen_cli.build import build, config_folder
+from rlgen_cli.runs.assemble import build, config_folder
 from tests.conftest import (
     compose,
     small,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlgen_cli.distances import frechet, kernel_distance, neighbourhoods, vendi
+from rlgen_cli.evaluation.distances import frechet, kernel_distance, neighbourhoods, vendi
 
 
 def rng(seed: int = 0) -> torch.Generator:

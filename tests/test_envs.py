@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from rlgen_cli.envs.raster import bezier, pixel_line, segment
-from rlgen_cli.envs.tools import BrushTool, FreeBrushTool, GridTool, StrokeTool
-from rlgen_cli.errors import UserError
-from rlgen_cli.tree import map_tensors
+from rlgen_cli.domains.canvas.rasteriser import bezier, pixel_line, segment
+from rlgen_cli.domains.canvas.brushes import BrushTool, FreeBrushTool, GridTool, StrokeTool
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.tree import map_tensors
 from tests.conftest import session
 
 ACTIONS = [

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from rlgen_cli.build import build
-from rlgen_cli.errors import UserError
-from rlgen_cli.gan.augment import augment
-from rlgen_cli.gan.losses import discriminator_loss, generator_loss, slope_between, squared_slope
-from rlgen_cli.gan.networks import Discriminator, Generator, fold
-from rlgen_cli.gan.shaper import Shaper
-from rlgen_cli.pretrain import pretrain
+from rlgen_cli.runs.assemble import build
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.generators.augment import augment
+from rlgen_cli.generators.losses import discriminator_loss, generator_loss, slope_between, squared_slope
+from rlgen_cli.generators.networks import Discriminator, Generator, fold
+from rlgen_cli.generators.latent_mapper import Shaper
+from rlgen_cli.runs.pretrain import pretrain
 from tests.conftest import compose, small
 
 GANS = ["r1", "dcgan", "wgan_gp", "hinge", "r3"]
@@ -120,7 +120,7 @@ def test_every_loss_trains_both_networks(name):
 
 def test_a_trained_gan_is_taken_from_the_cache(monkeypatch):
     one = gan()
-    monkeypatch.setattr("rlgen_cli.gan.gan.GAN.train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("rlgen_cli.generators.gan.GAN.train", lambda *_: pytest.fail("trained again"))
     two = gan()
     z = torch.randn(2, one.gan.latent)
     assert torch.equal(one.gan(z), two.gan(z))
@@ -150,7 +150,7 @@ def test_a_fused_reward_without_a_gradient_is_followed_through_z(tmp_path, monke
 
 
 def test_pretraining_stops_and_goes_on_bit_for_bit(tmp_path):
-    from rlgen_cli.pretrain import resume
+    from rlgen_cli.runs.pretrain import resume
 
     words = [*small("env=latent_gan", "agent=random"), "env.gan.steps=20"]
     pretrain(build(compose(*words), pretrained=False), tmp_path / "whole")

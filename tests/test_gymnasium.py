@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlgen_cli.build import config_folder
-from rlgen_cli.errors import UserError
-from rlgen_cli.seeding import stream
-from rlgen_cli.types import Continuous, Factored, Mixed
+from rlgen_cli.runs.assemble import config_folder
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.types import Continuous, Factored, Mixed
 from tests.conftest import CANVAS, GAN, LATENT, SONG, TUNE, session
 
 gymnasium = pytest.importorskip("gymnasium")

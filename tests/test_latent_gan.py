@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-from rlgen_cli.envs.damage import Hole, Noise, Watermark
-from rlgen_cli.errors import UserError
-from rlgen_cli.rewards.latent import LatentPrior, LatentWay
+from rlgen_cli.domains.latent.damage import Hole, Noise, Watermark
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.domains.latent.scores import LatentPrior, LatentWay
 from rlgen_cli.rewards.pictures import Colourfulness, JpegSize, Palette, Sharpness, Symmetry
-from rlgen_cli.rewards.repair import Known, Truth
-from rlgen_cli.tree import join
-from rlgen_cli.types import Context, EnvSpec, ObservationSpec, View
+from rlgen_cli.domains.latent.repair_scores import Known, Truth
+from rlgen_cli.core.tree import join
+from rlgen_cli.core.types import Context, EnvSpec, ObservationSpec, View
 from tests.conftest import session, small, write_picture
 from tests.test_train import DRAWERS, resumes
 
@@ -226,7 +226,7 @@ def test_novelty_and_diversity():
 def test_search_finds_what_it_is_asked_for():
     """At equal calls of the generator: the best of many beats one try, going by the best beats blind tries, and
     gradients see the way."""
-    from rlgen_cli.evaluate import evaluate
+    from rlgen_cli.evaluation.evaluate import evaluate
 
     words = ["env.action=place", "env.max_steps=1", "reward=coverage", "env.gan.steps=30"]
     budget = ["agent.samples=8", "agent.rounds=12"]
@@ -238,7 +238,7 @@ def test_search_finds_what_it_is_asked_for():
 
 
 def test_search_begins_where_its_guide_says(tmp_path):
-    from rlgen_cli.train import train
+    from rlgen_cli.runs.trainer import train
 
     words = ["env.action=place", "env.max_steps=1", "reward=coverage"]
     assert train(make(*words), tmp_path / "guide") == "finished"
@@ -285,8 +285,8 @@ def test_a_policy_beats_chance():
     """PPO moves brightness up in a latent space."""
     from pathlib import Path
 
-    from rlgen_cli.evaluate import evaluate
-    from rlgen_cli.train import train
+    from rlgen_cli.evaluation.evaluate import evaluate
+    from rlgen_cli.runs.trainer import train
 
     words = [*small("env=latent_gan", "agent=ppo", "reward=coverage"), "env.gan.steps=800", "total_steps=12000"]
     words += ["env.action=move", "env.directions=0", "env.basis=axes", "env.stride=0.6", "num_envs=32"]

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlgen_cli.build import build
+from rlgen_cli.runs.assemble import build
 from rlgen_cli.data.sequences import Sequences
-from rlgen_cli.encodings import Melody
-from rlgen_cli.errors import UserError
-from rlgen_cli.evaluate import evaluate
-from rlgen_cli.gan.melody import Composer, Listener, as_pictures, widen
-from rlgen_cli.pretrain import pretrain
-from rlgen_cli.sample import write_samples
-from rlgen_cli.train import train
+from rlgen_cli.domains.music.encodings import Melody
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.evaluation.evaluate import evaluate
+from rlgen_cli.generators.sequences import Composer, Listener, as_pictures, widen
+from rlgen_cli.runs.pretrain import pretrain
+from rlgen_cli.runs.sample import write_samples
+from rlgen_cli.runs.trainer import train
 from tests.conftest import compose, session, small
 from tests.test_train import resumes
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlgen_cli.errors import UserError
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.memory.replay import Replay
-from rlgen_cli.types import Transition
+from rlgen_cli.core.types import Transition
 
 
 class Counter(NamedTuple):
@@ -76,7 +76,7 @@ def test_a_memory_too_small_is_refused():
 
 
 def test_only_finished_samples_are_kept_and_the_newest_drawn():
-    from rlgen_cli.memory.finished import Finished
+    from rlgen_cli.memory.sample_buffer import Finished
 
     memory, rng = Finished(3, (1,), torch.float, torch.device("cpu")), torch.Generator().manual_seed(0)
     for i in range(0, 8, 2):  # of 0 … 7, the even ones are finished

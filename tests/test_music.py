@@ -6,19 +6,19 @@ import math
 import pytest
 import torch
 
-from rlgen_cli import checkpoint
-from rlgen_cli.build import build
-from rlgen_cli.data.oracle import Oracle
-from rlgen_cli.encodings import Chorale, Melody, Notes, Tokens, pieces, pitch_name, pitch_number
-from rlgen_cli.errors import UserError
-from rlgen_cli.networks.note_rnn import note_rnn, note_rnn_weights
-from rlgen_cli.notes import Note, Piece
-from rlgen_cli.prior import adopt
-from rlgen_cli.returns import soft_value
-from rlgen_cli.rewards.balance import Balance
-from rlgen_cli.rewards.music_theory import RULES, Moment, correlations
-from rlgen_cli.seeding import stream
-from rlgen_cli.types import Context, View
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import build
+from rlgen_cli.domains.music.datasets.oracle import Oracle
+from rlgen_cli.domains.music.encodings import Chorale, Melody, Notes, Tokens, pieces, pitch_name, pitch_number
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.policies.note_rnn import note_rnn, note_rnn_weights
+from rlgen_cli.domains.music.notes import Note, Piece
+from rlgen_cli.policies.anchor import adopt
+from rlgen_cli.core.returns import soft_value
+from rlgen_cli.rewards.controller import Balance
+from rlgen_cli.domains.music.theory import RULES, Moment, correlations
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.types import Context, View
 from tests.conftest import SHARED, compose, needs_shared, session, small, write_note_rnn, write_oracle
 
 C, D, E, F, G, A, B = 14, 16, 18, 19, 21, 23, 25  # codes of the octave from middle C
@@ -345,7 +345,7 @@ def test_the_oracle_by_hand(tmp_path):
 
 def test_a_wider_network_begins_as_its_prior(tmp_path):
     path = write_note_rnn(tmp_path / "note_rnn.npz")
-    prior = ["agent.anchor.network={_target_: rlgen_cli.networks.note_rnn.note_rnn, _partial_: true}"]
+    prior = ["agent.anchor.network={_target_: rlgen_cli.policies.note_rnn.note_rnn, _partial_: true}"]
     words = small("env=music", "agent=ppo", "env.prime=random", "env.clock=steps")
     words = [*(word for word in words if "agent.network" not in word), "env.history=8"]
     run = session(
@@ -392,7 +392,7 @@ def test_g_learning_weighs_by_its_prior(tmp_path):
     """The value is log Σ p exp G, and the policy p exp G: with G zero it is the prior."""
     path = write_note_rnn(tmp_path / "note_rnn.npz")
     words = [word for word in small("env=music", "agent=dqn", "env.prime=random") if "agent.network" not in word]
-    network = "agent.prior.network={_target_: rlgen_cli.networks.note_rnn.note_rnn, _partial_: true}"
+    network = "agent.prior.network={_target_: rlgen_cli.policies.note_rnn.note_rnn, _partial_: true}"
     run = session(
         *words, "env.history=1", "network=q_note_rnn", "agent.backup=g", "agent.temperature={start:1.0,end:1.0}",
         f"agent.prior.source={path}", network, "agent.epsilon={start:0.0,end:0.0}",
@@ -436,7 +436,7 @@ def test_a_price_follows_its_statistic():
 
 
 def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
-    from rlgen_cli.pretrain import held_out, pretrain
+    from rlgen_cli.runs.pretrain import held_out, pretrain
 
     words = ["env.length=16", "env.bar=8", "data.count=40", "threads=1", "agent.network.memory.width=32"]
     config = compose("env=music", "agent=likelihood", "reward=novelty", *words, "env.history=1", "env.prime=none")
@@ -515,8 +515,8 @@ def test_your_own_function_hears_the_tokens(tmp_path, monkeypatch):
 @pytest.mark.parametrize("agent", ["dqn", "ppo", "policy_gradient", "actor_critic"])
 def test_agents_learn_to_compose(agent, tmp_path):
     """Fifths from note to note, which random melodies hardly have."""
-    from rlgen_cli.evaluate import evaluate
-    from rlgen_cli.train import train
+    from rlgen_cli.evaluation.evaluate import evaluate
+    from rlgen_cli.runs.trainer import train
 
     words = [
         "env=music", "encoding=tokens", "env.length=12", "env.history=2", "reward=tonality", "data.count=40", "threads=1",
@@ -542,7 +542,7 @@ def test_agents_learn_to_compose(agent, tmp_path):
 
 def test_pieces_are_moved_to_one_tonic():
     from rlgen_cli.data.sequences import moved, to_tonic
-    from rlgen_cli.data.tunes import TUNES
+    from rlgen_cli.domains.music.datasets.tunes import TUNES
 
     homes = [to_tonic(tune, 0) for tune in TUNES]  # all are in C major; tunes of five notes may be heard in another key
     assert homes.count(0) >= 0.8 * len(TUNES)
@@ -559,8 +559,8 @@ def test_pieces_are_moved_to_one_tonic():
 def test_left_out_pieces_are_counted(tmp_path, caplog):
     import logging
 
-    from rlgen_cli.data.midi import MidiFolder
-    from rlgen_cli.export.midi import write_midi
+    from rlgen_cli.domains.music.datasets.midi import MidiFolder
+    from rlgen_cli.domains.music.midi import write_midi
     from tests.conftest import write_tunes
 
     folder = write_tunes(tmp_path / "tunes", 5)
@@ -591,8 +591,8 @@ def test_nottingham_and_chorales_become_sequences():
 
 @pytest.mark.parametrize("unit", ["character", "word"])
 def test_text_is_read_learned_and_written(unit, tmp_path):
-    from rlgen_cli.sample import write_samples
-    from rlgen_cli.train import train
+    from rlgen_cli.runs.sample import write_samples
+    from rlgen_cli.runs.trainer import train
 
     (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog sat on the log " * 30)
     words = [
@@ -621,7 +621,7 @@ def test_going_on_from_a_beginning(tmp_path):
 
 
 def test_repetition_by_hand():
-    from rlgen_cli.rewards.repetition import Correlation, Echo, RepeatedShare
+    from rlgen_cli.domains.music.repetition import Correlation, Echo, RepeatedShare
 
     bar = [C, D, E, 1, C, D, E, 1]
 
@@ -641,7 +641,7 @@ def test_repetition_by_hand():
 
 
 def test_a_temperature_sharpens_what_was_learned():
-    from rlgen_cli.networks.distributions import Categorical
+    from rlgen_cli.policies.distributions import Categorical
 
     run = session(*small("env=music", "agent=likelihood", "reward=novelty"), "agent.temperature=0.5")
     sharp = run.agent._tempered(Categorical(torch.tensor([[0.0, math.log(3.0)]])))
@@ -649,7 +649,7 @@ def test_a_temperature_sharpens_what_was_learned():
 
 
 def test_a_categorical_draws_what_it_says_and_nothing_forbidden():
-    from rlgen_cli.networks.distributions import Categorical
+    from rlgen_cli.policies.distributions import Categorical
 
     logits = torch.tensor([0.0, -torch.inf, math.log(2.0), -torch.inf]).expand(30_000, 4)
     action, log_prob = Categorical(logits).draw(stream(0, "draw"))

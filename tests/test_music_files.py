@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from rlgen_cli.data.chorale_file import read_chorales
-from rlgen_cli.data.midi_file import Rejected, melody, read_folder, read_midi
-from rlgen_cli.data.tunes import TUNES, tonal_melody, tune
-from rlgen_cli.errors import UserError
-from rlgen_cli.export.midi import write_midi
-from rlgen_cli.export.roll import BAR, VOICES, roll, roll_grid, row_height
-from rlgen_cli.export.wav import PEAK, RATE, synthesise, write_wav
-from rlgen_cli.notes import Note, Piece
+from rlgen_cli.domains.music.datasets.chorale_file import read_chorales
+from rlgen_cli.domains.music.datasets.midi_file import Rejected, melody, read_folder, read_midi
+from rlgen_cli.domains.music.datasets.tunes import TUNES, tonal_melody, tune
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.domains.music.midi import write_midi
+from rlgen_cli.domains.music.piano_roll import BAR, VOICES, roll, roll_grid, row_height
+from rlgen_cli.domains.music.sound import PEAK, RATE, synthesise, write_wav
+from rlgen_cli.domains.music.notes import Note, Piece
 from tests.conftest import SHARED, needs_shared
 
 WHITE_KEYS = {0, 2, 4, 5, 7, 9, 11}

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rlgen_cli.build import build
-from rlgen_cli.errors import UserError
-from rlgen_cli.gan.architectures import ALLOWED, DCGAN, Perceptron, Shaped
-from rlgen_cli.pretrain import pretrain
-from rlgen_cli.sample import write_samples
-from rlgen_cli.train import resume, train
+from rlgen_cli.runs.assemble import build
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.generators.architectures import ALLOWED, DCGAN, Perceptron, Shaped
+from rlgen_cli.runs.pretrain import pretrain
+from rlgen_cli.runs.sample import write_samples
+from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import compose, small
 from tests.test_train import resumes
 

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from rlgen_cli.build import config_folder
-from rlgen_cli.errors import UserError
-from rlgen_cli.memory.segment import SegmentMemory
-from rlgen_cli.networks.distributions import Beta, Categorical, Decisions, Head, Joint, SquashedGaussian
-from rlgen_cli.networks.sequence import GRU, Transformer
-from rlgen_cli.train import resume, train
-from rlgen_cli.tree import map_tensors
-from rlgen_cli.types import Continuous, Discrete, Factored, Mixed, Transition
+from rlgen_cli.runs.assemble import config_folder
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.memory.rollouts import SegmentMemory
+from rlgen_cli.policies.distributions import Beta, Categorical, Decisions, Head, Joint, SquashedGaussian
+from rlgen_cli.policies.recurrent import GRU, Transformer
+from rlgen_cli.runs.trainer import resume, train
+from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.core.types import Continuous, Discrete, Factored, Mixed, Transition
 from tests.conftest import compose, session, small
 
 SPECS = {

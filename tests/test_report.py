@@ -7,14 +7,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from rlgen_cli.build import config_folder
+from rlgen_cli.runs.assemble import config_folder
 from rlgen_cli.data.images import Images
-from rlgen_cli.distances import vendi
-from rlgen_cli.errors import UserError
-from rlgen_cli.judge import taught
-from rlgen_cli.report import compared, judged, report, table, within
-from rlgen_cli.train import train
-from rlgen_cli.types import Context, View
+from rlgen_cli.evaluation.distances import vendi
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.evaluation.judge import taught
+from rlgen_cli.evaluation.report import compared, judged, report, table, within
+from rlgen_cli.runs.trainer import train
+from rlgen_cli.core.types import Context, View
 from tests.conftest import session, small
 
 

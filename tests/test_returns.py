@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rlgen_cli.returns import lambda_returns, soft_value
+from rlgen_cli.core.returns import lambda_returns, soft_value
 
 
 def test_one_step_is_the_td_target():

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from rlgen_cli.errors import UserError
-from rlgen_cli.rewards.canvas import Coverage, InkCost, Target
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.domains.canvas.scores import Coverage, InkCost, Target
 from rlgen_cli.rewards.function import Function
 from rlgen_cli.rewards.reward import Reward, Term
-from rlgen_cli.types import Context, View
+from rlgen_cli.core.types import Context, View
 from tests.conftest import session
 
 

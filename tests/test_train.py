@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from rlgen_cli import checkpoint
-from rlgen_cli.build import build, config_folder
-from rlgen_cli.errors import UserError
-from rlgen_cli.train import resume, train
+from rlgen_cli.core import checkpoint
+from rlgen_cli.runs.assemble import build, config_folder
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import compose, session, small
 
 ACTIONS = {
@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     words = [*small("agent=dqn"), "total_steps=100000000", f"hydra.run.dir={tmp_path / 'run'}"]
-    command = [sys.executable, "-m", "rlgen_cli.cli", "train", *words]
+    command = [sys.executable, "-m", "rlgen_cli.cli.main", "train", *words]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     assert process.stdout is not None
@@ -222,7 +222,7 @@ def test_a_strangers_config_imports_nothing(change, tmp_path):
     folder = tmp_path / "run"
     train(session(*small("agent=random"), "total_steps=40"), folder)
     text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("_target_: rlgen_cli.rewards.canvas.Target", change))
+    (folder / "config.yaml").write_text(text.replace("_target_: rlgen_cli.domains.canvas.scores.Target", change))
     with pytest.raises(UserError, match="no part of rlgen"):
         resume(folder, {"total_steps": 80})
 

@@ -17,15 +17,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from rlgen_cli.actor import Actor, Said
-from rlgen_cli.errors import require
-from rlgen_cli.memory.segment import Segment, SegmentMemory, flat
-from rlgen_cli.networks.precision import Precision
-from rlgen_cli.prior import Anchor
-from rlgen_cli.returns import lambda_returns
-from rlgen_cli.schedules import Linear
-from rlgen_cli.tree import map_tensors
-from rlgen_cli.types import Carry, Choice, Env, EnvSpec, Metrics, Observation, State, Transition
+from rlgen_cli.policies.actor import Actor, Said
+from rlgen_cli.core.errors import require
+from rlgen_cli.memory.rollouts import Segment, SegmentMemory, flat
+from rlgen_cli.policies.precision import Precision
+from rlgen_cli.policies.anchor import Anchor
+from rlgen_cli.core.returns import lambda_returns
+from rlgen_cli.core.schedules import Linear
+from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.core.types import Carry, Choice, Env, EnvSpec, Metrics, Observation, State, Transition
 
 
 class Batch(NamedTuple):

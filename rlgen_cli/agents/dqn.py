@@ -25,15 +25,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from rlgen_cli.errors import require
+from rlgen_cli.core.errors import require
 from rlgen_cli.memory.replay import Replay, Window
-from rlgen_cli.networks.precision import Precision
-from rlgen_cli.networks.q_network import branches
-from rlgen_cli.prior import Prior
-from rlgen_cli.returns import lambda_returns, soft_value
-from rlgen_cli.schedules import Linear
-from rlgen_cli.tree import map_tensors
-from rlgen_cli.types import Carry, Choice, Discrete, Env, EnvSpec, Factored, Metrics, Reward, State, Transition
+from rlgen_cli.policies.precision import Precision
+from rlgen_cli.policies.q_network import branches
+from rlgen_cli.policies.anchor import Prior
+from rlgen_cli.core.returns import lambda_returns, soft_value
+from rlgen_cli.core.schedules import Linear
+from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.core.types import Carry, Choice, Discrete, Env, EnvSpec, Factored, Metrics, Reward, State, Transition
 
 
 class Frames(NamedTuple):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.data.images import Splits
-from rlgen_cli.encodings import Encoding, Unfit
-from rlgen_cli.errors import require
-from rlgen_cli.notes import Piece
+from rlgen_cli.domains.music.encodings import Encoding, Unfit
+from rlgen_cli.core.errors import require
+from rlgen_cli.domains.music.notes import Piece
 
 log = logging.getLogger(__name__)
 VALID, TEST = 0.1, 0.1  # shares of the pieces

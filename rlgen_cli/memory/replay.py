@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rlgen_cli.errors import require
-from rlgen_cli.tree import map_tensors
-from rlgen_cli.types import State, Transition
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.core.types import State, Transition
 
 
 class Kept(NamedTuple):

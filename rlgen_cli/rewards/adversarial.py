@@ -6,11 +6,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.errors import require
-from rlgen_cli.gan.losses import discriminator_loss, slope_between, squared_slope
-from rlgen_cli.memory.finished import Finished
-from rlgen_cli.schedules import Linear
-from rlgen_cli.types import EnvSpec, Metrics, View
+from rlgen_cli.core.errors import require
+from rlgen_cli.generators.losses import discriminator_loss, slope_between, squared_slope
+from rlgen_cli.memory.sample_buffer import Finished
+from rlgen_cli.core.schedules import Linear
+from rlgen_cli.core.types import EnvSpec, Metrics, View
 
 
 class Adversarial:

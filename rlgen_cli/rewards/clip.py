@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from rlgen_cli.errors import UserError, require
+from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.rewards.pictures import picture_shape
-from rlgen_cli.types import EnvSpec, View
+from rlgen_cli.core.types import EnvSpec, View
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from rlgen_cli.data.images import Images
 from rlgen_cli.data.sequences import Sequences
-from rlgen_cli.errors import require
-from rlgen_cli.networks.bodies import Words
-from rlgen_cli.networks.convnet import Blur, ConvNet
-from rlgen_cli.types import EnvSpec, Sequence, View
+from rlgen_cli.core.errors import require
+from rlgen_cli.policies.encoders import Words
+from rlgen_cli.core.layers import Blur, ConvNet
+from rlgen_cli.core.types import EnvSpec, Sequence, View
 
 
 class PictureDiscriminator(nn.Module):

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, max_pool2d, normalize, relu
 
-from rlgen_cli.checkpoint import cached
+from rlgen_cli.core.checkpoint import cached
 from rlgen_cli.data.images import Images, digest
-from rlgen_cli.errors import require
-from rlgen_cli.networks.teach import teach
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.fitting import teach
 from rlgen_cli.rewards.pictures import load_reference, picture_shape
-from rlgen_cli.types import EnvSpec, View
+from rlgen_cli.core.types import EnvSpec, View
 
 
 class FeatureNet(nn.Module):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlgen_cli.errors import UserError, require
-from rlgen_cli.types import View
+from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.types import View
 
 
 class Function:

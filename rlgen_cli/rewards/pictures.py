@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from rlgen_cli.data.images import pil_to_tensor, resize
-from rlgen_cli.errors import UserError, require
-from rlgen_cli.types import EnvSpec, View
+from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.types import EnvSpec, View
 
 SMALLEST = 16  # pixels a side from which a JPEG's size says something of the picture
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.actor import taught
-from rlgen_cli.types import View
+from rlgen_cli.policies.actor import taught
+from rlgen_cli.core.types import View
 
 
 class Prior:

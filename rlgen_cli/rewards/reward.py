@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rlgen_cli.tree import join
-from rlgen_cli.types import Metrics, Scored, View
+from rlgen_cli.core.tree import join
+from rlgen_cli.core.types import Metrics, Scored, View
 
 
 class Score(Protocol):

@@ -1,0 +1,181 @@
+"""Complete checkpoints, written atomically, checked by digest, free of pickle; and the cache folder.
+
+A checkpoint is a folder: one safetensors file per component, `state.json` with everything that is no tensor, and
+`manifest.json` with the SHA-256 of both. It is written under another name, synced, then renamed: a killed run leaves
+either the whole checkpoint or none.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from rlgen_cli.core.errors import UserError
+
+log = logging.getLogger(__name__)
+TENSOR, NUMBERED = "__tensor__", "__numbered__"
+
+
+def cache_folder() -> Path:
+    """Where downloads and trained helpers are kept: $RLGEN_CACHE, else ~/.cache/rlgen."""
+    return Path(os.environ.get("RLGEN_CACHE") or Path.home() / ".cache" / "rlgen")
+
+
+def save(folder: Path, components: dict[str, dict[str, Any]]) -> None:
+    """Write `components` (name to state dict: nested dicts and lists of tensors and plain values) as a checkpoint."""
+    partial = folder.with_name(f".partial_{folder.name}_{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    plain, files = {}, {}
+    for name, component in components.items():
+        tensors: dict[str, Tensor] = {}
+        plain[name] = _unravel(component, name, tensors)
+        if tensors:
+            files[f"{name}.safetensors"] = save_tensors(tensors)
+    files["state.json"] = json.dumps(plain, indent=1).encode()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files["manifest.json"] = json.dumps({"format": 1, "sha256": digests}, indent=1).encode()
+    for name, content in files.items():
+        _write_synced(partial / name, content)
+    _sync(partial)
+    if folder.exists():
+        old = folder.with_name(f".old_{folder.name}_{os.getpid()}")
+        os.replace(folder, old)
+        os.replace(partial, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(partial, folder)
+    _sync(folder.parent)
+
+
+def load(folder: Path, device: torch.device | str, only: frozenset[str] | None = None) -> dict[str, Any]:
+    """The components of a checkpoint (or those named in `only`), every file checked against the manifest.
+
+    Raises:
+        UserError: for a missing or damaged file.
+    """
+    manifest = _read_json(folder / "manifest.json")
+    contents = {}
+    for name, digest in manifest["sha256"].items():
+        if only is not None and name != "state.json" and name.removesuffix(".safetensors") not in only:
+            continue
+        path = folder / Path(name).name
+        try:
+            contents[name] = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"checkpoint: {path} cannot be read ({error.strerror}).") from None
+        if hashlib.sha256(contents[name]).hexdigest() != digest:
+            raise UserError(f"checkpoint: {path} is damaged (its SHA-256 is not the manifest's).")
+    plain = json.loads(contents["state.json"])
+    components = {}
+    for name, tree in plain.items():
+        if only is None or name in only:
+            tensors = load_tensors(contents.get(f"{name}.safetensors", save_tensors({})))
+            components[name] = _ravel(tree, {key: value.to(device) for key, value in tensors.items()})
+    return components
+
+
+def steps(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((run / "checkpoints").glob("step_*"))
+
+
+def load_newest(run: Path, device: torch.device | str, only: frozenset[str] | None = None) -> dict[str, Any]:
+    """The newest intact checkpoint of `run`; damaged ones are named in a warning and passed over."""
+    for folder in reversed(steps(run)):
+        try:
+            return load(folder, device, only)
+        except UserError as error:
+            log.warning("%s Trying the one before.", error)
+    raise UserError(f"run: {run} holds no intact checkpoint.")
+
+
+def prune(run: Path, keep: int, best: str | None) -> None:
+    """Delete all but the newest `keep` checkpoints and the one named `best`."""
+    for folder in steps(run)[:-keep]:
+        if folder.name != best:
+            shutil.rmtree(folder)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file at once: readers see the old or the new content, never half."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    _write_synced(partial, content)
+    os.replace(partial, path)
+
+
+def _unravel(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """`tree` with its tensors moved into `tensors` and named in their place."""
+    if isinstance(tree, Tensor):
+        tensors[path] = tree.detach().cpu().contiguous().clone()
+        return {TENSOR: path}
+    if isinstance(tree, dict):
+        inner = {str(key): _unravel(value, f"{path}/{key}", tensors) for key, value in tree.items()}
+        return {NUMBERED: inner} if tree and all(isinstance(key, int) for key in tree) else inner
+    if isinstance(tree, list | tuple):
+        return [_unravel(value, f"{path}/{i}", tensors) for i, value in enumerate(tree)]
+    return tree
+
+
+def _ravel(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of `_unravel`; tuples come back as lists."""
+    if isinstance(tree, dict):
+        if TENSOR in tree:
+            return tensors[tree[TENSOR]]
+        if NUMBERED in tree:
+            return {int(key): _ravel(value, tensors) for key, value in tree[NUMBERED].items()}
+        return {key: _ravel(value, tensors) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_ravel(value, tensors) for value in tree]
+    return tree
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError:
+        raise UserError(f"checkpoint: there is no {path}; name a run folder or a checkpoint folder.") from None
+    except ValueError:
+        raise UserError(f"checkpoint: {path} is damaged (it is no JSON).") from None
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cached(kind: str, key: str, part: Any, train: Callable[[], None]) -> None:
+    """Give `part` (a network, or anything with a `state_dict`) its trained state: from the cache, where one of this
+    `kind` and `key` lies, else by `train`."""
+    folder = cache_folder() / kind / hashlib.sha256(key.encode()).hexdigest()[:24]
+    if folder.is_dir():
+        part.load_state_dict(load(folder, "cpu")["part"])
+        return
+    train()
+    save(folder, {"part": part.state_dict()})
+
+
+def begin(net: nn.Module, rng: torch.Generator) -> None:
+    """Uniform initial weights from `rng`: the same start whatever was drawn before."""
+    for parameter in net.parameters():
+        bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
+        nn.init.uniform_(parameter, -bound, bound, generator=rng)

@@ -1,0 +1,50 @@
+"""Scores that rules give: coverage, closeness to a target, cost of ink."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from rlgen_cli.core.types import View
+
+
+class Coverage:
+    """Share of the canvas that is inked, in [0, 1]: the simplest score that can be learned."""
+
+    judges = "picture"
+    needs: frozenset[str] = frozenset()
+
+    def __call__(self, view: View) -> Tensor:
+        return view.sample.mean(1).clamp(0, 1).flatten(1).mean(1)
+
+
+class Target:
+    """Minus the distance to the target image; 0 is a perfect copy.
+
+    `norm` l2 sums squared, l1 absolute differences. `per` target divides by the same sum over the target alone, so
+    that a blank canvas scores −1 and 1 + score is ReSketch's similarity; `per` pixel gives the mean over pixels.
+    """
+
+    judges = "picture"
+    needs = frozenset(["target"])
+
+    def __init__(self, *, norm: Literal["l2", "l1"], per: Literal["target", "pixel"]) -> None:
+        self.power, self.per = (2 if norm == "l2" else 1), per
+
+    def __call__(self, view: View) -> Tensor:
+        target = view.context.target
+        assert target is not None
+        error = (view.sample - target).abs().pow(self.power).flatten(1)
+        if self.per == "pixel":
+            return -error.mean(1)
+        # A blank target counts as one full pixel, so that the score stays finite.
+        return -error.sum(1) / target.pow(self.power).flatten(1).sum(1).clamp(min=1.0)
+
+
+class InkCost:
+    """Minus the number of marks made: each costs 1 times the term's weight."""
+
+    judges = "picture"
+    needs: frozenset[str] = frozenset()
+
+    def __call__(self, view: View) -> Tensor:
+        return -view.effort.float()

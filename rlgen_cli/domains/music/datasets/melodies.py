@@ -1,0 +1,30 @@
+"""The embedded default: tonal melodies from a generator, and a few traditional tunes. No file, no download."""
+
+import random
+
+from rlgen_cli.domains.music.datasets.harmonise import harmonised
+from rlgen_cli.data.images import Splits
+from rlgen_cli.data.sequences import by_content, encoded
+from rlgen_cli.domains.music.datasets.tunes import TUNES, tonal_melody
+from rlgen_cli.domains.music.encodings import Encoding
+from rlgen_cli.core.errors import require
+
+
+class Melodies:
+    """`count` melodies of `bars` bars in 4/4, and the tunes (tunes.py) that have the asked bar; with voices below them
+    where the encoding has several."""
+
+    def __init__(self, count: int, bars: int, tonic: int | None, transpose: list[int]) -> None:
+        require(count >= 1, f"count: must be at least 1, got {count}.")
+        require(bars >= 4, f"bars: must be at least 4, got {bars}.")
+        require(len(transpose) > 0, "transpose: must hold at least one number; [0] leaves pieces as they are.")
+        self.count, self.bars, self.tonic, self.transpose = count, bars, tonic, transpose
+
+    def load(self, encoding: Encoding, length: int, bar: int) -> Splits:
+        rng = random.Random(0)
+        pieces = [tonal_melody(rng, self.bars) for _ in range(self.count)] + list(TUNES)
+        # The generator's bars are 16 sixteenths; with another env.bar a piece is cut into those.
+        pieces = [piece._replace(bar=bar) if piece.bar % bar == 0 else piece for piece in pieces]
+        if encoding.voices > 1:
+            pieces = [voiced for piece in pieces if (voiced := harmonised(piece)) is not None]
+        return encoded(by_content(pieces), encoding, length, bar, self.tonic, self.transpose)

@@ -1,0 +1,169 @@
+"""Scores of how a piece sounds, for any encoding of music: shares in [0, 1] unless said otherwise."""
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.data.sequences import Sequences
+from rlgen_cli.core.errors import require
+from rlgen_cli.domains.music.notes import MAJOR
+from rlgen_cli.core.types import EnvSpec, Roll, Sequence, View
+
+FIFTH, STEP, OCTAVE = 7, 1, 12
+CONSONANT = (0, 3, 4, 5, 7, 8, 9)  # intervals, without octaves, that sound at rest
+
+
+class _Music:
+    """What the sequences of `spec` sound like."""
+
+    def __init__(self, spec: EnvSpec) -> None:
+        assert isinstance(spec.sample, Sequence)
+        self.encoding, self.bar = spec.sample.encoding, spec.sample.bar
+
+    def __call__(self, view: View) -> Roll:
+        return self.encoding.roll(view.sample)
+
+
+def intervals(roll: Roll) -> tuple[Tensor, Tensor]:
+    """Semitones from each note to the one before in its voice, int64 [N, S, V], and where there is such a pair."""
+    steps = torch.arange(roll.onset.shape[1], device=roll.onset.device).view(1, -1, 1)
+    newest = torch.where(roll.onset, steps, -1).cummax(1).values  # the newest note at or before each step
+    before = torch.cat([torch.full_like(newest[:, :1], -1), newest[:, :-1]], 1)
+    pairs = roll.onset & (before >= 0)
+    return roll.pitch - roll.pitch.gather(1, before.clamp(min=0)), pairs
+
+
+def share(hit: Tensor, of: Tensor) -> Tensor:
+    """How many of the marked places [N, …] are hit, [N]; 0 where none is marked."""
+    return (hit & of).flatten(1).sum(1) / of.flatten(1).sum(1).clamp(min=1)
+
+
+class Tonality:
+    """Share of successive notes a perfect fifth apart, up or down (ORGAN, Guimaraes et al. 2017): the frequency ratio
+    is then from 1.45 to 1.55."""
+
+    judges, needs = "music", frozenset[str]()
+
+    def __init__(self, *, spec: EnvSpec) -> None:
+        self.hear = _Music(spec)
+
+    def __call__(self, view: View) -> Tensor:
+        size, pairs = intervals(self.hear(view))
+        return share(size.abs() == FIFTH, pairs)
+
+
+class RatioOfSteps:
+    """Share of successive notes one semitone apart (ORGAN)."""
+
+    judges, needs = "music", frozenset[str]()
+
+    def __init__(self, *, spec: EnvSpec) -> None:
+        self.hear = _Music(spec)
+
+    def __call__(self, view: View) -> Tensor:
+        size, pairs = intervals(self.hear(view))
+        return share(size.abs() == STEP, pairs)
+
+
+class ScaleConsistency:
+    """The largest share of notes that lie in one major (or natural minor) scale (Mogren 2016)."""
+
+    judges, needs = "music", frozenset[str]()
+
+    def __init__(self, *, spec: EnvSpec) -> None:
+        self.hear = _Music(spec)
+
+    def __call__(self, view: View) -> Tensor:
+        counts = pitch_classes(self.hear(view))
+        inside = torch.zeros(OCTAVE, device=counts.device)
+        inside[list(MAJOR)] = 1.0
+        scales = torch.stack([inside.roll(key) for key in range(OCTAVE)], 1)  # a minor scale is another's major
+        return (counts @ scales).amax(1) / counts.sum(1).clamp(min=1)
+
+
+class PitchEntropy:
+    """Entropy of the pitch classes that are struck, in nats, at most log 12 = 2.48 (Wu and Yang 2020)."""
+
+    judges, needs = "music", frozenset[str]()
+
+    def __init__(self, *, spec: EnvSpec) -> None:
+        self.hear = _Music(spec)
+
+    def __call__(self, view: View) -> Tensor:
+        counts = pitch_classes(self.hear(view))
+        p = counts / counts.sum(1, keepdim=True).clamp(min=1)
+        return -(p * p.clamp(min=1e-9).log()).sum(1)
+
+
+class Groove:
+    """How alike the rhythms of neighbouring bars are: 1 − the share of steps in which only one of them strikes a note
+    (Wu and Yang 2020); 0 for a piece of less than two bars."""
+
+    judges, needs = "music", frozenset[str]()
+
+    def __init__(self, *, spec: EnvSpec) -> None:
+        self.hear = _Music(spec)
+
+    def __call__(self, view: View) -> Tensor:
+        onset, bar = self.hear(view).onset.any(2), self.hear.bar
+        bars = onset[:, : onset.shape[1] // bar * bar].unflatten(1, (-1, bar))
+        if bars.shape[1] < 2:
+            return torch.zeros(len(onset), device=onset.device)
+        return 1 - (bars[:, 1:] ^ bars[:, :-1]).float().mean((1, 2))
+
+
+class Harmony:
+    """How well several voices go together: the share of pairs of voices that sound and are consonant (a silent voice is
+    in no harmony), less `parallels` for each share of steps with parallel fifths or octaves and `crossings` for each
+    share with a voice above a higher one."""
+
+    judges, needs = "chorale", frozenset[str]()
+
+    def __init__(self, *, spec: EnvSpec, parallels: float, crossings: float) -> None:
+        self.hear, self.parallels, self.crossings = _Music(spec), float(parallels), float(crossings)
+
+    def __call__(self, view: View) -> Tensor:
+        pitch = self.hear(view).pitch  # [N, S, V]
+        one, two = torch.triu_indices(pitch.shape[2], pitch.shape[2], 1, device=pitch.device)
+        upper, lower = pitch[:, :, one], pitch[:, :, two]
+        sound = (upper >= 0) & (lower >= 0)
+        gap = upper - lower
+        consonant = torch.zeros(OCTAVE, dtype=torch.bool, device=pitch.device)
+        consonant[list(CONSONANT)] = True
+        # Parallel: both voices move the same way from one fifth (or octave) to another.
+        both = sound[:, 1:] & sound[:, :-1]
+        moved = (upper[:, 1:] != upper[:, :-1]) & (lower[:, 1:] != lower[:, :-1])
+        perfect = (gap % OCTAVE == FIFTH) | (gap % OCTAVE == 0)
+        parallel = moved & perfect[:, 1:] & (gap[:, 1:] % OCTAVE == gap[:, :-1] % OCTAVE)
+        faults = self.parallels * share(parallel, both & moved) + self.crossings * share(gap < 0, sound)
+        return share(consonant[gap % OCTAVE] & sound, self._due(view)[:, :, one]) - faults
+
+    def _due(self, view: View) -> Tensor:
+        """Where all voices have their tokens, bool [N, S, V]; pieces that are being made end before."""
+        voices, grid = self.hear.encoding.voices, self.hear.encoding.grid
+        there = (view.sample[:, :, 0] >= 0).unflatten(1, (-1, voices))
+        return there.all(2, keepdim=True).expand(-1, -1, voices).repeat_interleave(grid, 1)
+
+
+class Novelty:
+    """How far a sequence is from the nearest training sequence: the share of its tokens that differ, at the same
+    places; of at most `limit` training sequences."""
+
+    judges, needs = "sequence", frozenset[str]()
+
+    def __init__(self, *, real: Sequences, limit: int) -> None:
+        require(limit >= 1, f"limit: must be at least 1, got {limit}.")
+        self.real = real.tokens[:limit]
+
+    def __call__(self, view: View) -> Tensor:
+        nearest = torch.full((len(view.sample),), torch.inf, device=view.sample.device)
+        there = (view.sample >= 0).any(2)  # [N, T]
+        for known in self.real.split(256):
+            differs = (view.sample.unsqueeze(1) != known).any(3) & there.unsqueeze(1)
+            nearest = torch.minimum(nearest, differs.sum(2).amin(1).float())
+        return nearest / there.sum(1).clamp(min=1)
+
+
+def pitch_classes(roll: Roll) -> Tensor:
+    """How often each pitch class is struck, float [N, 12]."""
+    counts = torch.zeros(len(roll.pitch), OCTAVE, device=roll.pitch.device)
+    return counts.scatter_add_(1, (roll.pitch % OCTAVE).flatten(1), roll.onset.flatten(1).float())

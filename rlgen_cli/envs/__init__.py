@@ -1,1 +1,0 @@
-"""Environments: batches of unfinished samples, as pure functions over a state."""

@@ -1,0 +1,60 @@
+"""Music: MIDI, sound, and piano rolls."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.domains.music.encodings import pieces
+from rlgen_cli.domains.music.midi import write_midi
+from rlgen_cli.evaluation.media.raster import write_png
+from rlgen_cli.domains.music.piano_roll import roll_grid
+from rlgen_cli.domains.music.sound import RATE, synthesise, write_wav
+from rlgen_cli.evaluation.media.text import token_diversity
+from rlgen_cli.domains.music.notes import Piece
+from rlgen_cli.evaluation.rollout import Rollout
+from rlgen_cli.core.types import View
+
+SHOWN = 16  # rolls on a sheet
+
+
+class Music:
+    """`env` makes sequences that are notes; a `soundfont` (a file) plays them instead of our own synthesis."""
+
+    formats: tuple[str, ...] = ("png", "midi", "wav")
+    last = 16  # samples that the end of a run leaves
+
+    def __init__(self, env: Any, soundfont: Path | None = None) -> None:
+        self.env, self.soundfont = env, soundfont
+
+    def pieces(self, sample: Tensor) -> list[Piece]:
+        return pieces(self.env.encoding.roll(sample), self.env.bar, self.env.tempo)
+
+    def sheet(self, view: View, limit: int = SHOWN) -> Tensor:
+        """Piano rolls side by side, uint8 [3, H, W]."""
+        return roll_grid(self.pieces(view.sample[:limit]))
+
+    def diversity(self, sample: Tensor) -> float:
+        return token_diversity(sample)
+
+    def numbers(self, view: View) -> dict[str, float]:
+        """Nothing beyond the scores."""
+        return {}
+
+    def audio(self, view: View) -> tuple[Tensor, int]:
+        """The first piece, float [S] in [−1, 1], and its rate."""
+        return torch.from_numpy(synthesise(self.pieces(view.sample[:1])[0], RATE)), RATE
+
+    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
+        """One file each, and a sheet of the first pieces' rolls."""
+        view = self.env.view(made.final)
+        for i, piece in enumerate(self.pieces(view.sample)):
+            if "midi" in formats:
+                write_midi(out / f"{i:03d}.mid", piece)
+            if "wav" in formats:
+                write_wav(out / f"{i:03d}.wav", piece, self.soundfont)
+            if "png" in formats:
+                write_png(out / f"{i:03d}.png", roll_grid([piece]))
+        if "png" in formats:
+            write_png(out / "grid.png", self.sheet(view))

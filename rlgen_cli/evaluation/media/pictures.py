@@ -1,0 +1,101 @@
+"""Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.core.errors import require
+from rlgen_cli.evaluation.media.raster import beside, enlarge, grid, write_gif, write_png
+from rlgen_cli.domains.canvas.svg import write_svg, write_svg_grid
+from rlgen_cli.evaluation.rollout import Rollout
+from rlgen_cli.core.types import State, Stroke, View
+
+
+class Pictures:
+    """`env` makes pictures."""
+
+    formats: tuple[str, ...] = ("png", "gif", "svg")
+    last = 64  # samples that the end of a run leaves
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+
+    def sheet(self, view: View, limit: int = 64) -> Tensor:
+        return enlarge(sheet(view, limit))
+
+    def diversity(self, sample: Tensor) -> float:
+        return diversity(sample)
+
+    def audio(self, view: View) -> None:
+        """Pictures are silent."""
+
+    def numbers(self, view: View) -> dict[str, float]:
+        """Of a repair, how near it comes to the truth, and how near the damaged picture was."""
+        context = view.context
+        if context.given is None or context.target is None:
+            return {}
+        return {"psnr": psnr(repaired(view), context.target), "psnr_damaged": psnr(context.given, context.target)}
+
+    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
+        """A grid and one file each; a time-lapse; vectors, which are left out where several formats are asked for and
+        the environment makes no strokes."""
+        env, view = self.env, self.env.view(made.final)
+        n = len(view.sample)
+        vectors = hasattr(env, "stroke")
+        if "svg" in formats and not vectors:
+            require(len(formats) > 1, "format: this environment makes no strokes, so it has no svg; use png or gif.")
+        if "png" in formats:
+            write_png(out / "grid.png", enlarge(sheet(view, n)))
+            for i, image in enumerate(repaired(view)):
+                write_png(out / f"{i:03d}.png", (image.expand(3, -1, -1) * 255).round().to(torch.uint8))
+        if "gif" in formats:
+            shown = [grid(env.view(state).sample) for state in _some(made, 128)]
+            write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
+            write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
+        if "svg" in formats and vectors:
+            strokes: list[Stroke] = [env.stroke(s, a) for s, a in zip(made.states, made.actions, strict=True)]
+            strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
+            background, size = env.palette[0].float().cpu() / 255, env.size
+            write_svg_grid(out / "grid.svg", strokes, math.ceil(math.sqrt(n)), size, background)
+            for i in range(n):
+                write_svg(out / f"{i:03d}.svg", strokes, i, size, background)
+
+
+def _some(made: Rollout, most: int) -> list[State]:
+    """The beginning, about `most` states on the way, and the end."""
+    return [*made.states[:: -(-len(made.states) // most)], made.final]
+
+
+def strip(steps: list[Tensor]) -> Tensor:
+    """Samples [N, C, H, W] at some steps, a row each, from left to right, uint8 [3, H, W]."""
+    columns = torch.stack(steps, 1)  # [N, steps, C, H, W]
+    return grid(columns.flatten(0, 1), columns=len(steps))
+
+
+def repaired(view: View) -> Tensor:
+    """The samples, with what is known put over them."""
+    context = view.context
+    if context.known is None or context.given is None:
+        return view.sample
+    return torch.where(context.known, context.given, view.sample)
+
+
+def psnr(made: Tensor, target: Tensor) -> float:
+    """Mean peak signal-to-noise ratio of pictures in [0, 1], dB."""
+    return float((-10 * (made - target).square().flatten(1).mean(1).clamp(min=1e-10).log10()).mean())
+
+
+def diversity(samples: Tensor) -> float:
+    """Mean distance (root mean squared pixel difference) between neighbours in the batch: 0 is collapse."""
+    return float((samples - samples.roll(1, 0)).square().flatten(1).mean(1).sqrt().mean())
+
+
+def sheet(view: View, limit: int = 64) -> Tensor:
+    """The samples as a grid, uint8 [3, H, W]; before it what was given, beside it the targets, where there are any."""
+    made, context = grid(repaired(view)[:limit]), view.context
+    if context.given is not None:
+        made = beside(grid(context.given[:limit]), made)
+    return made if context.target is None else beside(made, grid(context.target[:limit]))

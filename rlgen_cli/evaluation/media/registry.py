@@ -1,0 +1,52 @@
+"""Which medium an environment's samples are of."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from rlgen_cli.core.errors import require
+from rlgen_cli.evaluation.media.music import Music
+from rlgen_cli.evaluation.media.pictures import Pictures
+from rlgen_cli.evaluation.media.text import Text
+from rlgen_cli.evaluation.rollout import Rollout
+from rlgen_cli.core.types import View
+
+FORMATS = frozenset(name for kind in (Pictures, Music, Text) for name in kind.formats)
+
+
+class Medium(Protocol):
+    """How samples are shown and written."""
+
+    formats: tuple[str, ...]
+    last: int  # samples that the end of a run leaves
+
+    def sheet(self, view: View, limit: int = ...) -> Tensor:
+        """Some samples as one picture, uint8 [3, H, W]."""
+        ...
+
+    def diversity(self, sample: Tensor) -> float:
+        """How far apart neighbours in a batch are; 0 is collapse."""
+        ...
+
+    def numbers(self, view: View) -> dict[str, float]:
+        """What else there is to say of finished samples, by name."""
+        ...
+
+    def audio(self, view: View) -> tuple[Tensor, int] | None:
+        """The first sample as sound, [S], and its rate; None for what is silent."""
+        ...
+
+    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
+        """Files of `formats` into the folder `out`."""
+        ...
+
+
+def medium(env: Any, soundfont: Path | None = None) -> Medium:
+    """The medium of what `env` makes."""
+    if "picture" in env.spec.kinds:
+        return Pictures(env)
+    if "music" in env.spec.kinds:
+        return Music(env, soundfont)
+    require(soundfont is None, "soundfont: plays music, and this run makes none.")
+    return Text(env)

@@ -1,0 +1,62 @@
+"""Text: one sample a line."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from rlgen_cli.evaluation.media.raster import write_png
+from rlgen_cli.evaluation.rollout import Rollout
+from rlgen_cli.core.types import View
+
+SHOWN, LINE, MARGIN = 24, 18, 8  # lines on a sheet; pixels
+
+
+class Text:
+    """`env` makes sequences that are read."""
+
+    formats: tuple[str, ...] = ("txt", "png")
+    last = 64  # samples that the end of a run leaves
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+
+    def sheet(self, view: View, limit: int = SHOWN) -> Tensor:
+        """The first lines as a picture, uint8 [3, H, W]."""
+        return _drawn(self.env.encoding.text(view.sample[: min(limit, SHOWN)]))
+
+    def diversity(self, sample: Tensor) -> float:
+        return token_diversity(sample)
+
+    def numbers(self, view: View) -> dict[str, float]:
+        """Nothing beyond the scores."""
+        return {}
+
+    def audio(self, view: View) -> None:
+        """Text is silent."""
+
+    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
+        view = self.env.view(made.final)
+        if "txt" in formats:
+            (out / "samples.txt").write_text("\n".join(self.env.encoding.text(view.sample)) + "\n", encoding="utf-8")
+        if "png" in formats:
+            write_png(out / "grid.png", self.sheet(view))
+
+
+def token_diversity(samples: Tensor) -> float:
+    """Share of tokens [N, T, F] that differ between neighbours in the batch: 0 is collapse."""
+    return float((samples != samples.roll(1, 0)).any(2).float().mean())
+
+
+def _drawn(lines: list[str]) -> Tensor:
+    """Black on white, in Pillow's own font."""
+    font = ImageFont.load_default(size=14)
+    wide = max(int(font.getlength(line)) for line in [*lines, " "]) + 2 * MARGIN
+    image = Image.new("RGB", (wide, LINE * len(lines) + 2 * MARGIN), "white")
+    draw = ImageDraw.Draw(image)
+    for i, line in enumerate(lines):
+        draw.text((MARGIN, MARGIN + LINE * i), line, fill="black", font=font)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

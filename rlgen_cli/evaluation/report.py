@@ -1,0 +1,122 @@
+"""`rlgen eval`: how what a run makes compares with real data, in the eyes of a judge that took no part in training."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from rlgen_cli.runs.assemble import Session
+from rlgen_cli.core.checkpoint import write_atomic
+from rlgen_cli.data.images import Images
+from rlgen_cli.evaluation.distances import frechet, kernel_distance, neighbourhoods, vendi
+from rlgen_cli.core.errors import require
+from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.evaluation.judge import Judge, taught
+from rlgen_cli.evaluation.media.registry import medium
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.runs.open import open_run
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.tree import join
+from rlgen_cli.core.types import View
+
+BATCH = 500  # episodes at once
+NEIGHBOURS = 5
+FEWEST = 50  # of which a covariance or a neighbourhood says anything
+
+
+def report(config: DictConfig) -> Path:
+    """Judge `config.n` samples of `config.run`, print a table, and write it as JSON; returns where."""
+    run, session = open_run(config)
+    require(config.split in session.envs, f"split: must be one of {', '.join(session.envs)}, got {config.split}.")
+    view = made(session, config.split, config.n, config.seed)
+    record = {"run": run.name, "split": config.split, "seed": config.seed, "n": config.n, **told(session, view)}
+    if "picture" in session.envs[config.split].spec.kinds and session.data is not None:
+        judge = taught(session.data.train, config.steps, session.device)
+        record |= judged(judge, view, getattr(session.data, config.split), session.data.train, config.seed)
+    out = Path(config.out or run / "eval" / f"{config.split}_n{config.n}_seed{config.seed}.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, (json.dumps(record, indent=1) + "\n").encode())
+    print(table(record))
+    return out
+
+
+@torch.no_grad()
+def made(session: Session, split: str, n: int, seed: int) -> View:
+    """What rewards see of n finished samples."""
+    env, rng = session.envs[split], stream(seed, "report", session.device)
+    counts = [min(BATCH, n - begun) for begun in range(0, n, BATCH)]
+    return join(*(env.view(rollout(env, session.agent, env.reset(count, rng), rng).final) for count in counts))
+
+
+@torch.no_grad()
+def told(session: Session, view: View) -> dict[str, Any]:
+    """What the run's own terms and medium say."""
+    made_as = medium(session.envs["train"])
+    numbers = {name: round(value, 4) for name, value in made_as.numbers(view).items()}
+    scores = {name: round(float(score.mean()), 6) for name, score in session.reward.score(view).items()}
+    return {"scores": scores, "unique": round(unique(view.sample), 4), **numbers}
+
+
+def judged(judge: Judge, view: View, real: Images, other: Images, seed: int) -> dict[str, Any]:
+    """Samples, and as many other real pictures, compared with the real ones; all three counts beside them."""
+    rng = torch.Generator().manual_seed(seed)
+    index, spare = (some(len(part.images), len(view.sample), rng) for part in (real, other))
+    features = judge.features(view.sample)
+    wanted, floor = (judge.features(part.images[i].float() / 255) for part, i in ((real, index), (other, spare)))
+    columns = {"samples": compared(features, wanted), "real": compared(floor, wanted)}
+    if real.classes:
+        right = judge.confidence(wanted).argmax(1) == real.labels[index].cpu()
+        columns["real"]["asked"] = round(float(right.float().mean()), 4)
+    if view.context.label is not None and real.classes:
+        label = view.context.label.cpu()
+        columns["samples"]["asked"] = round(float((judge.confidence(features).argmax(1) == label).float().mean()), 4)
+        columns["samples"]["vendi_in_label"] = within(features, label)
+        columns["real"]["vendi_in_label"] = within(wanted, real.labels[index].cpu())
+    return {"judge": {"counts": {"samples": len(features), "real": len(floor), "reference": len(wanted)}, **columns}}
+
+
+def some(available: int, n: int, rng: torch.Generator) -> Tensor:
+    """Indices of n pictures, or of all."""
+    return torch.randperm(available, generator=rng)[:n]
+
+
+def compared(features: Tensor, real: Tensor) -> dict[str, float]:
+    """Distances, what lies where, and the variety of the first; nothing of too few."""
+    if min(len(features), len(real)) < FEWEST:
+        return {}
+    numbers = {"frechet": frechet(features, real), "kernel": kernel_distance(features, real)}
+    numbers |= neighbourhoods(real, features, NEIGHBOURS) | {"vendi": vendi(features)}
+    return {name: round(value, 4) for name, value in numbers.items()}
+
+
+def within(features: Tensor, label: Tensor) -> float:
+    """Mean Vendi score of the samples of one label."""
+    return round(sum(vendi(features[label == i]) for i in label.unique()) / len(label.unique()), 4)
+
+
+ROWS = {
+    "frechet": "Fréchet distance", "kernel": "kernel distance (KID)", "precision": "precision", "recall": "recall",
+    "density": "density", "coverage": "coverage", "vendi": "Vendi score", "vendi_in_label": "Vendi score in a label",
+    "asked": "the asked label seen",
+}  # fmt: skip
+
+
+def table(record: dict[str, Any]) -> str:
+    """For the terminal."""
+    lines = [f"{record['n']} samples of {record['run']}, split {record['split']}"]
+    lines += [f"  {name:26} {value:10.4f}" for name, value in record["scores"].items()]
+    lines += [f"  {'unique':26} {record['unique']:10.4f}"]
+    judge = record.get("judge")
+    if judge is None:
+        return "\n".join(lines)
+    counts = judge["counts"]
+    lines += [f"  {'':26} {'samples':>10} {'real':>10}   against {counts['reference']} real pictures"]
+    lines += [f"  {'n':26} {counts['samples']:10} {counts['real']:10}"]
+    for key, name in ROWS.items():
+        values = [judge[column].get(key) for column in ("samples", "real")]
+        if any(value is not None for value in values):
+            lines.append(f"  {name:26} " + " ".join(" " * 10 if v is None else f"{v:10.4f}" for v in values))
+    return "\n".join(lines)

@@ -1,1 +1,0 @@
-"""Files a person opens: PNG, GIF, SVG."""

@@ -1,1 +1,0 @@
-"""Generative adversarial networks: what an agent steers, and how they are trained."""

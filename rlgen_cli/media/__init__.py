@@ -1,1 +1,0 @@
-"""How finished samples are shown and written: pictures, music, text."""

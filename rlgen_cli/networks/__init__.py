@@ -1,1 +1,0 @@
-"""Networks, and the choice of precision and memory layout."""

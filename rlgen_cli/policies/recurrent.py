@@ -1,0 +1,150 @@
+"""Memory within an episode: recurrent networks and a causal transformer over a policy's features.
+
+All take T steps of N environments, x [T, N, D], the memory that the first of them begins with (`carry`) and `start`,
+bool [T, N], true where a step begins a new episode and nothing before may be remembered. They return features
+[T, N, features] and the memory after the last step. `fresh(n)` is the memory of a beginning.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from rlgen_cli.core.errors import require
+
+
+class Hidden(NamedTuple):
+    """A recurrent network's memory."""
+
+    value: Tensor  # [N, D]
+
+
+class GRU(nn.Module):
+    """A gated recurrent unit (Cho et al. 2014), added to the features that it reads."""
+
+    def __init__(self, *, features: int) -> None:
+        super().__init__()
+        self.features = features
+        self.cell = nn.GRUCell(features, features)
+
+    def fresh(self, n: int) -> Hidden:
+        return Hidden(self.cell.weight_hh.new_zeros(n, self.cell.hidden_size))
+
+    def forward(self, x: Tensor, carry: Hidden, start: Tensor) -> tuple[Tensor, Hidden]:
+        hidden, seen = carry.value, []
+        for t in range(len(x)):
+            hidden = self.cell(x[t], hidden * ~start[t].unsqueeze(1))
+            seen.append(hidden)
+        return x + torch.stack(seen), Hidden(hidden)
+
+
+class Cells(NamedTuple):
+    """An LSTM's memory."""
+
+    value: Tensor  # [N, width]
+    cell: Tensor  # [N, width]
+
+
+class LSTM(nn.Module):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997) of `width` units; what it reads is not added."""
+
+    def __init__(self, *, features: int, width: int) -> None:
+        super().__init__()
+        require(width >= 1, f"width: must be at least 1, got {width}.")
+        self.features = width
+        self.cell = nn.LSTMCell(features, width)
+
+    def fresh(self, n: int) -> Cells:
+        zero = self.cell.weight_hh.new_zeros(n, self.features)
+        return Cells(zero, zero)
+
+    def forward(self, x: Tensor, carry: Cells, start: Tensor) -> tuple[Tensor, Cells]:
+        hidden, cell, seen = carry.value, carry.cell, []
+        for t in range(len(x)):
+            going = ~start[t].unsqueeze(1)
+            hidden, cell = self.cell(x[t], (hidden * going, cell * going))
+            seen.append(hidden)
+        return torch.stack(seen), Cells(hidden, cell)
+
+
+class Past(NamedTuple):
+    """A transformer's memory: what each layer read in the newest `span` steps, newest last."""
+
+    layers: Tensor  # [N, layers, span, D]
+    age: Tensor  # int64 [N], how many of these steps belong to the episode
+
+
+class Transformer(nn.Module):
+    """A small causal transformer over the episode so far, at most `span` steps back.
+
+    Layer norm comes first in each block; positions are a learned bias by distance. What layers read is kept, so a new
+    step costs one step (Dai et al. 2019).
+    """
+
+    like: Tensor  # where the weights are
+
+    def __init__(self, *, features: int, layers: int, heads: int, span: int) -> None:
+        super().__init__()
+        require(layers >= 1, f"layers: must be at least 1, got {layers}.")
+        require(span >= 1, f"span: must be at least 1, got {span}.")
+        require(features % heads == 0, f"heads: must divide the width {features}, got {heads}.")
+        self.blocks = nn.ModuleList(Block(features, heads, span) for _ in range(layers))
+        self.span, self.features = span, features
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+
+    def fresh(self, n: int) -> Past:
+        layers = self.like.new_zeros(n, len(self.blocks), self.span, self.features)
+        return Past(layers, torch.zeros(n, dtype=torch.long, device=self.like.device))
+
+    def forward(self, x: Tensor, carry: Past, start: Tensor) -> tuple[Tensor, Past]:
+        steps = len(x)
+        visible, age = self._visible(carry.age, start)
+        x, kept = x.transpose(0, 1), []  # [N, T, D]
+        for i, block in enumerate(self.blocks):
+            known = torch.cat([carry.layers[:, i], x], 1)  # [N, span + T, D]
+            kept.append(known[:, steps:])
+            x = block(x, known, visible, self._distance(steps, x.device))
+        return x.transpose(0, 1), Past(torch.stack(kept, 1), age)
+
+    def _distance(self, steps: int, device: torch.device) -> Tensor:
+        """How far back each known step lies from each new one, [T, span + T]."""
+        new, known = torch.arange(steps, device=device), torch.arange(-self.span, steps, device=device)
+        return new.unsqueeze(1) - known
+
+    def _visible(self, age: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """What each new step may look at, bool [N, T, span + T], and the age of the memory afterwards, [N]."""
+        episode = start.long().cumsum(0).T  # [N, T]; 0 is the one that the memory belongs to
+        old = torch.arange(-self.span, 0, device=age.device) >= -age.unsqueeze(1)  # [N, span]
+        known = torch.cat([torch.where(old, 0, -1), episode], 1)  # [N, span + T]
+        distance = self._distance(len(start), age.device)
+        same = known.unsqueeze(1) == episode.unsqueeze(2)
+        after = (known == episode[:, -1:]).sum(1).clamp(max=self.span)
+        return same & (distance >= 0) & (distance <= self.span), after
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each added to what it reads."""
+
+    def __init__(self, width: int, heads: int, span: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.middle = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key_value, self.out = (
+            nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width),
+        )  # fmt: skip
+        self.bias = nn.Parameter(torch.zeros(heads, span + 1))
+        self.rest = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, known: Tensor, visible: Tensor, distance: Tensor) -> Tensor:
+        query = self._split(self.query(self.norm(x)))
+        key, value = (self._split(part) for part in self.key_value(self.norm(known)).chunk(2, -1))
+        bias = self.bias[:, distance.clamp(0, self.bias.shape[1] - 1)]  # [heads, T, span + T]
+        mask = bias.masked_fill(~visible.unsqueeze(1), -torch.inf)
+        seen = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        return x + self.rest(self.middle(x))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[N, S, D] to [N, heads, S, D / heads]."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)

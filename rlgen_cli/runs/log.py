@@ -1,0 +1,154 @@
+"""What a run leaves to read: metrics.jsonl, TensorBoard, train.log, status.json, and a line or bar on the screen."""
+
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rlgen_cli.core.checkpoint import write_atomic
+
+
+class RunLog:
+    """All of a run's records. `step` is where the run begins: what older records say beyond it is dropped, so that
+    a resumed run has each step once."""
+
+    def __init__(self, folder: Path, step: int, total_steps: int, config_text: str) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.folder, self.total_steps, self.began, self.first_step = (
+            folder,
+            total_steps,
+            time.monotonic(),
+            step,
+        )
+        self.metrics_path = folder / "metrics.jsonl"
+        self.earlier = self._drop_after(step)
+        self.metrics = self.metrics_path.open("a")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        if step == 0:
+            self.board.add_text("config", f"```yaml\n{config_text}\n```", 0)
+        self.bar = tqdm(total=total_steps, initial=step, unit="step", disable=not sys.stderr.isatty(), leave=True)
+        self.text = (folder / "train.log").open("a")
+        self.handler = logging.StreamHandler(self.text)
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("rlgen_cli").addHandler(self.handler)
+        logging.getLogger("rlgen_cli").setLevel(logging.INFO)
+        self.status("running", step)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far, earlier sittings included."""
+        return self.earlier + time.monotonic() - self.began
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record numbers at `step` and show the most telling ones."""
+        elapsed = time.monotonic() - self.began
+        speed = (step - self.first_step) / max(elapsed, 1e-9)
+        record = {
+            "step": step,
+            "seconds": round(self.seconds, 2),
+            "steps_per_second": round(speed, 1),
+        } | values
+        finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in record.items()}
+        self.metrics.write(json.dumps(finite) + "\n")
+        self.metrics.flush()
+        for name, value in record.items():
+            if name != "step":
+                self.board.add_scalar(name, value, step)
+        shown = {
+            k: f"{v:.3g}"
+            for k, v in values.items()
+            if k in ("return", "loss") or k.startswith(("term/", "eval/", "nll/"))
+        }
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(step - self.bar.n)
+        left = max(self.total_steps - step, 0) / max(speed, 1e-9)
+        text = " ".join(f"{key} {value}" for key, value in shown.items())
+        line = f"step {step}/{self.total_steps} {speed:.0f} steps/s {text} ETA {_clock(left)}"
+        self.text.write(line + "\n")
+        self.text.flush()
+        if self.bar.disable:
+            print(line, flush=True)
+
+    def picture(self, step: int, name: str, image: Tensor) -> None:
+        """A uint8 picture [C, H, W] for TensorBoard."""
+        self.board.add_image(name, image, step)
+
+    def sound(self, step: int, name: str, wave: Tensor, rate: int) -> None:
+        """A wave [S] in [−1, 1] for TensorBoard."""
+        self.board.add_audio(name, wave.unsqueeze(0), step, sample_rate=rate)
+
+    def status(self, state: str, step: int, error: str | None = None, best: str | None = None) -> None:
+        """`running`, `finished`, `preempted` or `failed`."""
+        record = {
+            "status": state,
+            "step": step,
+            "total_steps": self.total_steps,
+            "seconds": round(self.seconds, 2),
+        }
+        record |= {"best": best, "error": error}
+        write_atomic(self.folder / "status.json", json.dumps(record, indent=1).encode())
+
+    def close(self) -> None:
+        self.bar.close()
+        self.metrics.close()
+        self.board.close()
+        logging.getLogger("rlgen_cli").removeHandler(self.handler)
+        self.text.close()
+
+    def _drop_after(self, step: int) -> float:
+        """Forget records beyond `step`; return the seconds the kept ones took."""
+        if not self.metrics_path.exists():
+            return 0.0
+        kept = [line for line in self.metrics_path.read_text().splitlines() if json.loads(line)["step"] <= step]
+        write_atomic(self.metrics_path, "".join(line + "\n" for line in kept).encode())
+        return float(json.loads(kept[-1])["seconds"]) if kept else 0.0
+
+
+def environment(device: torch.device, seed: int) -> dict[str, Any]:
+    """What a reader needs to repeat the run: versions, git, device, threads, seed."""
+    packages = ("rlgen", "torch", "hydra-core", "omegaconf", "numpy", "pillow", "safetensors")
+    cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "git": _git(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "device": str(device),
+        "cuda": cuda,
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return None
+
+
+def _git() -> str | None:
+    """The package's commit, when it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
