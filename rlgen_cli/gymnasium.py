@@ -9,15 +9,16 @@
 `overrides` are what `rlgen train` takes, with the same checks; those of the agent have no effect. `make_vec` steps all
 its episodes as one batch. Both take `split` (train, valid, test: whose data the episodes use) and `total_steps`.
 
-An observation is a dictionary of `image` [P, H, W], `patch` [P', k, k], `vector` [D] and `preview` [A], all float32,
-and `tokens` [K, F] of whole numbers, without the fields that are empty here. `info` has each term of the reward,
-unweighted, as `term/<name>`. An episode ends by `terminated` only. The vector environment resets finished episodes in
-the same step, and leaves what they ended with in `infos["final_obs"]` and `infos["final_info"]`.
+An observation is a dictionary of the environment's named tensors, float32 (tokens: whole numbers). `info` has each term
+of the reward, unweighted, as `term/<name>`. A vector autoresets in the same step: it begins finished episodes anew
+within the step, and leaves what they ended with in `infos["final_obs"]` and `infos["final_info"]`.
 
-A reward with a trained part (a discriminator) learns in `step`, as in train.py: after each batched step it takes in the
-finished samples, with the progress that `total_steps` environment steps, all environments together, define. So the same
-seed and actions give the same observations, but the same rewards only from a new environment on; each environment
-trains its own; and an interval counts batched steps, so that a single environment trains more often than a vector.
+What learns along (a discriminator of the reward; with joint=true the generator) learns in `step`, by the stepper that
+trainings use (runs/stepper.py), with the progress that `total_steps` environment steps, all environments together,
+define. So the same seed and actions give the same observations, but the same rewards only from a new environment on;
+each environment trains its own; and an interval counts batched steps, so that a single environment trains more often
+than a vector. What must be fitted first (a classifier, a GAN) is fitted when the environment is made, or taken from the
+cache.
 """
 
 from collections.abc import Sequence
@@ -28,13 +29,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from rlgen_cli.runs.assemble import SPLITS, build, config_folder
-from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.config.compose import composed
+from rlgen_cli.config.locate import choices
 from rlgen_cli.core.errors import require
-from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.core.seeding import stream
-from rlgen_cli.core.tree import map_tensors, select
-from rlgen_cli.core.types import ActionSpec, Continuous, Discrete, Factored, Observation, ObservationSpec, View
+from rlgen_cli.core.specs import (
+    ActionSpec, Continuous, Decision, Discrete, Factored, Observation, ObservationSpec, of_kind,
+)  # fmt: skip
+from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.evaluation.media.registry import medium
+from rlgen_cli.runs.assemble import SPLITS, assemble
+from rlgen_cli.runs.stages import fit_cached
+from rlgen_cli.runs.stepper import Stepper
 
 try:
     import gymnasium
@@ -138,62 +144,59 @@ class Stepped(NamedTuple):
 
 
 class Episodes:
-    """N episodes of an environment and a reward that learns along: what both classes above hold."""
+    """N episodes of an environment, and what learns along: what both classes above hold."""
 
     def __init__(self, config: DictConfig, split: str) -> None:
         require(split in SPLITS, f"split: must be {' or '.join(SPLITS)}, got {split!r}.")
-        session = build(config)
-        self.env, self.reward, self.device = session.envs[split], session.reward, session.device
-        self.num_envs, self.total_steps, self.steps = config.num_envs, config.total_steps, 0
-        self.rng: torch.Generator | None = None
-        self.state: Any = None
-        self.view: View
+        session = assemble(config)
+        for stage in session.stages:
+            fit_cached(stage, session)
+        self.env, self.device, self.num_envs = session.envs[split], session.device, config.num_envs
+        self.total_steps, self.steps = config.total_steps, 0
+        self.learners, self.reward = session.learners, session.reward
+        self.stepper = Stepper(
+            env=self.env, reward=session.reward, learners=session.learners, rng=session.streams["env"],
+            num_envs=self.num_envs, group_size=1,
+        )  # fmt: skip
+        self.begun = False
 
     def begin(self, seed: int | None, again: bool) -> None:
         """N fresh episodes: the first ever, or (`again`) those of `seed`, or else those that come next."""
-        if self.rng is None or again:
-            self.rng = stream(seed or 0, "env", self.device)
-        self._enter(self.env.reset(self.num_envs, self.rng))
+        if not self.begun or again:
+            self.stepper.rng = stream(seed or 0, "env", self.device)
+        self.begun = True
+        self.stepper.enter(self.stepper.fresh())
 
     def renew(self, done: np.ndarray) -> None:
         """Fresh episodes where `done` [N]."""
-        assert self.rng is not None
-        fresh = self.env.reset(self.num_envs, self.rng)
-        self._enter(select(torch.as_tensor(done, device=self.device), fresh, self.state))
+        self.stepper.renew(torch.as_tensor(done, device=self.device))
 
     def step(self, action: np.ndarray) -> Stepped:
-        """As in train.py: step, score, and let the reward learn."""
-        if self.state is None:
+        """Step, score, and let everything learn that learns along."""
+        if not self.begun:
             raise gymnasium.error.ResetNeeded("step: call reset first.")
-        with torch.no_grad():
-            after = self.env.step(self.state, as_tensor(self.env.spec.action, action, self.device))
-            before, done = self.view, self.env.done(after)
-            self._enter(after)
-            scored = self.reward(before, self.view, done)
-        self.reward.learn(self.view, done, min(self.steps / self.total_steps, 1.0))
+        chosen = as_tensor(self.env.spec.action, action, self.device)
+        scored, done, _ = self.stepper.step(Decision(chosen), None, min(self.steps / self.total_steps, 1.0))
         self.steps += self.num_envs
         terms = {f"term/{name}": value.numpy(force=True) for name, value in scored.terms.items()}
         return Stepped(scored.total.numpy(force=True), done.numpy(force=True), terms)
 
     def observation(self) -> Arrays:
-        return arrays(self.env.observe(self.state))
+        return arrays(self.env.observe(self.stepper.state))
 
     def pictures(self) -> list[np.ndarray]:
         """The samples, uint8 [H, W, 3] each; sequences as their medium shows them."""
+        view = self.stepper.view
         if "picture" in self.env.spec.kinds:
-            pictures = list((self.view.sample.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8))
+            pictures = list((view.sample.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8))
         else:
             shown = medium(self.env)
-            pictures = [shown.sheet(map_tensors(lambda f, i=i: f[i : i + 1], self.view)) for i in range(self.num_envs)]
+            pictures = [shown.sheet(map_tensors(lambda f, i=i: f[i : i + 1], view)) for i in range(self.num_envs)]
         return [picture.permute(1, 2, 0).contiguous().numpy(force=True) for picture in pictures]
-
-    def _enter(self, state: Any) -> None:
-        self.state, self.view = state, self.env.view(state)
 
 
 def configured(env: str, overrides: Sequence[str], num_envs: int, total_steps: int | None) -> DictConfig:
     """The config that `rlgen train` would have, without its agent."""
-    register_resolvers()
     words = [f"env={env}", *overrides, f"num_envs={num_envs}"]
     config = composed("train", words if total_steps is None else [*words, f"total_steps={total_steps}"])
     config.agent = OmegaConf.create(NO_AGENT)
@@ -201,17 +204,13 @@ def configured(env: str, overrides: Sequence[str], num_envs: int, total_steps: i
 
 
 def observation_space(spec: ObservationSpec) -> spaces.Space[Any]:
-    """Pictures in [0, 1]; vector and preview are not bounded; tokens are whole numbers, −1 for none."""
-    shapes = {"image": spec.image, "patch": spec.patch, "vector": (spec.vector,), "preview": (spec.preview,)}
-    bounds = {"image": (0.0, 1.0), "patch": (0.0, 1.0)}
+    """A dictionary with the spec's names, shapes and ranges; tokens are whole numbers, −1 for none."""
     known: dict[str, spaces.Space[Any]] = {
-        name: spaces.Box(*bounds.get(name, (-np.inf, np.inf)), shape, np.float32)
-        for name, shape in shapes.items()
-        if 0 not in shape
+        name: spaces.Box(part.low, part.high, part.shape, np.float32) for name, part in spec.items()
     }
-    if spec.history:
-        highest = np.broadcast_to(np.array(spec.vocabulary) - 1, (spec.history, len(spec.vocabulary)))
-        known["tokens"] = spaces.Box(np.full_like(highest, -1), highest, dtype=np.int64)
+    for name, part in of_kind(spec, "tokens").items():
+        highest = np.broadcast_to(np.array(part.vocabulary) - 1, part.shape)
+        known[name] = spaces.Box(np.full_like(highest, -1), highest, dtype=np.int64)
     return spaces.Dict(known)
 
 
@@ -239,11 +238,11 @@ def as_tensor(spec: ActionSpec, action: np.ndarray, device: torch.device) -> Ten
 
 
 def arrays(observation: Observation) -> Arrays:
-    """The fields of N observations, float32 [N, …] each (tokens int64); empty ones are left out."""
-    fields = {name: field for name, field in observation._asdict().items() if field is not None}
-    tokens = {name: field.numpy(force=True) for name, field in fields.items() if name == "tokens"}
-    floats = {name: field.float() for name, field in fields.items() if name != "tokens" and 0 not in field.shape[1:]}
-    return {name: field.numpy(force=True) for name, field in floats.items()} | tokens
+    """N observations, float32 [N, …] each (whole numbers int64)."""
+    return {
+        name: (field.float() if field.dtype != torch.int64 else field).numpy(force=True)
+        for name, field in observation.items()
+    }
 
 
 def first(observation: Arrays) -> Arrays:
@@ -274,5 +273,5 @@ def register(env: str) -> None:
     )
 
 
-for file in sorted((config_folder() / "env").glob("*.yaml")):
-    register(file.stem)
+for name in choices("env"):
+    register(name)

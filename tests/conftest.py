@@ -13,13 +13,15 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from rlgen_cli.runs.assemble import Session, build
-from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.config.compose import composed
 from rlgen_cli.domains.music.datasets.tunes import tonal_melody
 from rlgen_cli.domains.music.midi import write_midi
+from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.stages import fit_cached
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 SMALL = [
+    f"precision={os.environ.get('RLGEN_TEST_PRECISION', 'auto')}",  # CI forces both
     "threads=1",
     "num_envs=4",
     "total_steps=160",
@@ -29,30 +31,28 @@ SMALL = [
     "checkpoint_interval=1000",
 ]
 SONG = ["env.length=16", "env.bar=8", "env.history=4", "data.count=12"]
-CANVAS = ["env.size=12", "env.max_steps=6", "env.patch=0", "data.per_class=4"]
-LATENT = [
-    "env.size=16", "env.max_steps=3", "env.directions=4", "data.per_class=4",
-]  # fmt: skip
-TUNE = ["env.length=16", "env.bar=8", "data.count=12", "env.max_steps=3", "env.directions=4"]
+CANVAS = ["env.size=12", "env.max_steps=6", "data.per_class=4"]
+LATENT = ["env.size=16", "env.max_steps=3", "data.per_class=4"]
+TUNE = ["env.length=16", "env.bar=8", "data.count=12", "env.max_steps=3"]
+ENVS = {"pixel": CANVAS, "music": SONG, "latent_gan": LATENT, "latent_music": TUNE}
 GAN = [
-    "env.gan.steps=2", "env.gan.latent=6", "env.gan.batch_size=4", "env.gan.generator.width=8",
-    "env.gan.discriminator.width=4",
+    "env.generator.updates=2", "env.generator.latent=6", "env.generator.batch_size=4", "env.generator.network.width=8",
+    "env.generator.discriminator.width=4",
 ]  # fmt: skip
-# Rewards that train a helper once, and the term that does.
-TAUGHT = {"classifier": "classifier", "adversarial_classifier": "classifier", "steer": "classifier"}
-TAUGHT |= {name: name for name in ("style", "perceptual", "picture_novelty", "diversity")}
-Q_NETWORK = ["agent.network.body.width=16", "agent.network.channels=4"]
-POLICY = ["agent.network.body.width=16", "agent.network.channels=4"]
-SEARCH = ["agent.samples=4", "agent.rounds=2", "agent.elite=2"]
+# Rewards that need a helper, and the terms whose helper it is.
+HELPED = {"classifier": "classifier", "adversarial_classifier": "classifier", "steer": "classifier"}
+HELPED |= {name: name for name in ("style", "perceptual", "novelty", "diversity")}
+NETWORK = ["agent.network.body.width=16", "agent.network.channels=4"]
 LEARNERS = {
-    "dqn": ["agent.warmup=16", "agent.batch_size=8", "agent.capacity=400", *Q_NETWORK],
-    "actor_critic": POLICY,
-    "ppo": POLICY,
-    "policy_gradient": ["agent.group=2", *POLICY],
-    "cem": SEARCH,
-    "best_of": SEARCH,
-    "gradient": SEARCH,
-    "likelihood": ["agent.network.memory.width=8", "agent.network.body.embed=4", "agent.batch_size=4"],
+    "dqn": ["agent.learning_starts=16", "agent.batch_size=8", "agent.replay.buffer_size=400", *NETWORK],
+    "actor_critic": NETWORK,
+    "ppo": NETWORK,
+    "policy_gradient": NETWORK,
+    "pathwise": NETWORK,
+    "cem": ["agent.samples=4", "agent.rounds=2", "agent.elite=2"],
+    "best_of": ["agent.samples=4", "agent.rounds=2"],
+    "gradient": ["agent.samples=4", "agent.rounds=2"],
+    "maximum_likelihood": ["agent.network.recurrent.width=8", "agent.network.body.embed=4", "agent.batch_size=4"],
 }
 
 
@@ -62,7 +62,6 @@ def _quiet_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RLGEN_CACHE", str(tmp_path / "cache"))
     torch.set_num_threads(1)
-    register_resolvers()
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -70,21 +69,32 @@ def compose(*overrides: str) -> DictConfig:
 
 
 def session(*overrides: str) -> Session:
-    return build(compose(*overrides))
+    """All objects of a run, its stages fitted."""
+    built = assemble(compose(*overrides))
+    for stage in built.stages:
+        fit_cached(stage, built)
+    return built
+
+
+def chosen(overrides: tuple[str, ...], group: str, default: str) -> str:
+    """What the overrides choose for a group."""
+    return next((o.partition("=")[2] for o in reversed(overrides) if o.startswith(f"{group}=")), default)
 
 
 def small(*overrides: str) -> list[str]:
-    """A training of seconds on a small canvas, or with `env=music` on a short melody."""
-    env = next((o.removeprefix("env=") for o in overrides if o.startswith("env=")), "pixel")
-    agent = next((o.removeprefix("agent=") for o in overrides if o.startswith("agent=")), "dqn")
-    reward = next((o.removeprefix("reward=") for o in overrides if o.startswith("reward=")), "")
+    """A training of seconds: a small canvas, a short melody, a GAN that is hardly trained."""
+    env, agent = chosen(overrides, "env", "pixel"), chosen(overrides, "agent", "dqn")
+    reward = chosen(overrides, "reward", "")
+    with_gan = env.startswith("latent") and "generator=file" not in overrides
+    steered = env.startswith("latent") and chosen(overrides, "steering", "discrete_step") != "set_latent"
     return [
         *overrides,
         *SMALL,
-        *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT, "latent_music": TUNE}.get(env, []),
-        *(GAN if env.startswith("latent") and "gan=file" not in overrides else []),
+        *ENVS.get(env, []),
+        *(GAN if with_gan else []),
+        *(["env.steering.directions=4"] if steered else []),
         *LEARNERS.get(agent, []),
-        *([f"reward.terms.{TAUGHT[reward]}.steps=5"] if reward in TAUGHT else []),
+        *([f"reward.terms.{HELPED[reward]}.updates=5"] if reward in HELPED else []),
     ]
 
 

@@ -12,38 +12,44 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from rlgen_cli.config.locate import choices
 from rlgen_cli.core import checkpoint
-from rlgen_cli.runs.assemble import build, config_folder
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import compose, session, small
 
-ACTIONS = {
-    "pixel": ["env.action=pixel"],
-    "pen": ["env.action=pen"],
-    "pen grid": ["env.action=pen", "env.pen=grid", "env.grid=4"],
-    "stroke_grid": ["env.action=stroke_grid", "env.grid=4", "env.bends=[-0.3,0,0.3]"],
-    "brush": ["env.action=brush", "env.grid=4"],
-    "stroke": ["env.action=stroke"],
-    "brush_free": ["env.action=brush_free"],
-}
-SEARCHERS = ["best_of", "cem", "gradient"]  # of continuous actions
-CANNOT = {"dqn": ("stroke", "brush_free"), "greedy": ("brush", "stroke", "brush_free")}
-CANNOT |= {name: tuple(action for action in ACTIONS if action != "stroke") for name in SEARCHERS}
+BRUSHES = choices("brush")
+WITH_GRID = ("pen_grid", "stroke_grid", "spiral")
+SEARCHERS = ("best_of", "cem", "gradient")  # of continuous actions
+CANNOT = {"dqn": ("stroke", "spiral_continuous"), "greedy": ("spiral", "stroke", "spiral_continuous")}
+CANNOT |= {name: tuple(brush for brush in BRUSHES if brush != "stroke") for name in (*SEARCHERS, "pathwise")}
 REWARDS = ["coverage", "target", "adversarial", "classifier", "adversarial_classifier"]
-# What a reward is made of does not depend on how marks are made: beside the first two, rewards meet one action.
-COMBINATIONS = [(action, reward) for action in ACTIONS for reward in ("target", "adversarial")]
+AGENTS = choices("agent")
+DRAWERS = [agent for agent in AGENTS if agent != "maximum_likelihood"]  # pictures come with no actions to imitate
+# What a reward is made of does not depend on how marks are made: every agent meets every brush with a target, one
+# discrete and one continuous brush with a discriminator, and every other reward with the pen.
+COMBINATIONS = [(brush, "target") for brush in BRUSHES] + [(brush, "adversarial") for brush in ("pen", "stroke")]
 COMBINATIONS += [("pen", reward) for reward in REWARDS if reward not in ("target", "adversarial")]
-AGENTS = sorted(file.stem for file in (config_folder() / "agent").glob("*.yaml"))
-DRAWERS = [agent for agent in AGENTS if agent != "likelihood"]  # pictures come with no actions to imitate
+# One of each kind runs always; the others with `make test-all`.
+QUICK = {("pen", "target"), ("pen", "adversarial"), ("stroke", "adversarial"), ("spiral", "target"), ("pen", "classifier")}
 
 
-def overrides(agent: str, action: str, reward: str) -> list[str]:
-    return small(f"agent={agent}", f"reward={reward}", *ACTIONS[action])
+def overrides(agent: str, brush: str, reward: str) -> list[str]:
+    grid = ["env.brush.grid=4"] if brush in WITH_GRID else []
+    return small(f"agent={agent}", f"reward={reward}", f"brush={brush}", *grid)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {f"{f.name}:{k}": v for f in folder.glob("*.safetensors") for k, v in load_file(f).items()}
+    return {
+        f"{file.relative_to(folder)}:{key}": value
+        for file in folder.rglob("*.safetensors")
+        for key, value in load_file(file).items()
+    }
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("state.json")}
 
 
 # Each encoding meets every agent once; each reward of music meets one agent (below).
@@ -53,36 +59,40 @@ SONGS = {
     "chorale": "harmony",
     "tokens": "adversarial_sequence",
 }
-SOUNDS = ["ratio_of_steps", "scale_consistency", "pitch_entropy", "groove", "novelty", "adversarial_sequence"]
+SOUNDS = ["ratio_of_steps", "scale_consistency", "pitch_entropy", "groove", "sequence_novelty", "adversarial_sequence"]
 NETWORKS = {"dqn": "q_lstm", "ppo": "transformer", "policy_gradient": "lstm", "actor_critic": "gru"}
 
 
-@pytest.mark.parametrize(("action", "reward"), COMBINATIONS)
+@pytest.mark.parametrize(
+    ("brush", "reward"),
+    [pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.slow]) for pair in COMBINATIONS],
+)
 @pytest.mark.parametrize("agent", DRAWERS)
-def test_every_combination_runs_samples_and_resumes_bit_for_bit(agent, action, reward, tmp_path):
-    if action in CANNOT.get(agent, ()):
-        with pytest.raises(UserError, match=rf"cannot act in env.action={action.split()[0]}.*actor_critic.*random"):
-            session(*overrides(agent, action, reward))
+def test_every_combination_runs_samples_and_resumes_bit_for_bit(agent, brush, reward, tmp_path):
+    if brush in CANNOT.get(agent, ()):
+        with pytest.raises(UserError, match=r"cannot act in env\.brush=.*(actor_critic.*random)"):
+            session(*overrides(agent, brush, reward))
         return
-    words = overrides(agent, action, reward)
+    words = overrides(agent, brush, reward)
     if agent == "greedy":  # search tries every action at every step
-        words += ["total_steps=24", "env.max_steps=3", "eval_interval=24", "eval_episodes=2", "env.colours=2"]
-        words += ["env.size=8", "env.grid=2", "env.reach=1"]
-        words = [word for word in words if word not in ("env.grid=4",)]
+        words += ["total_steps=24", "env.max_steps=3", "eval_interval=24", "eval_episodes=2", "env.size=8"]
+        words = [word for word in words if word != "env.brush.grid=4"]
+        words += ["env.brush.grid=2"] if brush in WITH_GRID else []
+        words += ["env.brush.reach=1"] if brush == "pen" else []
     resumes(words, 24 if agent == "greedy" else 160, tmp_path)
     assert (tmp_path / "parts" / "samples" / "final" / "grid.png").stat().st_size > 0
 
 
 def test_imitation_needs_sequences():
-    with pytest.raises(UserError, match=r"Likelihood cannot act in env\.action=pen"):
-        session(*overrides("likelihood", "pen", "target"))
+    with pytest.raises(UserError, match=r"MaximumLikelihood cannot act in env\.brush=Pen"):
+        session(*overrides("maximum_likelihood", "pen", "target"))
 
 
 @pytest.mark.parametrize("encoding", SONGS)
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_agent_composes_and_resumes_bit_for_bit(agent, encoding, tmp_path):
     words = small("env=music", f"agent={agent}", f"encoding={encoding}", f"reward={SONGS[encoding]}")
-    if agent in SEARCHERS or (encoding == "notes" and agent == "greedy"):
+    if agent in (*SEARCHERS, "pathwise") or (encoding == "notes" and agent == "greedy"):
         with pytest.raises(UserError, match=r"cannot act in env\.encoding.*(decisions a step|discrete actions)"):
             session(*words)
         return
@@ -102,7 +112,7 @@ def test_networks_that_remember_compose_and_resume_bit_for_bit(agent, tmp_path):
 
 @pytest.mark.parametrize("reward", SOUNDS)
 def test_every_reward_of_music_trains_and_resumes_bit_for_bit(reward, tmp_path):
-    resumes(small("env=music", "agent=ppo", f"reward={reward}", "env.prime=random", "env.begin=3"), 160, tmp_path)
+    resumes(small("env=music", "agent=ppo", f"reward={reward}", "env.prime=random", "env.given_tokens=3"), 160, tmp_path)
 
 
 def resumes(words: list[str], total: int, tmp_path: Path) -> None:
@@ -115,7 +125,7 @@ def resumes(words: list[str], total: int, tmp_path: Path) -> None:
     assert one.keys() == two.keys()
     for key in one:
         assert torch.equal(one[key], two[key]), key
-    plain = [json.loads((checkpoint.steps(f)[-1] / "state.json").read_text()) for f in (whole, parts)]
+    plain = [texts(checkpoint.steps(folder)[-1]) for folder in (whole, parts)]
     assert plain[0] == plain[1]
     records = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (whole, parts)]
     timeless = [[{k: v for k, v in r.items() if "second" not in k} for r in record] for record in records]
@@ -124,24 +134,21 @@ def resumes(words: list[str], total: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags",
+    "words",
     [
-        "agent.priority=0.5 agent.n_step=3",
-        "agent.backup=soft agent.temperature.start=0.1 agent.temperature.end=0.05",
-        "agent.updates=0.3",
+        "replay=prioritized agent.n_step=3",
+        "backup=soft agent.temperature.start=0.1 agent.temperature.end=0.05 agent.n_step=2 agent.td_lambda=0.5",
+        "agent.gradient_steps=0.3 target_update=hard",
+        "env.stop=true agent=policy_gradient baseline=mean",
     ],
 )
-def test_flags_resume_bit_for_bit(flags, tmp_path):
-    words = [*small("agent=dqn", "env.action=pen"), *flags.split()]
-    train(session(*words, "stop_at=156"), tmp_path / "whole")
-    train(session(*words, "stop_at=80"), tmp_path / "parts")
-    resume(tmp_path / "parts", {"stop_at": 156})
-    one, two = (tensors(checkpoint.steps(tmp_path / name)[-1]) for name in ("whole", "parts"))
-    assert all(torch.equal(one[key], two[key]) for key in one)
+def test_components_resume_bit_for_bit(words, tmp_path):
+    agent = "policy_gradient" if "policy_gradient" in words else "dqn"
+    resumes([*small(f"agent={agent}"), *words.split()], 160, tmp_path)
 
 
 def test_the_seed_decides_everything(tmp_path):
-    words = small("agent=dqn", "env.action=pen")
+    words = small("agent=dqn", "brush=pen")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(session(*words, f"seed={seed}"), tmp_path / name)
     a, b, c = (tensors(checkpoint.steps(tmp_path / name)[-1]) for name in "abc")
@@ -170,7 +177,7 @@ def test_a_runs_folder_holds_what_the_design_says(tmp_path):
     final = {path.name for path in (folder / "samples" / "final").iterdir()}
     assert {"grid.png", "timelapse.gif", "grid.svg", "000.png", "063.svg", "scores.json"} <= final
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert {"return", "term/target", "loss"} <= lines[0].keys()
+    assert {"return", "term/target", "agent/loss"} <= lines[0].keys()
     assert not [p for p in folder.rglob("*") if p.suffix in (".pt", ".pkl", ".pickle")]
 
 
@@ -189,9 +196,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
     words = small("agent=dqn")
     train(session(*words, "checkpoint_interval=40", "stop_at=120"), folder)
     newest = checkpoint.steps(folder)[-1]
-    content = bytearray((newest / "agent.safetensors").read_bytes())
+    damaged = newest / "training" / "agent.safetensors"
+    content = bytearray(damaged.read_bytes())
     content[-5] ^= 1
-    (newest / "agent.safetensors").write_bytes(bytes(content))
+    damaged.write_bytes(bytes(content))
     assert resume(folder, {"stop_at": 140}) == "preempted"
     assert "damaged" in caplog.text
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -259,4 +267,4 @@ def test_cuda_is_refused_where_there_is_none():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(UserError, match=r"^device: cuda"):
-        build(compose(*small("agent=random"), "device=cuda"))
+        assemble(compose(*small("agent=random"), "device=cuda"))

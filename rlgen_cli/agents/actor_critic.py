@@ -4,10 +4,10 @@
 Deviations from the papers, numbered:
 1. All environments step together, so A2C is the synchronous form; both use generalised advantages (Schulman et al.
    2016), and one shared body for policy and value.
-2. The early stop by KL freezes the weights for the rest of the update instead of leaving the loop, since looking at
-   the number would make the host wait for the device.
-3. Minibatches are drawn from single steps; with a memory, from whole stretches of environments, whose first memory is
-   the one that acting had.
+2. The early stop by KL keeps weights and optimizer as they are for the rest of the update instead of leaving the loop,
+   since looking at the number would make the host wait for the device.
+3. Minibatches are drawn from single steps; with a recurrent policy, from whole stretches of environments, whose first
+   memory is the one that acting had.
 4. The learning rate and the entropy bonus follow the training's progress.
 """
 
@@ -15,17 +15,18 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rlgen_cli.policies.actor import Actor, Said
 from rlgen_cli.core.errors import require
-from rlgen_cli.memory.rollouts import Segment, SegmentMemory, flat
-from rlgen_cli.policies.precision import Precision
-from rlgen_cli.policies.anchor import Anchor
+from rlgen_cli.core.optimizer import Adam
+from rlgen_cli.core.protocols import Env
 from rlgen_cli.core.returns import lambda_returns
 from rlgen_cli.core.schedules import Linear
+from rlgen_cli.core.specs import Carry, EnvSpec, Metrics, Observation, Transition
 from rlgen_cli.core.tree import map_tensors
-from rlgen_cli.core.types import Carry, Choice, Env, EnvSpec, Metrics, Observation, State, Transition
+from rlgen_cli.memory.rollouts import RolloutBuffer, Segment, flat
+from rlgen_cli.policies.actor import NetworkPolicy, PolicyOutput, build_network, example_transition
+from rlgen_cli.policies.anchor import Anchor
 
 
 class Batch(NamedTuple):
@@ -43,25 +44,24 @@ class Batch(NamedTuple):
 
 
 class ActorCritic:
-    """A policy and its value, learned from the newest `rollout` steps of every environment.
+    """A policy and its value, learned from the newest `num_steps` steps of every environment.
 
     Args:
         network: builds a policy network from observation and action specs.
-        rollout: steps per environment and update. epochs: passes over them. minibatches: updates per pass.
-        gamma: discount per step. trace: λ of the advantages.
-        clip: of the probability ratio (PPO), or null for none (A2C).
-        value_clip: how far the value may move from what it was when acting, or null for any distance.
-        normalise: advantages to mean 0 and deviation 1 in each minibatch.
-        stop_kl: nats that the policy may move in one update, or null for any.
-        entropy: weight of the entropy bonus, a schedule. value_weight: of the value's squared error.
-        anchor: keeps the policy close to a prior (prior.py).
+        anchor: keeps the policy close to a prior (policies/anchor.py).
+        optimizer: builds the optimizer (core/optimizer.py) from parameters.
+        objective: what is minimised (`Objective`).
+        num_steps: steps per environment and update. update_epochs: passes over them.
+        num_minibatches: updates per pass.
+        gamma: discount per step. gae_lambda: λ of the advantages.
+        target_kl: nats that the policy may move in one update, or null for any.
         evaluate: sample or mode, when it does not explore.
 
     Raises:
         UserError: for a value out of range.
     """
 
-    group, wants = 1, "policy"
+    requires_network = "policy"
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
@@ -75,85 +75,67 @@ class ActorCritic:
         rng: torch.Generator,
         num_envs: int,
         device: torch.device,
-        precision: Precision,
-        network: Callable[..., torch.nn.Module],
-        rollout: int,
-        epochs: int,
-        minibatches: int,
-        gamma: float,
-        trace: float,
-        clip: float | None,
-        value_clip: float | None,
-        normalise: bool,
-        stop_kl: float | None,
-        entropy: Linear,
-        value_weight: float,
+        network: Callable[..., nn.Module],
         anchor: Anchor,
-        learning_rate: Linear,
-        max_grad_norm: float,
+        optimizer: Callable[..., Adam],
+        objective: "Objective",
+        num_steps: int,
+        update_epochs: int,
+        num_minibatches: int,
+        gamma: float,
+        gae_lambda: float,
+        target_kl: float | None,
         evaluate: Literal["sample", "mode"],
     ) -> None:
-        require(rollout >= 1, f"rollout: must be at least 1, got {rollout}.")
-        require(epochs >= 1, f"epochs: must be at least 1, got {epochs}.")
-        require(minibatches >= 1, f"minibatches: must be at least 1, got {minibatches}.")
+        require(num_steps >= 1, f"num_steps: must be at least 1, got {num_steps}.")
+        require(update_epochs >= 1, f"update_epochs: must be at least 1, got {update_epochs}.")
+        require(num_minibatches >= 1, f"num_minibatches: must be at least 1, got {num_minibatches}.")
         require(0.0 <= gamma <= 1.0, f"gamma: must be in [0, 1], got {gamma}.")
-        require(0.0 <= trace <= 1.0, f"trace: must be in [0, 1], got {trace}.")
-        for name, value in (("clip", clip), ("value_clip", value_clip), ("stop_kl", stop_kl)):
-            require(value is None or value > 0, f"{name}: must be above 0, or null for none, got {value}.")
-        require(value_weight >= 0, f"value_weight: must be at least 0, got {value_weight}.")
-        require(max_grad_norm > 0, f"max_grad_norm: must be above 0, got {max_grad_norm}.")
-        self.env, self.rng, self.gamma, self.trace = env, rng, float(gamma), float(trace)
-        self.epochs, self.minibatches, self.normalise = epochs, minibatches, normalise
-        self.clip, self.value_clip, self.stop_kl = clip, value_clip, stop_kl
-        self.entropy, self.value_weight, self.anchor = entropy, float(value_weight), anchor
-        self.learning_rate, self.max_grad_norm = learning_rate, float(max_grad_norm)
-        self.actor = Actor(env=env, network=network, device=device, precision=precision, evaluate=evaluate)
-        remembers = self.actor.carry(1) is not None
-        columns = num_envs if remembers else rollout * num_envs
-        what = "environments" if remembers else "steps"
-        require(columns % minibatches == 0, f"minibatches: must divide {columns} {what}, got {minibatches}.")
-        self.anchor.attach(self.actor.net, self.actor.build, num_envs, env.spec)
-        weights = [weight for weight in self.actor.net.parameters() if weight.requires_grad]
-        self.weights, self.optimizer = weights, torch.optim.Adam(weights, learning_rate(0.0), eps=1e-5, foreach=True)
-        self.memory = SegmentMemory(rollout)
+        require(0.0 <= gae_lambda <= 1.0, f"gae_lambda: must be in [0, 1], got {gae_lambda}.")
+        require(target_kl is None or target_kl > 0, f"target_kl: must be above 0, or null for none, got {target_kl}.")
+        self.env, self.rng, self.gamma, self.gae_lambda = env, rng, float(gamma), float(gae_lambda)
+        self.update_epochs, self.num_minibatches, self.target_kl = update_epochs, num_minibatches, target_kl
+        self.objective, self.anchor = objective, anchor
+        net = build_network(network, env.spec, device)
+        self.policy = NetworkPolicy(net=net, evaluate=evaluate)
+        remembers = self.policy.initial_carry(1) is not None
+        columns, what = (num_envs, "environments") if remembers else (num_steps * num_envs, "steps")
+        fits = columns % num_minibatches == 0
+        require(fits, f"num_minibatches: must divide {columns} {what}, got {num_minibatches}.")
+        anchor.attach(net, lambda: build_network(network, env.spec, device), num_envs)
+        self.optimizer = optimizer(parameters=net.parameters())
+        self.rollout = RolloutBuffer(num_steps)
 
-    def carry(self, n: int) -> Carry:
-        return self.actor.carry(n)
-
-    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
-        return self.actor.act(env, state, carry, explore=explore, rng=rng)
-
-    def observe(self, transition: Transition) -> None:
-        self.memory.add(transition)
+    def observe(self, step: Transition) -> None:
+        self.rollout.add(step)
 
     def update(self, progress: float) -> Metrics:
-        if not self.memory.full:
+        if not self.rollout.full:
             return {}
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(progress)
-        batch, metrics = self._prepare(self.memory.take())
+        batch, metrics = self._prepare(self.rollout.take()), Metrics()
         going = torch.ones((), dtype=torch.bool, device=batch.start.device)
-        for _ in range(self.epochs):
-            for part in self._parts(batch):
-                loss, learned = self._loss(part, self.entropy(progress))
-                if self.stop_kl is not None:
-                    going = going & (learned["moved"] <= self.stop_kl)
-                self._descend(loss, going)
-                metrics |= learned
+        for _ in range(self.update_epochs):
+            for part in self._minibatches(batch):
+                loss, metrics = self._loss(part, progress)
+                if self.target_kl is None:
+                    self.optimizer.step(loss, progress)
+                else:
+                    going = going & (metrics["approx_kl"] <= self.target_kl)
+                    self.optimizer.step(loss, progress, keep=going)
         return metrics
 
     @torch.no_grad()
-    def _prepare(self, segment: Segment) -> tuple[Batch, Metrics]:
+    def _prepare(self, segment: Segment) -> Batch:
         """Returns and advantages, and everything in the shape that minibatches are cut from."""
         states, start = flat(segment.state), segment.starts()
         observation, mask = self.env.observe(states), self.env.action_mask(states)
-        said: Said = segment.extras
-        metrics = self.anchor.charge(segment, said.log_prob, observation, mask)
-        reward = segment.reward - metrics.pop("price", 0.0)
-        last = self.actor.say(self.env, segment.last, segment.last_carry, torch.zeros_like(start[:1])).value
-        following = torch.cat([said.value[1:], last.unsqueeze(0)])
-        returns = lambda_returns(reward.T, following.T, segment.terminated.T, self.gamma, self.trace).T
-        advantage = returns - said.value  # the generalised advantage estimate
+        acted: PolicyOutput = segment.policy_output
+        reward = segment.reward - self.anchor.take_penalty()
+        last_mask, no_start = self.env.action_mask(segment.last), torch.zeros_like(start[:1])
+        last = self.policy.forward(self.env.observe(segment.last), last_mask, segment.last_carry, no_start).value
+        following = torch.cat([acted.value[1:], last.unsqueeze(0)])
+        returns = lambda_returns(reward.T, following.T, segment.terminated.T, self.gamma, self.gae_lambda).T
+        advantage = returns - acted.value  # the generalised advantage estimate
         rows = start.shape if segment.carry is not None else (1, start.numel())
 
         def shaped(field: Tensor, leading: int) -> Tensor:
@@ -161,85 +143,97 @@ class ActorCritic:
 
         observation, mask = (map_tensors(lambda field: shaped(field, 1), part) for part in (observation, mask))
         first = map_tensors(lambda field: field[:1], segment.carry)
-        steps = (segment.action, said.log_prob, said.value, returns, advantage, start)
+        steps = (segment.action, acted.log_prob, acted.value, returns, advantage, start)
         action, log_prob, value, returns, advantage, start = (shaped(field, 2) for field in steps)
-        return Batch(observation, mask, action, log_prob, value, returns, advantage, start, first), metrics
+        return Batch(observation, mask, action, log_prob, value, returns, advantage, start, first)
 
-    def _parts(self, batch: Batch) -> list[Batch]:
+    def _minibatches(self, batch: Batch) -> list[Batch]:
         """The batch, cut into minibatches at random."""
-        if self.minibatches == 1:
+        if self.num_minibatches == 1:
             return [batch]
         columns = batch.start.shape[1]
         order = torch.randperm(columns, generator=self.rng, device=batch.start.device)
         return [
             map_tensors(lambda field, chosen=chosen: field[:, chosen], batch)
-            for chosen in order.chunk(self.minibatches)
+            for chosen in order.chunk(self.num_minibatches)
         ]
 
-    def _loss(self, batch: Batch, entropy_weight: float) -> tuple[Tensor, Metrics]:
-        """PPO's eq. 9 (with clip null, the plain policy gradient), the value's squared error and the entropy."""
+    def _loss(self, batch: Batch, progress: float) -> tuple[Tensor, Metrics]:
+        """The objective of a minibatch, and what to log."""
         observation, mask, action = (
             map_tensors(lambda field: field.flatten(0, 1), part)
             for part in (batch.observation, batch.mask, batch.action)
         )
         carry = map_tensors(lambda field: field[0], batch.carry)
-        with self.actor.precision():
-            out = self.actor.net(observation, mask, carry, batch.start)
-        log_prob, entropy = out.policy.judge(action)
-        log_ratio = log_prob - batch.log_prob.flatten()
-        advantage = batch.advantage.flatten()
-        if self.normalise:
+        out = self.policy.forward(observation, mask, carry, batch.start)
+        log_prob, entropy = out.policy.evaluate_actions(action)
+        flat_batch = [part.flatten() for part in (batch.log_prob, batch.value, batch.returns, batch.advantage)]
+        return self.objective(log_prob, entropy, out.value, *flat_batch, progress=progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What learning needs beyond the policy."""
+        return {"optimizer": self.optimizer.state_dict(), "rollout": self.rollout.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rollout.load_state_dict(state["rollout"], example_transition(self.env, self.policy, self.rng))
+
+
+class Objective:
+    """PPO's eq. 9 (without a clip, the plain policy gradient), the value's squared error and the entropy.
+
+    Args:
+        clip_range: of the probability ratio (PPO), or null for none (A2C).
+        clip_range_vf: how far the value may move from what it was when acting, or null for any distance.
+        normalize_advantage: to mean 0 and deviation 1 in each minibatch.
+        entropy_coef: weight of the entropy bonus, a schedule. value_coef: of the value's squared error.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip_range: float | None,
+        clip_range_vf: float | None,
+        normalize_advantage: bool,
+        entropy_coef: Linear,
+        value_coef: float,
+    ) -> None:
+        for name, value in (("clip_range", clip_range), ("clip_range_vf", clip_range_vf)):
+            require(value is None or value > 0, f"{name}: must be above 0, or null for none, got {value}.")
+        require(value_coef >= 0, f"value_coef: must be at least 0, got {value_coef}.")
+        self.clip_range, self.clip_range_vf, self.normalize_advantage = clip_range, clip_range_vf, normalize_advantage
+        self.entropy_coef, self.value_coef = entropy_coef, float(value_coef)
+
+    def __call__(
+        self, log_prob: Tensor, entropy: Tensor, value: Tensor, old_log_prob: Tensor, old_value: Tensor,
+        returns: Tensor, advantage: Tensor, *, progress: float,
+    ) -> tuple[Tensor, Metrics]:  # fmt: skip
+        """The loss of B steps (all arguments [B]) at a time of the training, and what to log."""
+        log_ratio = log_prob - old_log_prob
+        if self.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-6)
-        policy_loss = clipped_loss(log_ratio, advantage, self.clip)
-        value_loss = value_error(out.value, batch.value.flatten(), batch.returns.flatten(), self.value_clip)
-        loss = policy_loss + self.value_weight * value_loss - entropy_weight * entropy.mean()
+        policy_loss = clipped_loss(log_ratio, advantage, self.clip_range)
+        value_loss = value_error(value, old_value, returns, self.clip_range_vf)
+        loss = policy_loss + self.value_coef * value_loss - self.entropy_coef(progress) * entropy.mean()
         metrics = {
             "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean(),
-            "moved": (log_ratio.exp() - 1 - log_ratio).mean(),
+            "approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
         }  # fmt: skip
         return loss, {name: value.detach() for name, value in metrics.items()}
 
-    def _descend(self, loss: Tensor, going: Tensor) -> None:
-        """One gradient step, undone where the policy has moved too far already."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.weights, self.max_grad_norm)
-        if self.stop_kl is None:
-            self.optimizer.step()
-            return
-        before = [weight.detach().clone() for weight in self.weights]
-        self.optimizer.step()
-        with torch.no_grad():
-            for weight, old in zip(self.weights, before, strict=True):
-                weight.copy_(torch.where(going, weight, old))
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "network": self.actor.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "anchor": self.anchor.state_dict(),
-            "memory": self.memory.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.actor.net.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.anchor.load_state_dict(state["anchor"])
-        self.memory.load_state_dict(state["memory"], self.actor.example(self.env))
-
-
-def clipped_loss(log_ratio: Tensor, advantage: Tensor, clip: float | None) -> Tensor:
+def clipped_loss(log_ratio: Tensor, advantage: Tensor, clip_range: float | None) -> Tensor:
     """− E[min(ρ A, clip(ρ, 1 ± ε) A)], ρ = exp(log_ratio); without a clip − E[ρ A]. All [B]."""
     ratio = log_ratio.exp()
     gain = ratio * advantage
-    if clip is not None:
-        gain = torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    if clip_range is not None:
+        gain = torch.minimum(gain, ratio.clamp(1 - clip_range, 1 + clip_range) * advantage)
     return -gain.mean()
 
 
-def value_error(value: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Tensor:
+def value_error(value: Tensor, old: Tensor, returns: Tensor, clip_range: float | None) -> Tensor:
     """½ E[(V − R)²]; with a clip, the larger of this and the error of V held within ± clip of the old one."""
     error = (value - returns).square()
-    if clip is not None:
-        error = torch.maximum(error, (old + (value - old).clamp(-clip, clip) - returns).square())
+    if clip_range is not None:
+        error = torch.maximum(error, (old + (value - old).clamp(-clip_range, clip_range) - returns).square())
     return 0.5 * error.mean()

@@ -1,5 +1,5 @@
 """Maximum likelihood: a policy that imitates the data's sequences and looks at no reward. `rlgen pretrain` trains it to
-its best held-out likelihood; other agents then begin with it and are kept near it (prior.py)."""
+its best held-out likelihood; other agents then begin with it and are kept near it (policies/anchor.py)."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -7,103 +7,109 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.policies.actor import Actor, taught
-from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.core.errors import require
-from rlgen_cli.policies.distributions import Categorical
-from rlgen_cli.policies.precision import Precision
-from rlgen_cli.core.schedules import Linear
-from rlgen_cli.core.types import Carry, Choice, Discrete, Env, EnvSpec, Metrics, Sequence, State, Transition
+from rlgen_cli.core.optimizer import Adam
+from rlgen_cli.core.protocols import Env, TeachesSequences
+from rlgen_cli.core.specs import Carry, Decision, Discrete, EnvSpec, Metrics, Observation, SequenceSpec
+from rlgen_cli.data.sequences import Sequences
+from rlgen_cli.policies.actor import NetworkPolicy, build_network, no_start, teacher_forced
+from rlgen_cli.policies.distributions import Categorical, Distribution
 
 
-class Likelihood:
-    """A sequence model by teacher forcing.
+class TemperedPolicy:
+    """A network policy at a temperature: below 1 it makes likelier sequences, fewer of them."""
+
+    def __init__(self, *, plain: NetworkPolicy, temperature: float) -> None:
+        self.plain, self.temperature = plain, temperature
+
+    def initial_carry(self, n: int) -> Carry:
+        return self.plain.initial_carry(n)
+
+    @torch.no_grad()
+    def act(
+        self, observation: Observation, mask: Tensor | None, carry: Carry, *, explore: bool, rng: torch.Generator
+    ) -> Decision:
+        out = self.plain.forward(observation, mask, carry, no_start(observation))
+        policy = tempered(out.policy, self.temperature)
+        return Decision(policy.draw(rng)[0] if self.plain.evaluate == "sample" else policy.mode(), out.carry)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.plain.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.plain.load_state_dict(state)
+
+
+def tempered(policy: Distribution, temperature: float) -> Distribution:
+    """The policy with its logits divided by the temperature."""
+    if temperature == 1:
+        return policy
+    assert isinstance(policy, Categorical)
+    return Categorical(policy.log_p / temperature)
+
+
+class MaximumLikelihood:
+    """A sequence model by teacher forcing. It learns from the data alone, so that it observes no episodes.
 
     Args:
         network: builds a policy network from observation and action specs.
-        batch_size: sequences per update. updates: per batched environment step, where it is trained with those.
-        weight_decay: half the price of each weight's square, that is a normal prior on weights.
-        temperature: divides the logits wherever it acts: below 1 it makes likelier sequences, fewer of them.
-        learning_rate: a schedule over the training.
-        evaluate: as in the other agents with a policy.
+        optimizer: builds the optimizer (core/optimizer.py) from parameters.
+        batch_size: sequences per update. gradient_steps: updates per batched environment step, in `rlgen train`.
+        temperature: divides the logits wherever it acts and is judged.
+        evaluate: sample or mode.
 
     Raises:
         UserError: for a value out of range.
     """
 
-    group, wants = 1, "policy"
+    requires_network = "policy"
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """Only sequences come as demonstrations."""
-        return isinstance(spec.sample, Sequence)
+        return isinstance(spec.sample, SequenceSpec) and "prime" in spec.context and "latent" not in spec.info
 
     def __init__(
         self,
         *,
-        env: Any,
+        env: Env,
         real: Sequences,
         rng: torch.Generator,
         device: torch.device,
-        precision: Precision,
         network: Callable[..., nn.Module],
+        optimizer: Callable[..., Adam],
         batch_size: int,
-        updates: int,
-        weight_decay: float,
-        learning_rate: Linear,
-        max_grad_norm: float,
+        gradient_steps: int,
         temperature: float,
         evaluate: Literal["sample", "mode"],
     ) -> None:
         require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
-        require(updates >= 1, f"updates: must be at least 1, got {updates}.")
-        require(weight_decay >= 0, f"weight_decay: must be at least 0, got {weight_decay}.")
-        require(max_grad_norm > 0, f"max_grad_norm: must be above 0, got {max_grad_norm}.")
-        self.env, self.tokens, self.rng = env, real.tokens, rng
-        self.batch_size, self.updates = min(batch_size, len(real.tokens)), updates
-        self.learning_rate, self.max_grad_norm = learning_rate, float(max_grad_norm)
-        self.actor = Actor(env=env, network=network, device=device, precision=precision, evaluate=evaluate)
+        require(gradient_steps >= 1, f"gradient_steps: must be at least 1, got {gradient_steps}.")
         require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
+        single = isinstance(env.spec.action, Discrete)
         require(
-            temperature == 1 or isinstance(env.spec.action, Discrete),
+            temperature == 1 or single,
             "temperature: other than 1 needs tokens of one part; use encoding=melody, chorale or tokens.",
         )
-        self.temperature = float(temperature)
+        self.env, self.tokens, self.rng, self.temperature = env, real.tokens, rng, float(temperature)
+        self.batch_size, self.gradient_steps = min(batch_size, len(real.tokens)), gradient_steps
+        self.net = build_network(network, env.spec, device)
+        self.policy = TemperedPolicy(plain=NetworkPolicy(net=self.net, evaluate=evaluate), temperature=temperature)
         self.order = torch.empty(0, dtype=torch.long, device=device)  # what of this pass over the data is to come
-        self.optimizer = torch.optim.Adam(
-            self.actor.net.parameters(), learning_rate(0.0), weight_decay=weight_decay, foreach=True
-        )
+        self.optimizer = optimizer(parameters=self.net.parameters())
 
-    def carry(self, n: int) -> Carry:
-        return self.actor.carry(n)
-
-    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
-        if self.temperature == 1:
-            return self.actor.act(env, state, carry, explore=explore, rng=rng)
-        with torch.no_grad():
-            out = self.actor.say(env, state, carry, torch.zeros_like(env.done(state)).unsqueeze(0))
-            policy = self._tempered(out.policy)
-            return Choice(policy.draw(rng)[0] if self.actor.evaluate == "sample" else policy.mode(), out.carry)
-
-    def _tempered(self, policy: Any) -> Any:
-        """The policy at `temperature`."""
-        return policy if self.temperature == 1 else Categorical(policy.log_p / self.temperature)
-
-    def observe(self, transition: Transition) -> None:
-        pass
+    @property
+    def batches(self) -> int:
+        """Updates in a pass over the data."""
+        return len(self.tokens) // self.batch_size
 
     def update(self, progress: float) -> Metrics:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(progress)
         nll = torch.zeros(())
-        for _ in range(self.updates):
-            self.actor.net.train()
+        for _ in range(self.gradient_steps):
+            self.net.train()
             nll = self.nll(self.tokens[self._draw()], self.rng).mean()
-            self.optimizer.zero_grad(set_to_none=True)
-            nll.backward()
-            torch.nn.utils.clip_grad_norm_(self.actor.net.parameters(), self.max_grad_norm)
-            self.optimizer.step()
-            self.actor.net.eval()
+            self.optimizer.step(nll, progress)
+            self.net.eval()
         return {"nll": nll.detach()}
 
     def _draw(self) -> Tensor:
@@ -115,18 +121,14 @@ class Likelihood:
 
     def nll(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """−log p of each token of sequences [N, T, F] after primes as the environment has them, in nats, [T, N]."""
-        with self.actor.precision():
-            policy, action = taught(self.env, self.actor.net, tokens, self.env.primes(len(tokens), rng))
-        return -self._tempered(policy).judge(action)[0].view(-1, len(tokens))
+        assert isinstance(self.env, TeachesSequences)
+        policy, action = teacher_forced(self.env, self.net, tokens, self.env.primes(len(tokens), rng))
+        return -tempered(policy, self.temperature).evaluate_actions(action)[0].view(-1, len(tokens))
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "network": self.actor.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "order": self.order,
-        }
+        """What learning needs beyond the policy."""
+        return {"optimizer": self.optimizer.state_dict(), "order": self.order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.actor.net.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.order = state["order"]

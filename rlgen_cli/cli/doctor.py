@@ -11,7 +11,7 @@ import torch
 
 from rlgen_cli.core.checkpoint import cache_folder
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.policies.precision import fast_bfloat16
+from rlgen_cli.policies.precision import FASTER_IN_BFLOAT16
 
 PACKAGES = (
     "rlgen",
@@ -34,8 +34,8 @@ def examine() -> None:
         print(f"{package:12} {_version(package)}")
     print(f"torch build  {'CUDA ' + str(torch.version.cuda) if torch.version.cuda else 'CPU only'}")
     print(f"device       {_device()}")
-    fast = fast_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    print(f"precision    auto is {'bfloat16' if fast else 'float32'} here")
+    kinds = FASTER_IN_BFLOAT16["cuda" if torch.cuda.is_available() else "cpu"]
+    print(f"precision    auto is float32{f', bfloat16 for {sorted(kinds)}' if kinds else ''} here")
     print(f"threads      torch uses {torch.get_num_threads()} of {os.cpu_count()} cores")
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]

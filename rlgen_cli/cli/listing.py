@@ -1,12 +1,17 @@
-"""`rlgen list`: what there is to choose from, one line each, from the YAMLs themselves."""
+"""`rlgen list`: what there is to choose from, one line each, from the YAMLs themselves. Imports no torch."""
 
 from pathlib import Path
 
-from rlgen_cli.runs.assemble import config_folder
+from rlgen_cli.config.locate import config_folder
 from rlgen_cli.core.errors import UserError, nearest
 
-GROUPS = {"env": "env", "agent": "agent", "reward": "reward", "term": "reward/term", "data": "data"}
-GROUPS |= {"network": "network", "encoding": "encoding", "gan": "gan", "task": "task", "experiment": "experiment"}
+GROUPS = {
+    "env": "env", "agent": "agent", "reward": "reward", "term": "reward/term", "data": "data", "network": "network",
+    "body": "network/body", "recurrent": "network/recurrent", "brush": "brush", "start": "start",
+    "encoding": "encoding", "generator": "generator", "steering": "steering", "damage": "damage", "task": "task",
+    "replay": "replay", "backup": "backup", "exploration": "exploration", "target_update": "target_update",
+    "optimizer": "optimizer", "baseline": "baseline", "experiment": "experiment",
+}  # fmt: skip
 
 
 def print_listing(arguments: list[str]) -> None:

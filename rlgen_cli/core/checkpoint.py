@@ -1,8 +1,9 @@
-"""Complete checkpoints, written atomically, checked by digest, free of pickle; and the cache folder.
+"""Complete checkpoints in parts, written atomically, checked by digest, free of pickle; and the cache folder.
 
-A checkpoint is a folder: one safetensors file per component, `state.json` with everything that is no tensor, and
-`manifest.json` with the SHA-256 of both. It is written under another name, synced, then renamed: a killed run leaves
-either the whole checkpoint or none.
+A checkpoint is a folder with a folder for each part (`policy`, `training`, `streams`), which holds one safetensors file
+per component and `state.json` with everything that is no tensor; `manifest.json` has the SHA-256 of every file. It is
+written under another name, synced, then renamed: a killed run leaves either the whole checkpoint or none. Whoever needs
+one part reads that part alone.
 """
 
 import hashlib
@@ -10,19 +11,19 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlgen_cli.core.errors import UserError
 
 log = logging.getLogger(__name__)
 TENSOR, NUMBERED = "__tensor__", "__numbered__"
+FORMAT = 2
 
 
 def cache_folder() -> Path:
@@ -30,22 +31,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get("RLGEN_CACHE") or Path.home() / ".cache" / "rlgen")
 
 
-def save(folder: Path, components: dict[str, dict[str, Any]]) -> None:
-    """Write `components` (name to state dict: nested dicts and lists of tensors and plain values) as a checkpoint."""
+def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
+    """Write a checkpoint: parts by name, each of components by name, each a state dict (nested dicts and lists of
+    tensors and plain values)."""
     partial = folder.with_name(f".partial_{folder.name}_{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    plain, files = {}, {}
-    for name, component in components.items():
-        tensors: dict[str, Tensor] = {}
-        plain[name] = _unravel(component, name, tensors)
-        if tensors:
-            files[f"{name}.safetensors"] = save_tensors(tensors)
-    files["state.json"] = json.dumps(plain, indent=1).encode()
+    files: dict[str, bytes] = {}
+    for part, components in parts.items():
+        plain = {}
+        for name, component in components.items():
+            tensors: dict[str, Tensor] = {}
+            plain[name] = _unravel(component, name, tensors)
+            if tensors:
+                files[f"{part}/{name}.safetensors"] = save_tensors(tensors)
+        files[f"{part}/state.json"] = json.dumps(plain, indent=1).encode()
+        (partial / part).mkdir(parents=True)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    files["manifest.json"] = json.dumps({"format": 1, "sha256": digests}, indent=1).encode()
+    files["manifest.json"] = json.dumps({"format": FORMAT, "sha256": digests}, indent=1).encode()
     for name, content in files.items():
         _write_synced(partial / name, content)
+    for part in parts:
+        _sync(partial / part)
     _sync(partial)
     if folder.exists():
         old = folder.with_name(f".old_{folder.name}_{os.getpid()}")
@@ -57,30 +63,33 @@ def save(folder: Path, components: dict[str, dict[str, Any]]) -> None:
     _sync(folder.parent)
 
 
-def load(folder: Path, device: torch.device | str, only: frozenset[str] | None = None) -> dict[str, Any]:
-    """The components of a checkpoint (or those named in `only`), every file checked against the manifest.
+def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
+    """The components of one part of a checkpoint, each of its files checked against the manifest.
 
     Raises:
-        UserError: for a missing or damaged file.
+        UserError: for a missing or damaged file, or a checkpoint of an earlier version.
     """
     manifest = _read_json(folder / "manifest.json")
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"checkpoint: {folder} was written by another version of rlgen, which cannot be read.")
     contents = {}
     for name, digest in manifest["sha256"].items():
-        if only is not None and name != "state.json" and name.removesuffix(".safetensors") not in only:
+        if name.partition("/")[0] != part:
             continue
-        path = folder / Path(name).name
+        path = folder / part / Path(name).name
         try:
-            contents[name] = path.read_bytes()
+            contents[path.name] = path.read_bytes()
         except OSError as error:
             raise UserError(f"checkpoint: {path} cannot be read ({error.strerror}).") from None
-        if hashlib.sha256(contents[name]).hexdigest() != digest:
+        if hashlib.sha256(contents[path.name]).hexdigest() != digest:
             raise UserError(f"checkpoint: {path} is damaged (its SHA-256 is not the manifest's).")
-    plain = json.loads(contents["state.json"])
+    if "state.json" not in contents:
+        raise UserError(f"checkpoint: {folder} has no part {part}.")
     components = {}
-    for name, tree in plain.items():
-        if only is None or name in only:
-            tensors = load_tensors(contents.get(f"{name}.safetensors", save_tensors({})))
-            components[name] = _ravel(tree, {key: value.to(device) for key, value in tensors.items()})
+    for name, tree in json.loads(contents["state.json"]).items():
+        content = contents.get(f"{name}.safetensors")
+        tensors = {} if content is None else load_tensors(content)
+        components[name] = _ravel(tree, {key: value.to(device) for key, value in tensors.items()})
     return components
 
 
@@ -89,14 +98,28 @@ def steps(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step_*"))
 
 
-def load_newest(run: Path, device: torch.device | str, only: frozenset[str] | None = None) -> dict[str, Any]:
+def newest(run: Path) -> Path:
     """The newest intact checkpoint of `run`; damaged ones are named in a warning and passed over."""
     for folder in reversed(steps(run)):
         try:
-            return load(folder, device, only)
+            check(folder)
+            return folder
         except UserError as error:
             log.warning("%s Trying the one before.", error)
     raise UserError(f"run: {run} holds no intact checkpoint.")
+
+
+def check(folder: Path) -> None:
+    """Compare every file of a checkpoint with its digest, so that all parts come from one intact checkpoint.
+
+    Raises:
+        UserError: for a missing or damaged file.
+    """
+    manifest = _read_json(folder / "manifest.json")
+    for name, digest in manifest["sha256"].items():
+        path = folder / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise UserError(f"checkpoint: {path} is damaged (its SHA-256 is not the manifest's).")
 
 
 def prune(run: Path, keep: int, best: str | None) -> None:
@@ -161,21 +184,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def cached(kind: str, key: str, part: Any, train: Callable[[], None]) -> None:
-    """Give `part` (a network, or anything with a `state_dict`) its trained state: from the cache, where one of this
-    `kind` and `key` lies, else by `train`."""
-    folder = cache_folder() / kind / hashlib.sha256(key.encode()).hexdigest()[:24]
-    if folder.is_dir():
-        part.load_state_dict(load(folder, "cpu")["part"])
-        return
-    train()
-    save(folder, {"part": part.state_dict()})
-
-
-def begin(net: nn.Module, rng: torch.Generator) -> None:
-    """Uniform initial weights from `rng`: the same start whatever was drawn before."""
-    for parameter in net.parameters():
-        bound = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.0
-        nn.init.uniform_(parameter, -bound, bound, generator=rng)

@@ -1,7 +1,11 @@
-"""Small convolutional networks for judging pictures."""
+"""Layers that policies, rewards and generators share."""
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from rlgen_cli.core.errors import require
 
 
 class ConvNet(nn.Module):
@@ -37,3 +41,45 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.conv2d(x, self.kernel, padding=1, groups=x.shape[1])
+
+
+class TokenEmbedding(nn.Module):
+    """Tokens [N, K, F] as learned vectors [N, K, F · width]; a part that is −1 (nothing there) has one of its own."""
+
+    first: Tensor  # [F], where each part's vectors begin
+
+    def __init__(self, vocabulary: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        require(width >= 1, f"embed: must be at least 1, got {width}.")
+        self.features = len(vocabulary) * width
+        starts = [1 + sum(size + 1 for size in vocabulary[:i]) for i in range(len(vocabulary))]
+        self.register_buffer("first", torch.tensor(starts), persistent=False)
+        self.table = nn.Embedding(sum(size + 1 for size in vocabulary), width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(tokens + self.first).flatten(2)
+
+
+class FiLMLayers(nn.Module):
+    """Linear layers with layer norm, scaled and shifted by the observation's vector (FiLM, Perez et al. 2018).
+
+    Time left, label and noise act on every layer, so that one network can behave as differently as ten labels ask for.
+    """
+
+    def __init__(self, inputs: int, vector: int, width: int, layers: int) -> None:
+        super().__init__()
+        require(width >= 1, f"width: must be at least 1, got {width}.")
+        require(layers >= 1, f"layers: must be at least 1, got {layers}.")
+        self.features = width
+        sizes = [inputs] + [width] * layers
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.film = nn.Linear(vector, 2 * width * layers) if vector else None
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """Features [N, width] of x [N, inputs] and the observation's vector [N, D]."""
+        film = None if self.film is None else self.film(vector).chunk(2 * len(self.hidden), 1)
+        for i, (linear, norm) in enumerate(zip(self.hidden, self.norms, strict=True)):
+            x = norm(linear(x))
+            x = torch.relu(x if film is None else x * (1 + film[2 * i]) + film[2 * i + 1])
+        return x

@@ -6,17 +6,24 @@ import torch
 from torch import Tensor
 
 
-def lambda_returns(reward: Tensor, value: Tensor, terminated: Tensor, gamma: float, trace: float) -> Tensor:
-    """G_t = r_t + γ (1 − end_t) ((1 − λ) V(s_{t+1}) + λ G_{t+1}), with G_L = V(s_L) at the stretch's end, [B, L].
+def lambda_returns(
+    reward: Tensor, value: Tensor, terminated: Tensor, gamma: float, lam: float, bonus: Tensor | None = None
+) -> Tensor:
+    """G_t = r_t + γ (1 − end_t) ((1 − λ) V(s_{t+1}) + λ (G_{t+1} + b_{t+1})), with G_L = V(s_L), [B, L].
 
-    `value` [B, L] is V of the state that each step led to. λ (`trace`) 0 gives one-step targets, 1 the return up to
-    the stretch's end (Sutton and Barto 2018, eq. 12.18).
+    Args:
+        value: [B, L], V of the state that each step led to.
+        lam: λ; 0 gives one-step targets, 1 the return up to the stretch's end (Sutton and Barto 2018, eq. 12.18).
+        bonus: [B, L − 1], b_{t+1} of the steps after the first: in entropy-regularised learning what the policy earns
+            by the entropy of its own choice, −τ log π(a|s), without which λ > 0 has another fixed point than λ = 0.
     """
     going = gamma * (~terminated).float()
     following = value[:, -1]
     returns = []
     for t in reversed(range(reward.shape[1])):
-        mixed = (1 - trace) * value[:, t] + trace * following
+        if bonus is not None and t + 1 < reward.shape[1]:
+            following = following + bonus[:, t]
+        mixed = (1 - lam) * value[:, t] + lam * following
         following = reward[:, t] + going[:, t] * mixed
         returns.append(following)
     return torch.stack(returns[::-1], 1)

@@ -1,18 +1,42 @@
 """One seed, many named random streams, so that sampling and evaluation never disturb training."""
 
 import hashlib
+import logging
+from typing import Any
 
 import torch
 
-STREAMS = ("env", "policy", "replay", "reward", "gan", "init")
+STREAMS = ("env", "policy", "agent", "reward", "generator")
+log = logging.getLogger(__name__)
 
 
 def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own for (`seed`, `name`): streams of different names are unrelated."""
+    """A generator of its own for (`seed`, `name`): streams of different names are unrelated.
+
+    The meta device, which computes shapes only, has no generator; the CPU's stands in for it.
+    """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:7], "big"))
+    place = "cpu" if torch.device(device).type == "meta" else device
+    return torch.Generator(device=place).manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def streams(seed: int, device: torch.device | str) -> dict[str, torch.Generator]:
     """All training streams by name."""
     return {name: stream(seed, name, device) for name in STREAMS}
+
+
+def streams_state(generators: dict[str, torch.Generator]) -> dict[str, Any]:
+    """The streams as a checkpoint holds them."""
+    return {name: {"device": rng.device.type, "state": rng.get_state()} for name, rng in generators.items()}
+
+
+def restore_streams(generators: dict[str, torch.Generator], saved: dict[str, Any], seed: int, step: int) -> None:
+    """Bring the streams to where `saved` was. A stream that was drawn on another kind of device has no counterpart
+    here: it begins anew from the seed and the step, so that the run goes on, though not bit for bit."""
+    for name, rng in generators.items():
+        if saved[name]["device"] == rng.device.type:
+            rng.set_state(saved[name]["state"].cpu())
+        else:
+            rng.set_state(stream(seed, f"{name}/{step}", rng.device).get_state())
+            log.warning("the random stream %s was drawn on %s; it begins anew on %s", name, saved[name]["device"],
+                        rng.device.type)  # fmt: skip

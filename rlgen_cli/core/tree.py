@@ -1,4 +1,4 @@
-"""Maps over NamedTuples of tensors with one leading dimension: states, observations, contexts."""
+"""Maps over trees of tensors with one leading dimension: NamedTuples (states, views) and dictionaries (observations)."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,6 +16,8 @@ def map_tensors(fn: Callable[..., Tensor], *trees: Any) -> Any:
         return first
     if isinstance(first, Tensor):
         return fn(*trees)
+    if isinstance(first, dict):
+        return {name: map_tensors(fn, *(tree[name] for tree in trees)) for name in first}
     every: Any = trees
     return type(first)(*(map_tensors(fn, *fields) for fields in zip(*every, strict=True)))
 
@@ -43,11 +45,16 @@ def plain(tree: Any) -> Any:
     """NamedTuples as dicts, nothing where there is None, as checkpoints want it."""
     if isinstance(tree, Tensor):
         return tree
-    return {} if tree is None else {name: plain(field) for name, field in tree._asdict().items() if field is not None}
+    if tree is None:
+        return {}
+    fields = tree if isinstance(tree, dict) else tree._asdict()
+    return {name: plain(field) for name, field in fields.items() if field is not None}
 
 
 def typed(fields: Any, like: Any) -> Any:
     """The inverse of `plain`; `like` is a tree of the same types."""
     if like is None or isinstance(like, Tensor):
         return fields if like is not None else None
+    if isinstance(like, dict):
+        return {name: typed(fields[name], like[name]) for name in like}
     return type(like)(**{name: typed(fields.get(name), getattr(like, name)) for name in like._fields})

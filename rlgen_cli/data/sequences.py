@@ -1,23 +1,11 @@
-"""What every dataset of music or text comes to: token sequences, and splits fixed by content."""
+"""What every dataset of music or text comes to: token sequences."""
 
-import hashlib
-import logging
-from collections import Counter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rlgen_cli.data.images import Splits
-from rlgen_cli.domains.music.encodings import Encoding, Unfit
-from rlgen_cli.core.errors import require
-from rlgen_cli.domains.music.notes import Piece
-
-log = logging.getLogger(__name__)
-VALID, TEST = 0.1, 0.1  # shares of the pieces
-# How well each pitch class fits a key, from the tonic on (Krumhansl and Kessler 1982).
-MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+from rlgen_cli.core.protocols import Encoding
 
 
 class Sequences(NamedTuple):
@@ -28,81 +16,7 @@ class Sequences(NamedTuple):
     classes: tuple[str, ...] = ()  # no labels
 
     def to(self, device: torch.device | str) -> "Sequences":
-        return Sequences(self.tokens.to(device), self.encoding)
+        return Sequences(self.tokens.to(device), self.encoding, self.classes)
 
     def __len__(self) -> int:
         raise TypeError("use tokens.shape[0]: a NamedTuple's length counts its fields")
-
-
-def by_content(pieces: list[Piece]) -> tuple[list[Piece], list[Piece], list[Piece]]:
-    """Train, validation and test pieces by a hash of their notes: no order, no seed, no leak of duplicates."""
-    parts: tuple[list[Piece], list[Piece], list[Piece]] = ([], [], [])
-    for piece in pieces:
-        digest = hashlib.blake2b(repr(sorted(piece.notes)).encode(), digest_size=4).digest()
-        share = int.from_bytes(digest, "little") / 2**32
-        parts[1 if share < VALID else 2 if share < VALID + TEST else 0].append(piece)
-    return parts
-
-
-def encoded(
-    splits: tuple[list[Piece], list[Piece], list[Piece]],
-    encoding: Encoding,
-    length: int,
-    bar: int,
-    tonic: int | None,
-    transpose: list[int],
-) -> Splits:
-    """Pieces as windows of `length` tokens.
-
-    Args:
-        bar: sixteenths; pieces with other bars are left out.
-        tonic: pitch class that major pieces are moved to (minor ones to their parallel, three below), or null.
-        transpose: semitones; each training piece is taken once for each.
-
-    Raises:
-        UserError: when no training piece fits, with the commonest reason.
-    """
-    reasons: Counter[str] = Counter()
-
-    def windows(pieces: list[Piece], shifts: list[int]) -> list[Tensor]:
-        found = []
-        for piece in pieces:
-            if piece.bar != bar:
-                reasons[f"has bars of {piece.bar} sixteenths, not env.bar={bar}"] += 1
-                continue
-            home = 0 if tonic is None else to_tonic(piece, tonic)
-            for shift in shifts:
-                try:
-                    found += encoding.windows(moved(piece, home + shift), length)
-                except Unfit as reason:
-                    reasons[str(reason)] += 1
-        return found
-
-    train, valid, test = (windows(pieces, transpose if i == 0 else [0]) for i, pieces in enumerate(splits))
-    for reason, count in reasons.most_common():
-        log.info("data: %d pieces are left out: each %s", count, reason)
-    total = sum(len(pieces) for pieces in splits)
-    commonest = reasons.most_common(1)[0][0] if reasons else "no piece"
-    require(bool(train), f"data: none of {total} pieces fits; the commonest reason: {commonest}.")
-    # A split that the hash leaves empty (a handful of pieces) borrows the training sequences.
-    return Splits(*(Sequences(torch.stack(part or train), encoding) for part in (train, valid, test)))
-
-
-def moved(piece: Piece, semitones: int) -> Piece:
-    """The piece higher by some semitones."""
-    return piece._replace(notes=tuple(note._replace(pitch=note.pitch + semitones) for note in piece.notes))
-
-
-def to_tonic(piece: Piece, tonic: int) -> int:
-    """Semitones, from −6 to 5, that bring the piece's key (Krumhansl's best fit) to a major one on pitch class `tonic`
-    or a minor one three semitones below."""
-    weight = torch.zeros(12)
-    for note in piece.notes:
-        weight[note.pitch % 12] += note.duration
-    weight = weight - weight.mean()
-    fits = []
-    for profile, home in ((MAJOR, tonic), (MINOR, tonic - 3)):
-        shape = torch.tensor(profile)
-        shape = (shape - shape.mean()) / shape.std()
-        fits += [(float(weight @ shape.roll(key)), (home - key + 6) % 12 - 6) for key in range(12)]
-    return max(fits)[1]

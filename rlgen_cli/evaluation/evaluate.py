@@ -1,37 +1,43 @@
-"""Scores of an agent that does not explore; never touches the training streams."""
+"""Scores of an actor that does not explore; never touches the training streams."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rlgen_cli.runs.assemble import Session
+from rlgen_cli.core.acting import Actor
+from rlgen_cli.core.protocols import Env
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.core.types import View
+from rlgen_cli.rewards.reward import WeightedSum
 
 
 class Evaluation(NamedTuple):
-    """Mean final score of each term, their weighted sum, spread within the batch, and what was made."""
+    """Mean final score of each term, their weighted sum, how different the samples are, and what was made."""
 
     scores: dict[str, float]
     total: float
+    static_total: float | None  # of the terms that do not learn; None where all learn
     diversity: float
     unique: float  # share of different samples
     view: View
 
 
 @torch.no_grad()
-def evaluate(session: Session, split: str, episodes: int, seed: int) -> Evaluation:
-    """`episodes` samples on the data of `split`; the same seed gives the same episodes."""
-    env = session.envs[split]
-    rng = stream(seed, "eval", session.device)
-    final = rollout(env, session.agent, env.reset(episodes, rng), rng).final
-    view = env.view(final)
-    scores = {name: float(score.mean()) for name, score in session.reward.score(view).items()}
-    total = sum(session.reward.terms[name].weight * score for name, score in scores.items())
-    return Evaluation(scores, total, medium(env).diversity(view.sample), unique(view.sample), view)
+def evaluate(
+    env: Env, actor: Actor, reward: WeightedSum, *, episodes: int, seed: int, device: torch.device
+) -> Evaluation:
+    """`episodes` samples; the same seed gives the same episodes."""
+    rng = stream(seed, "eval", device)
+    view = env.view(rollout(env, actor, env.reset(episodes, rng), rng).final)
+    scores = {name: float(score.mean()) for name, score in reward.score(view).items()}
+    total = sum(reward.terms[name].weight * score for name, score in scores.items())
+    static = reward.static_score(view)
+    static_total = None if static is None else float(static.mean())
+    made_as = medium(env)
+    return Evaluation(scores, total, static_total, made_as.diversity(view.sample), unique(view.sample), view)
 
 
 def unique(samples: Tensor) -> float:

@@ -1,62 +1,39 @@
-"""`rlgen eval`: how what a run makes compares with real data, in the eyes of a judge that took no part in training."""
+"""How samples compare with real data: distances by a judge that took no part in training, and the run's own terms."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
-from rlgen_cli.runs.assemble import Session
-from rlgen_cli.core.checkpoint import write_atomic
+from rlgen_cli.core.acting import Actor
+from rlgen_cli.core.protocols import Env
+from rlgen_cli.core.specs import View
+from rlgen_cli.core.tree import join
 from rlgen_cli.data.images import Images
 from rlgen_cli.evaluation.distances import frechet, kernel_distance, neighbourhoods, vendi
-from rlgen_cli.core.errors import require
 from rlgen_cli.evaluation.evaluate import unique
-from rlgen_cli.evaluation.judge import Judge, taught
+from rlgen_cli.evaluation.judge import Judge
 from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.runs.open import open_run
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.core.tree import join
-from rlgen_cli.core.types import View
+from rlgen_cli.rewards.reward import WeightedSum
 
 BATCH = 500  # episodes at once
 NEIGHBOURS = 5
 FEWEST = 50  # of which a covariance or a neighbourhood says anything
 
 
-def report(config: DictConfig) -> Path:
-    """Judge `config.n` samples of `config.run`, print a table, and write it as JSON; returns where."""
-    run, session = open_run(config)
-    require(config.split in session.envs, f"split: must be one of {', '.join(session.envs)}, got {config.split}.")
-    view = made(session, config.split, config.n, config.seed)
-    record = {"run": run.name, "split": config.split, "seed": config.seed, "n": config.n, **told(session, view)}
-    if "picture" in session.envs[config.split].spec.kinds and session.data is not None:
-        judge = taught(session.data.train, config.steps, session.device)
-        record |= judged(judge, view, getattr(session.data, config.split), session.data.train, config.seed)
-    out = Path(config.out or run / "eval" / f"{config.split}_n{config.n}_seed{config.seed}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, (json.dumps(record, indent=1) + "\n").encode())
-    print(table(record))
-    return out
-
-
 @torch.no_grad()
-def made(session: Session, split: str, n: int, seed: int) -> View:
+def finished_samples(env: Env, actor: Actor, n: int, rng: torch.Generator) -> View:
     """What rewards see of n finished samples."""
-    env, rng = session.envs[split], stream(seed, "report", session.device)
     counts = [min(BATCH, n - begun) for begun in range(0, n, BATCH)]
-    return join(*(env.view(rollout(env, session.agent, env.reset(count, rng), rng).final) for count in counts))
+    return join(*(env.view(rollout(env, actor, env.reset(count, rng), rng).final) for count in counts))
 
 
 @torch.no_grad()
-def told(session: Session, view: View) -> dict[str, Any]:
+def own_numbers(env: Env, reward: WeightedSum, view: View) -> dict[str, Any]:
     """What the run's own terms and medium say."""
-    made_as = medium(session.envs["train"])
-    numbers = {name: round(value, 4) for name, value in made_as.numbers(view).items()}
-    scores = {name: round(float(score.mean()), 6) for name, score in session.reward.score(view).items()}
+    numbers = {name: round(value, 4) for name, value in medium(env).numbers(view).items()}
+    scores = {name: round(float(score.mean()), 6) for name, score in reward.score(view).items()}
     return {"scores": scores, "unique": round(unique(view.sample), 4), **numbers}
 
 
@@ -70,8 +47,8 @@ def judged(judge: Judge, view: View, real: Images, other: Images, seed: int) -> 
     if real.classes:
         right = judge.confidence(wanted).argmax(1) == real.labels[index].cpu()
         columns["real"]["asked"] = round(float(right.float().mean()), 4)
-    if view.context.label is not None and real.classes:
-        label = view.context.label.cpu()
+    if "label" in view.context and real.classes:
+        label = view.context["label"].cpu()
         columns["samples"]["asked"] = round(float((judge.confidence(features).argmax(1) == label).float().mean()), 4)
         columns["samples"]["vendi_in_label"] = within(features, label)
         columns["real"]["vendi_in_label"] = within(wanted, real.labels[index].cpu())

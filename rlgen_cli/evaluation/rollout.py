@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.types import Agent, Env, State
+from rlgen_cli.core.acting import Actor, decide, initial_carry
+from rlgen_cli.core.protocols import Env
+from rlgen_cli.core.specs import State
 
 
 class Rollout(NamedTuple):
@@ -17,13 +19,13 @@ class Rollout(NamedTuple):
 
 
 @torch.no_grad()
-def rollout(env: Env, agent: Agent, state: State, rng: torch.Generator, record: bool = False) -> Rollout:
-    """Act from `state` until every episode is over."""
-    states, actions, carry = [], [], agent.carry(len(env.done(state)))
+def rollout(env: Env, actor: Actor, state: State, rng: torch.Generator, record: bool = False) -> Rollout:
+    """Act from `state`, without exploring, until every episode is over."""
+    states, actions, carry = [], [], initial_carry(actor, len(env.done(state)))
     for _ in range(env.spec.max_steps):
-        action, carry, _ = agent.act(env, state, carry, explore=False, rng=rng)
+        decision = decide(actor, env, state, carry, explore=False, rng=rng)
         if record:
             states.append(state)
-            actions.append(action)
-        state = env.step(state, action)
+            actions.append(decision.action)
+        state, carry = env.step(state, decision.action), decision.carry
     return Rollout(state, states, actions)

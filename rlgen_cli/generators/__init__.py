@@ -1,0 +1,41 @@
+"""Generators that agents steer: GANs of pictures and of token sequences, and generators from a file.
+
+What a config builds is a source: an object whose attribute `generator` (a `core.protocols.Generator`) makes samples.
+A source that can also train its generator is a `TrainsGenerator`.
+"""
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from rlgen_cli.core.protocols import Generator, Learner, Reward
+from rlgen_cli.core.stages import Stage
+
+
+@runtime_checkable
+class GeneratorSource(Protocol):
+    """What a config below `configs/generator` builds."""
+
+    generator: Generator
+
+
+@runtime_checkable
+class TrainsGenerator(Protocol):
+    """A source that fits its generator to data before a run, and along with a policy where joint=true."""
+
+    generator: Generator
+
+    def attach_reward(self, reward: Reward) -> None:
+        """The run's reward, which is built after the generator; to be called before anything is trained."""
+        ...
+
+    def stage(self) -> Stage:
+        """The training that comes before the run."""
+        ...
+
+    def joint_learner(self) -> Learner:
+        """What trains the generator along with a policy."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write what makes samples, as generator=file reads it."""
+        ...

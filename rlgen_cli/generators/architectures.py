@@ -1,29 +1,39 @@
-"""The classes that a generator's `config.json` may name, each from z [N, latent] to pictures [N, C, H, W] in [0, 1]."""
+"""The classes that a generator's `config.json` may name, each from z [N, latent] to pictures [N, C, H, W] in [0, 1].
 
+`MLPGenerator` may also be named `Perceptron`, as in earlier versions; and `Shaped`, which these wrote into
+`<run>/generator`, is read as a `MappedGenerator`.
+"""
+
+import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.generators.networks import Generator
-from rlgen_cli.generators.latent_mapper import Shaper
+from rlgen_cli.generators.latent_mapper import LatentMapper
+from rlgen_cli.generators.networks import GeneratorNetwork
 
 
-class Shaped(nn.Module):
-    """What `rlgen pretrain env=latent_gan` leaves: its generator, after what moves latents for a fused reward."""
+class MappedGenerator(nn.Module):
+    """What `rlgen pretrain env=latent_gan` leaves: its generator, after what maps latents for a fused reward.
 
-    def __init__(self, *, sample: list[int], latent: int, classes: int, width: int, spread: float) -> None:
+    Args:
+        sample: C, H, W.
+        latent: numbers in z.
+        classes: labels that it is conditioned on; 0 for none.
+        width: of the generator's network.
+    """
+
+    def __init__(self, *, sample: list[int], latent: int, classes: int, width: int) -> None:
         super().__init__()
-        planes, high, wide = sample
-        self.generator = Generator(sample=(planes, high, wide), latent=latent, classes=classes, width=width)
-        self.shaper = Shaper(latent, classes, spread)
+        channels, high, wide = sample
+        self.generator = GeneratorNetwork(sample=(channels, high, wide), latent=latent, classes=classes, width=width)
+        self.mapper = LatentMapper(latent, classes)
         self.latent, self.classes, self.coordinates = latent, classes, self.generator.coordinates
 
     def forward(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        return self.generator(self.shaper(z, label), label, shift)
+        return self.generator(self.mapper(z, label), label, shift)
 
 
 class DCGAN(nn.Module):
@@ -31,8 +41,10 @@ class DCGAN(nn.Module):
     `main`, in the order that the PyTorch example made common, so that such weights load as they are.
 
     Args:
-        size: of the square picture, a power of 2 from 8. planes: channels of the picture. width: channels before the
-            last layer, doubled by each earlier one.
+        size: of the square picture, a power of 2 from 8.
+        planes: channels of the picture.
+        latent: numbers in z.
+        width: channels before the last layer, doubled by each earlier one.
     """
 
     classes, coordinates = 0, 0
@@ -52,11 +64,13 @@ class DCGAN(nn.Module):
         return (self.main(z[:, :, None, None]) + 1) / 2
 
 
-class Perceptron(nn.Module):
+class MLPGenerator(nn.Module):
     """Linear layers with leaky ReLUs of slope 0.2 between them and a tanh at the end, in `layers`.
 
     Args:
-        sample: C, H, W. latent: numbers in z. widths: of the layers between.
+        sample: C, H, W.
+        latent: numbers in z.
+        widths: of the layers between.
     """
 
     classes, coordinates = 0, 0
@@ -65,7 +79,7 @@ class Perceptron(nn.Module):
         super().__init__()
         self.latent, self.sample = latent, sample
         layers: list[nn.Module] = []
-        for a, b in pairwise([latent, *widths, int(torch.tensor(sample).prod())]):
+        for a, b in pairwise([latent, *widths, math.prod(sample)]):
             layers += [nn.Linear(a, b), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers[:-1], nn.Tanh())
 
@@ -73,4 +87,15 @@ class Perceptron(nn.Module):
         return (self.layers(z).view(-1, *self.sample) + 1) / 2
 
 
-ALLOWED: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in (Shaped, DCGAN, Perceptron)}
+ALLOWED: dict[str, Callable[..., nn.Module]] = {kind.__name__: kind for kind in (MappedGenerator, DCGAN, MLPGenerator)}
+
+
+def renamed(name: str, arguments: dict, weights: dict[str, Tensor]) -> tuple[str, dict, dict[str, Tensor]]:
+    """A file's class, arguments and weights under today's names, where an earlier version wrote them."""
+    if name == "Perceptron":
+        return "MLPGenerator", arguments, weights
+    if name == "Shaped":
+        arguments = {key: value for key, value in arguments.items() if key != "spread"}
+        weights = {key.replace("shaper.", "mapper.", 1): value for key, value in weights.items()}
+        return "MappedGenerator", arguments, weights
+    return name, arguments, weights

@@ -1,5 +1,8 @@
-"""Differentiable augmentation for little data (Zhao et al. 2020): the discriminator sees real and made pictures through
-the same random changes, and gradients pass through them."""
+"""Differentiable augmentation for little data (Zhao et al. 2020): the discriminator sees real and generated pictures
+through the same random changes, and gradients pass through them.
+
+Deviation from the paper: what a shift or a cutout uncovers is black here, where the paper fills it with mid-grey.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -10,14 +13,18 @@ from rlgen_cli.core.errors import require
 
 
 def augment(x: Tensor, kinds: Sequence[str], rng: torch.Generator) -> Tensor:
-    """Pictures [N, C, H, W], each changed in each of `kinds`."""
+    """Pictures [N, C, H, W] in [0, 1], each changed in each of `kinds`."""
     for kind in kinds:
         x = KINDS[kind](x, rng)
     return x
 
 
 def check(kinds: Sequence[str]) -> None:
-    """Refuse what there is not."""
+    """Refuse unknown kinds.
+
+    Raises:
+        UserError: for a kind that does not exist.
+    """
     for kind in kinds:
         require(kind in KINDS, f"augment: must be of {', '.join(KINDS)}, got {kind}.")
 
@@ -28,8 +35,12 @@ def _uniform(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _colour(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Brightness by ±½, saturation × [0, 2), contrast × [½, 3/2)."""
-    x = x + _uniform(x, rng) - 0.5
+    """Brightness by ±¼, saturation × [0, 2), contrast × [½, 3/2).
+
+    The paper's brightness is ±½ on pictures in [−1, 1], which is ±¼ on [0, 1]; the other two scale distances from a
+    mean, which is the same in either range.
+    """
+    x = x + (_uniform(x, rng) - 0.5) / 2
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * 2 * _uniform(x, rng)
     mean = x.mean((1, 2, 3), keepdim=True)
@@ -37,31 +48,31 @@ def _colour(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _translation(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Moved by up to an eighth of each side, zeros behind."""
-    n, planes, high, wide = x.shape
-    rows, columns = _moved(n, high, rng), _moved(n, wide, rng)  # [N, H], [N, W]; −1 outside
-    inside = (rows >= 0).unsqueeze(2) & (columns >= 0).unsqueeze(1)
-    x = x.gather(2, rows.clamp(min=0).view(n, 1, high, 1).expand(-1, planes, -1, wide))
-    x = x.gather(3, columns.clamp(min=0).view(n, 1, 1, wide).expand(-1, planes, high, -1))
+    """Shifted by up to an eighth of each side."""
+    n, channels, high, wide = x.shape
+    rows, columns = _shifted(x, high, rng), _shifted(x, wide, rng)  # [N, H], [N, W]
+    inside = (rows >= 0).unsqueeze(2) & (columns >= 0).unsqueeze(1)  # [N, H, W]
+    x = x.gather(2, rows.clamp(min=0).view(n, 1, high, 1).expand(-1, channels, -1, wide))
+    x = x.gather(3, columns.clamp(min=0).view(n, 1, 1, wide).expand(-1, channels, high, -1))
     return x * inside.unsqueeze(1)
 
 
-def _moved(n: int, side: int, rng: torch.Generator) -> Tensor:
-    """Where each of `side` lines comes from, int64 [N, side], −1 from outside."""
+def _shifted(x: Tensor, side: int, rng: torch.Generator) -> Tensor:
+    """Where each of `side` lines comes from, int64 [N, side]; −1 from outside."""
     reach = max(1, side // 8)
-    shift = torch.randint(-reach, reach + 1, (n, 1), generator=rng, device=rng.device)
-    source = torch.arange(side, device=rng.device) + shift
+    shift = torch.randint(-reach, reach + 1, (len(x), 1), generator=rng, device=x.device)
+    source = torch.arange(side, device=x.device) + shift
     return torch.where((source >= 0) & (source < side), source, -1)
 
 
 def _cutout(x: Tensor, rng: torch.Generator) -> Tensor:
-    """A square of half the side rubbed out, anywhere, also beyond the border."""
+    """A square of half the side erased, anywhere, also beyond the border."""
     n, _, high, wide = x.shape
-    hit = []
+    inside = []
     for side in (high, wide):
         centre = torch.randint(side, (n, 1), generator=rng, device=x.device)
-        hit.append((torch.arange(side, device=x.device) - centre).abs() <= side // 4)
-    return x * ~(hit[0].unsqueeze(2) & hit[1].unsqueeze(1)).unsqueeze(1)
+        inside.append((torch.arange(side, device=x.device) - centre).abs() <= side // 4)
+    return x * ~(inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)
 
 
 KINDS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {

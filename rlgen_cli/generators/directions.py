@@ -1,21 +1,30 @@
-"""Directions in a latent space, from what changes a picture most to what changes it least."""
+"""Directions in a latent space, from what changes a sample most to what changes it least."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-NEAR = 0.1  # how far a difference reaches
+STEP = 0.1  # of the central differences
 
 
 @torch.no_grad()
-def learned(features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """The eigenvectors of the mean JᵀJ, J being the slope of the pictures' features with z (as Wang and Ponce 2021, who
-    measure by a perceptual distance), by differences; [D, D], a row each.
+def most_visible(features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Eigenvectors of the mean JᵀJ, J being the Jacobian of a sample's features by z, as Wang and Ponce (2021) find
+    them with a perceptual distance; here by central differences.
 
     Args:
-        features: of the pictures of z, [N, F]. z: latents [N, D] around which it is looked.
+        features: [N, F] of the samples of z.
+        z: latents [N, D] around which the differences are taken.
+
+    Returns:
+        [D, D], one direction in each row.
     """
-    away = NEAR * torch.eye(z.shape[1], device=z.device)
-    slope = torch.stack([features(z + step) - features(z - step) for step in away], 1)  # [N, D, F]
-    return torch.linalg.eigh(torch.einsum("nif,njf->ij", slope, slope)).eigenvectors.T.flip(0)
+    steps = STEP * torch.eye(z.shape[1], device=z.device)
+    jacobian = torch.stack([features(z + step) - features(z - step) for step in steps], 1)  # [N, D, F]
+    return torch.linalg.eigh(torch.einsum("nif,njf->ij", jacobian, jacobian)).eigenvectors.T.flip(0)
+
+
+def draw_latents(count: int, latent: int, device: torch.device) -> Tensor:
+    """The same latents [count, latent] on every device, around which directions are looked for."""
+    return torch.randn(count, latent, generator=torch.Generator().manual_seed(0)).to(device)

@@ -20,14 +20,14 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import UserError, nearest, require
-from rlgen_cli.generators.architectures import ALLOWED
-from rlgen_cli.generators.directions import learned
+from rlgen_cli.generators.architectures import ALLOWED, renamed
+from rlgen_cli.generators.directions import draw_latents, most_visible
 
 log = logging.getLogger(__name__)
-CHARTED = 16  # latents around which directions are looked for
+PROBES = 16  # latents around which directions are looked for
 
 
-class Source(NamedTuple):
+class Contents(NamedTuple):
     """What was read, and what it says of itself."""
 
     make: Callable[..., Tensor]  # of z, and label, shift where it takes them
@@ -38,21 +38,26 @@ class Source(NamedTuple):
     high: float
 
 
-class Own:
-    """Pictures [N, C, H, W] in [0, 1] of z [N, latent], by a file.
+class GeneratorFile:
+    """A source (generators.GeneratorSource) that reads its generator from a file, which may be
+
+    - a folder with `config.json` and one `.safetensors`, or that `.safetensors`. The config is
+      `{"class": NAME, "arguments": {…}}` with the name MappedGenerator (what `rlgen pretrain env=latent_gan` leaves in
+      `<run>/generator`), DCGAN or MLPGenerator (architectures.py);
+    - an `.onnx`, whose inputs are z and, with classes, the label;
+    - where `trust` names it, a pickled module, TorchScript, or a `.pt2`.
 
     Args:
-        path: a folder with `config.json` and one `.safetensors`, or that file; `.onnx`; or, where `trust` names it, a
-            pickled module, TorchScript or `.pt2`.
-        latent, classes: for a file that does not say how long z is, and how many labels it takes; 0 labels for none.
-        range: of the pictures of a file that does not say.
+        device: where everything lies.
         trust: the files that may be read though they can run code.
+        path: of the folder or the file.
+        latent: how long z is, for a file that does not say.
+        classes: labels that it takes, for a file that does not say; 0 for none.
+        range: low and high of the pictures, for a file that does not say.
 
     Raises:
         UserError: for a file that cannot be read, or is none of these, or makes no pictures.
     """
-
-    trains = False
 
     def __init__(
         self,
@@ -69,38 +74,83 @@ class Own:
         require(classes >= 0, f"classes: must be at least 0, got {classes}.")
         file = the_file(path)
         content = file.read_bytes()
-        self.digest, self.path, self.device = hashlib.sha256(content).hexdigest(), path, device
         kind = kind_of(file)
         if kind == "weights":
-            source = from_weights(file, content, device)
+            contents = from_weights(file, content, device)
         elif kind == "onnx":
-            source = from_onnx(file, classes, range)
+            contents = from_onnx(file, classes, range)
         else:
             allow(path, kind, trust)
-            source = Source(from_code(file, kind, device), None, classes, 0, *range)
-        length = source.latent or latent
+            contents = Contents(from_code(file, kind, device), None, classes, 0, *range)
+        length = contents.latent or latent
         if length is None:
-            raise UserError(f"latent: {path} does not say how long z is; give env.gan.latent.")
-        self.source, self.latent, self.classes, self.coordinates = source, length, source.classes, source.coordinates
-        self.differentiable = kind != "onnx"
-        self.shape = self._probe()
-        rng = torch.Generator().manual_seed(0)
-        z = torch.randn(CHARTED, self.latent, generator=rng).to(device)
-        label = torch.arange(CHARTED, device=device) % max(self.classes, 1)
-        self.directions = {"learned": learned(lambda z: self(z, label).flatten(1), z)}
+            raise UserError(f"latent: {path} does not say how long z is; give env.generator.latent.")
+        digest = hashlib.sha256(content).hexdigest()
+        self.generator = FileGenerator(
+            contents=contents, latent=length, differentiable=kind != "onnx", path=path, digest=digest, device=device
+        )
 
-    def __call__(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+
+class FileGenerator(nn.Module):
+    """A `core.protocols.Generator`: pictures [N, C, H, W] in [0, 1] of z [N, latent], by what a file holds.
+
+    Its state is the digest of the file, which a run does not copy, and the directions.
+
+    Args:
+        contents: of the file.
+        latent: numbers in z.
+        differentiable: gradients flow from the pictures to z.
+        path: of the file, for messages.
+        digest: SHA-256 of the file, hexadecimal.
+        device: where everything lies.
+    """
+
+    direction_names = ("learned",)
+    learned: Tensor  # [latent, latent]
+
+    def __init__(
+        self,
+        *,
+        contents: Contents,
+        latent: int,
+        differentiable: bool,
+        path: str,
+        digest: str,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        # In a tuple, so that the file's weights are no part of this module's state.
+        self.contents = (contents,)
+        self.latent, self.classes, self.coordinates = latent, contents.classes, contents.coordinates
+        self.differentiable, self.path, self.digest, self.device = differentiable, path, digest, device
+        self.shape = self._probe()
+        z = draw_latents(PROBES, latent, device)
+        label = torch.arange(PROBES, device=device) % max(self.classes, 1)
+        self.register_buffer("learned", most_visible(lambda z: self(z, label).flatten(1), z))
+
+    def forward(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """Pictures [N, C, H, W] in [0, 1]."""
-        beside = [label] if self.classes else []
-        made = self.source.make(z, *beside) if shift is None else self.source.make(z, label, shift)
-        return ((made - self.source.low) / (self.source.high - self.source.low)).clamp(0, 1)
+        contents = self.contents[0]
+        labels = [label] if self.classes else []
+        made = contents.make(z, *labels) if shift is None else contents.make(z, label, shift)
+        return ((made - contents.low) / (contents.high - contents.low)).clamp(0, 1)
+
+    @staticmethod
+    def finished(raw: Tensor) -> Tensor:
+        """What rewards see of it: the pictures themselves."""
+        return raw
+
+    def directions(self, name: str) -> Tensor:
+        """[latent, latent], a direction in each row, from the one that changes the pictures most."""
+        return {"learned": self.learned}[name]
 
     @torch.no_grad()
     def _probe(self) -> tuple[int, ...]:
-        """C, H, W of its pictures; some want z as [N, latent, 1, 1]."""
-        plain = self.source.make
+        """C, H, W of its pictures; some files want z as [N, latent, 1, 1]."""
+        (contents,) = self.contents
+        plain = contents.make
         for make in (plain, lambda z, *label: plain(z[:, :, None, None], *label)):
-            self.source = self.source._replace(make=make)
+            self.contents = (contents._replace(make=make),)
             try:
                 made = [self(torch.zeros(n, self.latent, device=self.device), self._no_label(n)) for n in (2, 3)]
             except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
@@ -111,19 +161,22 @@ class Own:
             reason = f"it gives {list(made[0].shape)} for two"
         raise UserError(
             f"path: {self.path} makes no pictures [N, C, H, W] of latents [N, {self.latent}] ({reason}); "
-            f"check env.gan.latent and env.gan.classes."
+            f"check env.generator.latent and env.generator.classes."
         )
 
     def _no_label(self, n: int) -> Tensor:
         return torch.zeros(n, dtype=torch.long, device=self.device)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Which file it was; a run does not copy it."""
+    def get_extra_state(self) -> dict[str, str]:
+        """Which file it was."""
         return {"sha256": self.digest}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["sha256"] != self.digest:
-            raise UserError(f"env.gan.path: {self.path} is not the generator that the run was trained with.")
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        """Refuse the state of another file's generator."""
+        require(
+            state["sha256"] == self.digest,
+            f"env.generator.path: {self.path} is not the generator that the run was trained with.",
+        )
 
 
 def the_file(path: str) -> Path:
@@ -138,6 +191,7 @@ def the_file(path: str) -> Path:
 
 
 def kind_of(file: Path) -> Literal["weights", "onnx", "program", "script", "pickle"]:
+    """What a file is, by its name and, for an archive, by what lies in it."""
     if file.suffix == ".safetensors":
         return "weights"
     if file.suffix == ".onnx":
@@ -161,27 +215,32 @@ def allow(path: str, kind: str, trust: list[str]) -> None:
     log.warning("%s is %s: reading it can run any code, and trust=[…] allows it.", path, what)
 
 
-def from_weights(file: Path, content: bytes, device: torch.device) -> Source:
+def from_weights(file: Path, content: bytes, device: torch.device) -> Contents:
     """A class of the allow-list, built as `config.json` beside the weights says: `class` and `arguments`."""
     beside = file.parent / "config.json"
     require(beside.is_file(), f"path: there is no {beside}, which says what class the weights are of.")
     try:
-        said: Any = json.loads(beside.read_text())
-        name, arguments = said["class"], said["arguments"]
+        config: Any = json.loads(beside.read_text())
+        name, arguments = config["class"], dict(config["arguments"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"path: {beside} must be JSON with class and arguments ({error!r}).") from None
+    try:
+        weights = load_tensors(content)
+    except SafetensorError as error:
+        raise UserError(f"path: {file} cannot be read ({error}).") from None
+    name, arguments, weights = renamed(name, arguments, weights)
     require(name in ALLOWED, f"path: {beside}: class {name} is not allowed; {nearest(str(name), list(ALLOWED))}")
     try:
-        net = ALLOWED[name](**arguments)
-        net.load_state_dict(load_tensors(content))
-    except (RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        net: Any = ALLOWED[name](**arguments)
+        net.load_state_dict(weights)
+    except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"path: {file} and its config.json do not make a {name} ({reason}).") from None
     net = net.to(device).eval().requires_grad_(False)
-    return Source(net, net.latent, net.classes, net.coordinates, 0.0, 1.0)
+    return Contents(net, net.latent, net.classes, net.coordinates, 0.0, 1.0)
 
 
-def from_onnx(file: Path, classes: int, range: list[float]) -> Source:
+def from_onnx(file: Path, classes: int, range: list[float]) -> Contents:
     """A graph whose first input is z and, with classes, whose second is the label; run on the CPU, by onnxruntime."""
     try:
         import onnxruntime
@@ -193,18 +252,18 @@ def from_onnx(file: Path, classes: int, range: list[float]) -> Source:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exceptions have no common class
         raise UserError(f"path: {file} is no ONNX graph that can run ({' '.join(str(error).split())[:160]}).") from None
-    names, (_, *size) = [given.name for given in session.get_inputs()], session.get_inputs()[0].shape
+    names, (_, *size) = [entry.name for entry in session.get_inputs()], session.get_inputs()[0].shape
     length = size[0] if size and isinstance(size[0], int) else None
 
-    def make(*given: Tensor) -> Tensor:
-        arrays = [part.detach().cpu().numpy() for part in given]
+    def make(*inputs: Tensor) -> Tensor:
+        arrays = [part.detach().cpu().numpy() for part in inputs]
         try:
             made = session.run(None, dict(zip(names, arrays, strict=True)))[0]
         except Exception as error:
             raise ValueError(str(error)) from None
-        return torch.from_numpy(made).to(given[0].device)
+        return torch.from_numpy(made).to(inputs[0].device)
 
-    return Source(make, length, classes, 0, *range)
+    return Contents(make, length, classes, 0, *range)
 
 
 def from_code(file: Path, kind: str, device: torch.device) -> nn.Module:

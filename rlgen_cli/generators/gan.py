@@ -1,65 +1,93 @@
-"""A generator, its moving average, and a discriminator: trained alone, with a reward fused in, or along with a policy.
+"""A generator, the moving average of its weights, and a discriminator: trained alone, with a reward fused in, or along
+with a policy.
 
 Deviations from the papers, numbered:
-1. One batch of pictures serves an update of the discriminator and the one of the generator that follows it.
-2. A gradient penalty is taken every `penalty_interval` updates and weighs as much more then (Karras et al. 2020).
+1. One batch of real samples serves an update of the discriminator and the one of the generator that follows it.
+2. A gradient penalty is taken every few updates and weighs as much more then (Karras et al. 2020).
 3. The reward's gradient can be scaled to the adversarial one's length, and its advantage to deviation 1, so that λ has
    no unit.
 """
 
 import copy
 import json
-import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rlgen_cli.core.checkpoint import write_atomic
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.protocols import Learner, Reward
+from rlgen_cli.core.schedules import Linear
+from rlgen_cli.core.specs import Metrics
+from rlgen_cli.core.stages import Stage
 from rlgen_cli.data.images import Images
 from rlgen_cli.data.sequences import Sequences
-from rlgen_cli.core.errors import require
-from rlgen_cli.generators.augment import augment, check
-from rlgen_cli.generators.directions import learned
-from rlgen_cli.generators.losses import Loss, discriminator_loss, generator_loss, slope_between, squared_slope
+from rlgen_cli.generators import augment as augmentation
+from rlgen_cli.generators.fused_reward import FusedReward
+from rlgen_cli.generators.gan_generator import GANGenerator
+from rlgen_cli.generators.joint import JointGANLearner, JointTraining
+from rlgen_cli.generators.latent_mapper import LatentMapper
+from rlgen_cli.generators.losses import AdversarialLoss, JudgedBatch
 from rlgen_cli.generators.sequences import as_pictures
-from rlgen_cli.generators.latent_mapper import Shaper
-from rlgen_cli.memory.sample_buffer import Finished
-from rlgen_cli.core.schedules import Linear
-from rlgen_cli.core.types import Context, Metrics, Reward, View
 
-log = logging.getLogger(__name__)
-SETTLE = 4  # updates between two batches for the average's statistics
-CHARTED = 128  # latents around which directions are looked for
+STATISTICS_INTERVAL = 4  # updates between two batches for the moving average's normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANOptimizer:
+    """Adam's settings.
+
+    Args:
+        learning_rate: the discriminator's, a schedule.
+        generator_lr_ratio: the generator's learning rate over the discriminator's.
+        betas: Adam's.
+    """
+
+    learning_rate: Linear
+    generator_lr_ratio: float
+    betas: list[float]
+
+    def __post_init__(self) -> None:
+        ratio = self.generator_lr_ratio
+        require(ratio > 0, f"generator_lr_ratio: must be above 0, got {ratio}.")
+        require(len(self.betas) == 2, f"betas: must be two numbers, got {self.betas}.")
+
+    def build(self, net: nn.Module) -> torch.optim.Adam:
+        """Adam over the weights of `net`."""
+        first, second = self.betas
+        return torch.optim.Adam(net.parameters(), self.learning_rate(0.0), (first, second), foreach=True)
 
 
 class GAN:
-    """min_G max_D V(G, D) − λ E[R(G(z))].
+    """min_G max_D V(G, D) − λ E[R(G(z))]; a `TrainsGenerator`, whose attribute `generator` makes the samples.
 
     Args:
-        generator, discriminator: build the networks (networks.py). conditional: they know the label.
+        real: the training data.
+        rng: the run's random stream for generators.
+        device: where everything lies.
+        cache_key: what a trained GAN depends on: this config, the data, the seed, and the reward where it is fused in.
+        network: builds the generator's network (networks.py, sequences.py).
+        discriminator: builds the discriminator's.
+        conditional: both know the label.
         latent: numbers in z, standard normal.
-        loss: of V (losses.py). penalise: the squared slope on real samples (r1), on these and made ones (r1r2), or the
-            slope's distance from 1 between them (wgan_gp). penalty: its weight, which is γ / 2 of r1.
-        average: decay of the generator's moving average, which is what makes samples; it begins faster.
-        augment: of colour, translation and cutout; for data of a few hundred pictures.
-        fused: λ. balance: fixed, or gradient: the reward's gradient on a picture is as long as the discriminator's.
-        spread: standard deviation of what is added to z for a reward without gradient (see Shaper).
-        learning_rate: a schedule. pace: the generator's learning rate, as a share of the discriminator's.
-        betas: Adam's. steps: updates until it is trained.
-        chosen: with joint=true, share of a batch's latents that are those of the policy's finished samples.
-        interval: with joint=true, batched environment steps per update. memory: finished samples that are kept.
+        loss: of V, with its gradient penalty (losses.py).
+        optimizer: learning rates.
+        batch_size: real samples, and as many generated ones, in an update.
+        updates: until it is trained.
+        ema_decay: of the exponential moving average of the generator's weights, which makes the samples; it begins
+            faster.
+        augment: any of colour, translation and cutout (augment.py); for data of a few hundred pictures.
+        fused_reward: the reward as a part of the generator's loss.
+        joint_training: how it learns along with a policy.
 
     Raises:
         UserError: for a value out of range, or labels asked of data without any.
     """
-
-    differentiable = True
-    trains = True
 
     def __init__(
         self,
@@ -67,275 +95,225 @@ class GAN:
         real: Images | Sequences,
         rng: torch.Generator,
         device: torch.device,
-        generator: Callable[..., nn.Module],
+        cache_key: str,
+        network: Callable[..., nn.Module],
         discriminator: Callable[..., nn.Module],
         conditional: bool,
         latent: int,
-        loss: Loss,
-        penalise: Literal["none", "r1", "r1r2", "wgan_gp"],
-        penalty: float,
-        penalty_interval: int,
-        average: float,
-        augment: list[str],
-        fused: float,
-        balance: Literal["fixed", "gradient"],
-        spread: float,
-        learning_rate: Linear,
-        pace: float,
-        betas: list[float],
+        loss: AdversarialLoss,
+        optimizer: GANOptimizer,
         batch_size: int,
-        steps: int,
-        chosen: float,
-        interval: int,
-        memory: int,
+        updates: int,
+        ema_decay: float,
+        augment: list[str],
+        fused_reward: FusedReward,
+        joint_training: JointTraining,
     ) -> None:
-        check(augment)
-        require(penalty >= 0, f"penalty: must be at least 0, got {penalty}.")
-        require(min(penalty_interval, interval) >= 1, "penalty_interval and interval must be at least 1.")
-        require(0.0 <= average < 1.0, f"average: must be in [0, 1), got {average}.")
-        require(fused >= 0, f"fused: must be at least 0, got {fused}.")
-        require(spread > 0, f"spread: must be above 0, got {spread}.")
+        augmentation.check(augment)
+        require(0.0 <= ema_decay < 1.0, f"ema_decay: must be in [0, 1), got {ema_decay}.")
         require(batch_size >= 2, f"batch_size: must be at least 2, got {batch_size}.")
-        require(steps >= 1, f"steps: must be at least 1, got {steps}.")
-        require(0.0 <= chosen <= 1.0, f"chosen: must be in [0, 1], got {chosen}.")
-        require(memory >= batch_size, f"memory: must be at least batch_size = {batch_size}, got {memory}.")
-        require(len(betas) == 2, f"betas: must be two numbers, got {betas}.")
+        require(updates >= 1, f"updates: must be at least 1, got {updates}.")
         require(not conditional or bool(real.classes), "conditional: needs data with labels; this data has none.")
-        kind = "sequences" if isinstance(real, Sequences) else "pictures"
+        self.makes = "sequences" if isinstance(real, Sequences) else "pictures"
         if isinstance(real, Sequences):
             require(not augment, f"augment: changes pictures, and these are sequences; use [], got {augment}.")
             real = as_pictures(real)
-        self.real, self.rng, self.device = real, rng, device
-        self.latent, self.classes = latent, len(real.classes) if conditional else 0
-        self.shape: tuple[int, int, int] = tuple(real.images.shape[1:])  # type: ignore[assignment]
-        made: Any = generator(sample=self.shape, latent=latent, classes=self.classes).to(device)
-        fit = "melody" if kind == "sequences" else "r1"
-        require(made.makes == kind, f"generator: makes {made.makes}, and the data are {kind}; use gan={fit}.")
-        self.generator, self.average = made, copy.deepcopy(made).requires_grad_(False).eval()
-        self.coordinates: int = made.coordinates
-        self.finished: Callable[[Tensor], Tensor] = made.finished
-        self.discriminator: Any = discriminator(sample=self.shape, classes=self.classes).to(device)
-        self.shaper = Shaper(latent, self.classes, float(spread)).to(device)
-        self.loss, self.penalise, self.penalty = loss, penalise, float(penalty)
-        self.penalty_interval, self.decay, self.kinds = penalty_interval, float(average), augment
-        self.fused, self.balance = float(fused), balance
-        require(pace > 0, f"pace: must be above 0, got {pace}.")
-        self.learning_rate, self.pace, self.batch_size, self.steps = learning_rate, float(pace), batch_size, steps
-        self.chosen, self.interval = round(chosen * batch_size), interval
-        one, two = betas
-        trained = {"generator": made, "discriminator": self.discriminator, "shaper": self.shaper}
-        self.optimizers = {
-            name: torch.optim.Adam(net.parameters(), learning_rate(0.0), (one, two), foreach=True)
-            for name, net in trained.items()
-        }
-        self.picked = Finished(memory, (latent,), torch.float, device)  # the policy's latents
-        # By name, [latent, latent], a row each; found once it is trained (`chart`).
-        self.directions = {name: torch.eye(latent, device=device) for name in ("principal", "learned")}
-        self.updates, self.calls = 0, 0
-        self.smooth: bool | None = None  # not yet known
+        self.real, self.rng, self.device, self.cache_key = real.to(device), rng, device, cache_key
+        channels, high, wide = real.images.shape[1:]
+        shape, classes = (channels, high, wide), len(real.classes) if conditional else 0
+        self.network: Any = network(sample=shape, latent=latent, classes=classes).to(device)
+        recipe = "melody" if self.makes == "sequences" else "r1"
+        require(
+            self.network.makes == self.makes,
+            f"network: makes {self.network.makes}, and the data are {self.makes}; use generator={recipe}.",
+        )
+        ema = copy.deepcopy(self.network)
+        judge = discriminator(sample=shape, classes=classes).to(device)
+        mapper = LatentMapper(latent, classes).to(device)
+        self.generator = GANGenerator(network=ema, mapper=mapper, discriminator=judge, shape=shape).to(device)
+        self.loss, self.optimizer, self.batch_size, self.num_updates = loss, optimizer, batch_size, updates
+        self.ema_decay, self.augment = float(ema_decay), augment
+        self.fused_reward, self.joint_training = fused_reward, joint_training
+        trained = {"generator": self.network, "discriminator": judge, "mapper": mapper}
+        self.optimizers = {name: optimizer.build(net) for name, net in trained.items()}
+        self.updates_done = 0
+        self._set_training(False)
 
-    def __call__(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """Pictures [N, C, H, W] in [0, 1]; see networks.Generator."""
-        return self.average(self.shaper(z, label), label, shift)
+    def attach_reward(self, reward: Reward) -> None:
+        """The run's reward, for `fused_reward`."""
+        self.fused_reward.attach(reward)
 
-    def judge(self, images: Tensor, label: Tensor | None) -> Tensor:
-        """How real pictures look, logits [N]."""
-        return self.discriminator(images, label if self.classes else None)
+    def stage(self) -> Stage:
+        """The training that comes before the run."""
+        return Stage(
+            name="generator",
+            trainable=self,
+            updates=self.num_updates,
+            interval=max(1, self.num_updates // 20),
+            key=self.cache_key,
+            finish=self.generator.find_directions,
+            streams=("generator",),
+        )
 
-    def train(self, reward: Reward) -> None:
-        """All `steps` updates, with a bar of its own."""
-        log.info("training the GAN once (%d updates)", self.steps)
-        for i in tqdm(range(self.steps), desc="GAN", unit=" updates", disable=None):
-            self.update(i / self.steps, reward)
-        self.chart()
-
-    @torch.no_grad()
-    def chart(self) -> None:
-        """Find the directions in the latent space that matter, from the first to the last.
-
-        principal: what changes the first layer most, its right singular vectors (Shen and Zhou 2021). learned: what
-        changes most what the discriminator sees (directions.py).
-        """
-        self.directions["principal"] = torch.linalg.svd(self.average.first.weight, full_matrices=True).Vh
-        rng = torch.Generator(device=self.device).manual_seed(0)
-        z = torch.randn(CHARTED, self.latent, generator=rng, device=self.device)
-        label = torch.arange(CHARTED, device=self.device) % max(self.classes, 1)
-        self.directions["learned"] = learned(lambda z: self.discriminator.features(self(z, label)), z)
+    def joint_learner(self) -> Learner:
+        """What trains the GAN along with a policy."""
+        return JointGANLearner(self, self.joint_training)
 
     def export(self, folder: Path) -> None:
-        """What makes samples, as architectures.Shaped: weights, and a config that says so."""
+        """What makes samples, as architectures.MappedGenerator: weights, and a config that says so. Sequences are left
+        out, since generator=file reads pictures."""
+        if self.makes == "sequences":
+            return
         folder.mkdir(exist_ok=True)
-        arguments = {
-            "sample": self.shape, "latent": self.latent, "classes": self.classes,
-            "width": self.average.sizes[0] // 2, "spread": self.shaper.spread,
-        }  # fmt: skip
-        write_atomic(folder / "config.json", json.dumps({"class": "Shaped", "arguments": arguments}, indent=1).encode())
-        parts = {"generator": self.average, "shaper": self.shaper}
-        weights = {
-            f"{name}.{key}": value.cpu() for name, net in parts.items() for key, value in net.state_dict().items()
-        }
+        made, width = self.generator, self.network.width
+        arguments = {"sample": list(made.shape), "latent": made.latent, "classes": made.classes, "width": width}
+        config = {"class": "MappedGenerator", "arguments": arguments}
+        write_atomic(folder / "config.json", json.dumps(config, indent=1).encode())
+        saved = nn.ModuleDict({"generator": made.network, "mapper": made.mapper}).state_dict()
+        weights = {name: value.cpu() for name, value in saved.items()}
         write_atomic(folder / "model.safetensors", save_tensors(weights))
 
-    def learn(self, after: View, done: Tensor, progress: float, reward: Reward) -> Metrics:
-        """Along with a policy: keep the latents of finished samples, and every `interval` calls make an update."""
-        assert after.latent is not None
-        self.picked.add(after.latent, after.context.label, done)
-        self.calls += 1
-        return self.update(progress, reward) if self.calls % self.interval == 0 else {}
+    def update(self, progress: float) -> Metrics:
+        """One update on real samples and on latents of the prior."""
+        real, label = self.draw_real()
+        return self.update_on(progress, real, label, self.draw_latents(), label)
 
-    def update(self, progress: float, reward: Reward) -> Metrics:
-        """One update of the discriminator, one of the generator and its average."""
-        for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate(progress) * (1.0 if name == "discriminator" else self.pace)
-        real, real_label = self._real()
-        z, label = self._latents(real_label)
-        self.generator.train()
-        fake = self.generator(z, label)
-        metrics = self._judge(real, fake.detach(), label)
-        metrics |= self._make(real, fake, z, label, reward)
-        if not self._smooth(reward):
-            metrics |= self._shape(real, z, label, reward)
-        self._follow(z, label)
-        self.updates += 1
-        return metrics
-
-    def _smooth(self, reward: Reward) -> bool:
-        """Whether gradients pass through all that the generator is asked for."""
-        if self.smooth is None and self.fused:
-            x = torch.full((2, *self.shape), 0.5, device=self.device, requires_grad=True)
-            z, label = torch.zeros(2, self.latent, device=self.device), torch.zeros(2, dtype=torch.long)
-            self.smooth = self._rewarded(x, z, label.to(self.device), reward).requires_grad
-        return self.smooth is not False
-
-    def _rewarded(self, x: Tensor, z: Tensor, label: Tensor, reward: Reward) -> Tensor:
-        """The reward of finished pictures, [N]."""
-        sample = self.finished(x)
-        nothing = torch.full_like(sample, 0 if sample.is_floating_point() else -1)
-        prime = None if sample.is_floating_point() else nothing[:, 0]
-        view = View(sample, Context(label=label, prime=prime, origin=z.detach()), torch.ones_like(label), z.detach())
-        return reward(view._replace(sample=nothing), view, torch.ones_like(label, dtype=torch.bool)).total
-
-    def _real(self) -> tuple[Tensor, Tensor]:
-        index = torch.randint(len(self.real.images), (self.batch_size,), generator=self.rng, device=self.device)
+    def draw_real(self) -> tuple[Tensor, Tensor]:
+        """Real samples [B, C, H, W] in [0, 1] and their labels [B]."""
+        count = self.real.images.shape[0]
+        index = torch.randint(count, (self.batch_size,), generator=self.rng, device=self.device)
         return self.real.images[index].float() / 255, self.real.labels[index]
 
-    def _latents(self, label: Tensor) -> tuple[Tensor, Tensor]:
-        """z [B, latent] and labels: from the prior and the data, and where a policy has chosen some, from these."""
-        z = torch.randn(self.batch_size, self.latent, generator=self.rng, device=self.device)
-        if not self.chosen or not self.calls:
-            return z, label
-        reach = self.picked.count.expand(self.chosen)
-        picked, asked = self.picked.draw(reach, self.rng)
-        some = reach > 0
-        z[: self.chosen] = torch.where(some.unsqueeze(1), picked, z[: self.chosen])
-        label = label.clone()
-        label[: self.chosen] = torch.where(some, asked, label[: self.chosen])
-        return z, label
+    def draw_latents(self) -> Tensor:
+        """z [B, latent] of the prior."""
+        return torch.randn(self.batch_size, self.generator.latent, generator=self.rng, device=self.device)
 
-    def _seen(self, x: Tensor, label: Tensor) -> Tensor:
-        """Logits of pictures as the discriminator sees them in training."""
-        return self.judge(augment(x, self.kinds, self.rng), label)
+    def update_on(self, progress: float, real: Tensor, real_label: Tensor, z: Tensor, label: Tensor) -> Metrics:
+        """One update of the discriminator, and one of the generator and its moving average.
 
-    def _judge(self, real: Tensor, fake: Tensor, label: Tensor) -> Metrics:
-        """The discriminator's step. Both halves of the batch have the labels of the real one."""
-        due = self.penalise != "none" and self.penalty > 0 and self.updates % self.penalty_interval == 0
-        slopes = due and self.penalise in ("r1", "r1r2")
-        real = real.requires_grad_(slopes)
-        fake = fake.requires_grad_(slopes and self.penalise == "r1r2")
-        on_real, on_fake = self._seen(torch.cat([real, fake]), torch.cat([label, label])).chunk(2)
-        loss = discriminator_loss(self.loss, on_real, on_fake)
-        total = loss
-        if due:
-            total = loss + self.penalty_interval * self.penalty * self._penalty(real, fake, on_real, on_fake, label)
-        self._descend("discriminator", total)
-        real.requires_grad_(False)
-        return {"loss": loss.detach(), "on_real": on_real.detach().mean(), "on_fake": on_fake.detach().mean()}
-
-    def _penalty(self, real: Tensor, fake: Tensor, on_real: Tensor, on_fake: Tensor, label: Tensor) -> Tensor:
-        if self.penalise == "wgan_gp":
-            return slope_between(lambda x: self._seen(x, label), real, fake, self.rng).mean()
-        slope = squared_slope(on_real, real)
-        return (slope + squared_slope(on_fake, fake) if self.penalise == "r1r2" else slope).mean()
-
-    def _make(self, real: Tensor, fake: Tensor, z: Tensor, label: Tensor, reward: Reward) -> Metrics:
-        """The generator's step, along the pictures' gradient."""
-        leaf = fake.detach().requires_grad_()
-        on_real = self._seen(real, label).detach() if self.loss == "relativistic" else None
-        loss = generator_loss(self.loss, on_real, self._seen(leaf, label))
-        (slope,) = torch.autograd.grad(loss, leaf)
-        metrics = {"generator_loss": loss.detach()}
-        if self.fused and self._smooth(reward):
-            value = self._rewarded(leaf, z, label, reward).mean()
-            slope = slope - self.fused * self._wish(value, leaf, slope)
-            metrics["reward"] = value.detach()
-        self._descend("generator", (fake * slope).sum())
+        Args:
+            progress: of the training, in [0, 1].
+            real: real samples [B, C, H, W].
+            real_label: their own labels, int64 [B].
+            z: latents [B, latent] of the samples that are generated.
+            label: int64 [B], what these are asked for.
+        """
+        self._set_learning_rates(progress)
+        self._set_training(True)
+        fake = self.network(z, label)
+        metrics = self._update_discriminator(real, real_label, fake.detach(), label)
+        metrics |= self._update_generator(real, real_label, fake, z, label)
+        if self.fused_reward.active and not self._reward_has_gradient():
+            metrics |= self._update_mapper(real, real_label, z, label)
+        self._update_ema(z, label)
+        self._set_training(False)
+        self.updates_done += 1
         return metrics
 
-    def _shape(self, real: Tensor, z: Tensor, label: Tensor, reward: Reward) -> Metrics:
-        """The shaper's step: the same loss, by its gradient, and the reward, by the score function. The generator does
-        not learn from what is shaped, or it would learn to undo it."""
-        drawn, log_prob = self.shaper.draw(z, label, self.rng)
-        self.generator.eval()  # normalised by its own batch, a shift of all would be none
-        made = self.generator(drawn, label)
-        on_real = self._seen(real, label).detach() if self.loss == "relativistic" else None
-        value = self._rewarded(made.detach(), drawn, label, reward)
-        advantage = value - value.mean()
-        if self.balance == "gradient":
-            advantage = advantage / (advantage.std() + 1e-6)
-        loss = generator_loss(self.loss, on_real, self._seen(made, label))
-        self._descend("shaper", loss - self.fused * (log_prob * advantage).mean())
-        return {"reward": value.mean()}
+    def _set_training(self, training: bool) -> None:
+        """Between updates the discriminator scores without estimating its spectral norms anew, and gradients that flow
+        through it or the mapper to an action leave nothing on their weights."""
+        self.network.train(training)
+        self.generator.discriminator.train(training).requires_grad_(training)
+        self.generator.mapper.requires_grad_(training)
 
-    def _wish(self, value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
-        """The mean reward's gradient on the pictures, perhaps as long as the loss's `slope`."""
-        (wish,) = torch.autograd.grad(value, x)
-        return wish * slope.norm() / (wish.norm() + 1e-12) if self.balance == "gradient" else wish
+    def _set_learning_rates(self, progress: float) -> None:
+        rate = self.optimizer.learning_rate(progress)
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = rate if name == "discriminator" else rate * self.optimizer.generator_lr_ratio
 
-    def _descend(self, which: str, loss: Tensor) -> None:
-        optimizer = self.optimizers[which]
-        optimizer.zero_grad(set_to_none=True)
+    def _reward_has_gradient(self) -> bool:
+        z = torch.zeros(2, self.generator.latent, device=self.device)
+        return self.fused_reward.differentiable(self.generator.finished, self.generator.shape, z)
+
+    def _logits(self, x: Tensor, label: Tensor) -> Tensor:
+        """Logits [N] of samples as the discriminator sees them in training."""
+        return self.generator.realism(augmentation.augment(x, self.augment, self.rng), label)
+
+    def _update_discriminator(self, real: Tensor, real_label: Tensor, fake: Tensor, label: Tensor) -> Metrics:
+        """Real samples are judged under their own labels, generated ones under those that they were asked for."""
+        penalty = self.loss.due_penalty(self.updates_done)
+        real = real.detach().requires_grad_(penalty is not None and penalty.on_real)
+        fake = fake.detach().requires_grad_(penalty is not None and penalty.on_fake)
+        logits = self._logits(torch.cat([real, fake]), torch.cat([real_label, label]))  # [2 B]
+        real_logit, fake_logit = logits.chunk(2)
+        loss = total = self.loss.discriminator(real_logit, fake_logit)
+        if penalty is not None:
+            batch = JudgedBatch(
+                real=real, fake=fake, real_logit=real_logit, fake_logit=fake_logit,
+                logits=lambda x: self._logits(x, label), rng=self.rng,
+            )  # fmt: skip
+            total = loss + penalty.interval * penalty.weight * penalty(batch)
+        self._descend("discriminator", total)
+        means = {"real_logit": real_logit.detach().mean(), "fake_logit": fake_logit.detach().mean()}
+        return {"discriminator_loss": loss.detach(), **means}
+
+    def _real_logit(self, real: Tensor, real_label: Tensor) -> Tensor | None:
+        """Logits [B] of the real samples, where the generator's loss compares with them."""
+        return self._logits(real, real_label).detach() if self.loss.relativistic else None
+
+    def _update_generator(self, real: Tensor, real_label: Tensor, fake: Tensor, z: Tensor, label: Tensor) -> Metrics:
+        """A step along the gradient on the samples, so that the loss's and the reward's can be compared there."""
+        leaf = fake.detach().requires_grad_()
+        real_logit = self._real_logit(real, real_label)
+        loss = self.loss.generator(real_logit, self._logits(leaf, label))
+        (grad,) = torch.autograd.grad(loss, leaf)  # [B, C, H, W]
+        metrics = {"generator_loss": loss.detach()}
+        if self.fused_reward.active and self._reward_has_gradient():
+            values = self.fused_reward.values(self.generator.finished(leaf), z, label)
+            grad = grad - self.fused_reward.weight * self.fused_reward.gradient(values, leaf, grad)
+            metrics["reward"] = values.detach().mean()
+        self._descend("generator", (fake * grad).sum())
+        return metrics
+
+    def _update_mapper(self, real: Tensor, real_label: Tensor, z: Tensor, label: Tensor) -> Metrics:
+        """The latent mapper's step: the generator's loss, by its gradient, and the reward, by the score function. The
+        generator does not learn from mapped latents, or it would learn to undo the mapping."""
+        mapped, log_prob = self.generator.mapper.sample(z, label, self.fused_reward.noise_std, self.rng)
+        self.network.eval()  # normalised by its own batch, a shift of all samples would be none
+        fake = self.network(mapped, label)
+        real_logit = self._real_logit(real, real_label)
+        values = self.fused_reward.values(self.generator.finished(fake.detach()), mapped.detach(), label).detach()
+        loss = self.loss.generator(real_logit, self._logits(fake, label))
+        advantage = self.fused_reward.advantage(values)
+        self._descend("mapper", loss - self.fused_reward.weight * (log_prob * advantage).mean())
+        return {"reward": values.mean()}
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        """One step of the named optimizer; no gradient is left on other networks."""
+        optimizer = self.optimizers[name]
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        for weight, slope in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
-            weight.grad = slope
+        for weight, grad in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+            weight.grad = grad
         optimizer.step()
 
     @torch.no_grad()
-    def _follow(self, z: Tensor, label: Tensor) -> None:
+    def _update_ema(self, z: Tensor, label: Tensor) -> None:
         """Move the average towards the generator. Its normalisation needs statistics of its own: those of the
         generator belong to other weights."""
-        decay = min(self.decay, (1 + self.updates) / (11 + self.updates))
-        own, new = dict(self.average.named_parameters()), dict(self.generator.named_parameters())
-        torch._foreach_lerp_(list(own.values()), [new[name] for name in own], 1 - decay)
-        if self.updates % SETTLE == 0:
-            for module in self.average.modules():
+        ema = self.generator.network
+        decay = min(self.ema_decay, (1 + self.updates_done) / (11 + self.updates_done))
+        averages, weights = dict(ema.named_parameters()), dict(self.network.named_parameters())
+        torch._foreach_lerp_(list(averages.values()), [weights[name] for name in averages], 1 - decay)
+        if self.updates_done % STATISTICS_INTERVAL == 0:
+            for module in ema.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    module.momentum = max(0.02, 1 / (1 + self.updates // SETTLE))
-            self.average.train()(z, label)
-            self.average.eval()
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {
-            "generator": self.generator, "average": self.average,
-            "discriminator": self.discriminator, "shaper": self.shaper,
-        }  # fmt: skip
+                    module.momentum = max(0.02, 1 / (1 + self.updates_done // STATISTICS_INTERVAL))
+            ema.train()(z, label)
+            ema.eval()
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            **{name: net.state_dict() for name, net in self.networks().items()},
+            "generator": self.generator.state_dict(),
+            "network": self.network.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "picked": self.picked.state_dict(),
-            "directions": self.directions,
-            "rng": self.rng.get_state(),  # so that one from the cache goes on like one just trained
-            "updates": self.updates,
-            "calls": self.calls,
+            "updates_done": self.updates_done,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, net in self.networks().items():
-            net.load_state_dict(state[name])
+        self.generator.load_state_dict(state["generator"])
+        self.network.load_state_dict(state["network"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.picked.load_state_dict(state["picked"])
-        self.updates, self.calls, self.directions = state["updates"], state["calls"], state["directions"]
-        self.rng.set_state(state["rng"].cpu())
+        self.updates_done = state["updates_done"]

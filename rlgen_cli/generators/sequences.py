@@ -1,4 +1,4 @@
-"""Generator and discriminator of token sequences: convolutions along the time, and one token at each step.
+"""Generator and discriminator networks of token sequences: convolutions along the time, one token at each step.
 
 A sequence is a picture of one plane, [N, 1, V, T], in which each column has a one where its token is. The generator's
 choice of a token is hard, and its gradient that of the softmax (straight-through, Bengio et al. 2013).
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, one_hot
 
+from rlgen_cli.core.errors import require
 from rlgen_cli.data.images import Images
 from rlgen_cli.data.sequences import Sequences
-from rlgen_cli.core.errors import require
-from rlgen_cli.generators.networks import Norm, begin, normalise, through
+from rlgen_cli.generators.networks import ConditionalBatchNorm, add_spectral_norm, init_weights, run_layers
 
-REACH = 5  # steps that a convolution sees
+KERNEL = 5  # steps in time that a convolution sees
 
 
 def as_pictures(sequences: Sequences) -> Images:
@@ -31,16 +31,18 @@ def as_pictures(sequences: Sequences) -> Images:
     return Images((255 * columns).to(torch.uint8), labels)
 
 
-def widen(x: Tensor) -> Tensor:
-    """Half of the channels as steps between the others, [N, 2 C, 1, T] to [N, C, 1, 2 T]."""
+def pixel_shuffle_1d(x: Tensor) -> Tensor:
+    """Half of the channels as time steps between the others, [N, 2 C, 1, T] to [N, C, 1, 2 T]."""
     return x.unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2).flatten(3)
 
 
-class Composer(nn.Module):
+class SequenceGeneratorNetwork(nn.Module):
     """Latents to sequences.
 
     Args:
-        sample: 1, V, T. latent: numbers in z. classes: labels that it is conditioned on; 0 for none.
+        sample: 1, V, T.
+        latent: numbers in z.
+        classes: labels that it is conditioned on; 0 for none.
         width: channels on the coarse grid, halved once.
     """
 
@@ -50,70 +52,76 @@ class Composer(nn.Module):
         super().__init__()
         require(latent >= 1, f"latent: must be at least 1, got {latent}.")
         require(width >= 4, f"width: must be at least 4, got {width}.")
-        _, words, length = sample
+        _, vocabulary, length = sample
         self.grid, doublings = length, 0
         while self.grid > 4 and self.grid % 2 == 0:
             self.grid, doublings = self.grid // 2, doublings + 1
-        self.latent, self.classes, half = latent, classes, width // 2
+        self.latent, self.classes, self.width, half = latent, classes, width, width // 2
         self.first = nn.Linear(latent, width * self.grid, bias=False)
         self.doubles = [True] * doublings
         self.layers = nn.ModuleList(
-            nn.Conv2d(half if i else width, 2 * half, (1, REACH), padding=(0, REACH // 2), bias=False)
+            nn.Conv2d(half if i else width, 2 * half, (1, KERNEL), padding=(0, KERNEL // 2), bias=False)
             for i in range(doublings)
         )
         widths = [width] + [half] * doublings
-        self.norms = nn.ModuleList(Norm(channels, classes) for channels in widths)
+        self.norms = nn.ModuleList(ConditionalBatchNorm(channels, classes) for channels in widths)
         self.sizes = [2 * channels for channels in widths]
-        self.last = nn.Conv2d(widths[-1], words, (1, REACH), padding=(0, REACH // 2))
+        self.last = nn.Conv2d(widths[-1], vocabulary, (1, KERNEL), padding=(0, KERNEL // 2))
         self.coordinates = sum(self.sizes)
-        begin(self)
+        init_weights(self)
 
     def forward(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """[N, 1, V, T], as Generator's."""
+        """[N, 1, V, T]; arguments as those of networks.GeneratorNetwork."""
         label = torch.zeros(len(z), dtype=torch.long, device=z.device) if label is None or not self.classes else label
         x = self.first(z).view(len(z), -1, 1, self.grid)
-        x = through(x, label, shift, self, widen)
+        x = run_layers(x, label, shift, list(self.layers), list(self.norms), self.sizes, self.doubles, pixel_shuffle_1d)
         soft = self.last(x).softmax(1)  # [N, V, 1, T]
         hard = torch.zeros_like(soft).scatter(1, soft.argmax(1, keepdim=True), 1.0)
         return (hard + soft - soft.detach()).transpose(1, 2)
 
     @staticmethod
-    def finished(x: Tensor) -> Tensor:
+    def finished(raw: Tensor) -> Tensor:
         """What rewards see of it: tokens, int64 [N, T, 1]."""
-        return x.argmax(2).transpose(1, 2)
+        return raw.argmax(2).transpose(1, 2)
 
 
-class Listener(nn.Module):
-    """Sequences, as the composer makes them or as tokens int64 [N, T, 1], to logits [N]. It knows no labels.
+class SequenceDiscriminatorNetwork(nn.Module):
+    """Sequences, as the generator makes them or as tokens int64 [N, T, 1], to logits [N]. It knows no labels.
 
     Args:
-        width: channels of the first layer, doubled by the second. hidden: of the layer before the logit.
-        spectral: spectral normalisation of each layer.
+        sample: 1, V, T.
+        classes: must be 0.
+        width: channels of the first layer, doubled by the second.
+        hidden: width of the layer before the logit.
+        spectral_norm: spectral normalisation of each layer.
     """
 
-    def __init__(self, *, sample: tuple[int, int, int], classes: int, width: int, hidden: int, spectral: bool) -> None:
+    def __init__(
+        self, *, sample: tuple[int, int, int], classes: int, width: int, hidden: int, spectral_norm: bool
+    ) -> None:
         super().__init__()
         require(hidden >= 1, f"hidden: must be at least 1, got {hidden}.")
         require(classes == 0, "conditional: sequences have no labels; use false.")
-        _, self.words, length = sample
-        widths = (self.words, width, 2 * width, 2 * width)
+        _, self.vocabulary, length = sample
+        widths = (self.vocabulary, width, 2 * width, 2 * width)
         self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, (1, REACH), stride=(1, 2 if i else 1), padding=(0, REACH // 2))
+            nn.Conv2d(a, b, (1, KERNEL), stride=(1, 2 if i else 1), padding=(0, KERNEL // 2))
             for i, (a, b) in enumerate(pairwise(widths))
         )
         self.hidden = nn.Linear(2 * width * (-(-length // 4)), hidden)
         self.out = nn.Linear(hidden, 1)
-        begin(self)
-        if spectral:
-            normalise([*self.layers, self.hidden, self.out])
+        init_weights(self)
+        if spectral_norm:
+            add_spectral_norm([*self.layers, self.hidden, self.out])
 
     def features(self, x: Tensor) -> Tensor:
         """What the logit is made of, [N, hidden]."""
-        columns = x if x.is_floating_point() else one_hot(x, self.words).float().permute(0, 2, 3, 1)
+        columns = x if x.is_floating_point() else one_hot(x, self.vocabulary).float().permute(0, 2, 3, 1)
         x = columns.transpose(1, 2)  # [N, V, 1, T]
         for layer in self.layers:
             x = leaky_relu(layer(x), 0.2)
         return leaky_relu(self.hidden(x.flatten(1)), 0.2)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """Logits [N]."""
         return self.out(self.features(x)).squeeze(1)

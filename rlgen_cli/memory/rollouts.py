@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.specs import Carry, State, Transition
 from rlgen_cli.core.tree import map_tensors, plain, typed
-from rlgen_cli.core.types import Carry, Extras, State, Transition
 
 
 class Segment(NamedTuple):
@@ -17,7 +17,7 @@ class Segment(NamedTuple):
     reward: Tensor  # [T, N]
     terminated: Tensor  # bool [T, N]
     carry: Carry
-    extras: Extras
+    policy_output: Any
     last: State  # [N, …], where the last step led to
     last_carry: Carry
 
@@ -30,33 +30,42 @@ class Segment(NamedTuple):
         return _shifted(self.state, self.last), _shifted(self.carry, self.last_carry)
 
 
-class SegmentMemory:
-    """Takes in `length` steps, gives them as one segment, and begins anew."""
+class RolloutBuffer:
+    """Takes in `length` new steps and gives them as one segment.
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    Args:
+        length: new steps of a segment.
+        overlap: steps of the segment before that the next one begins with, so that episodes that a segment's end cut
+            off are seen whole.
+    """
+
+    def __init__(self, length: int, overlap: int = 0) -> None:
+        self.length, self.overlap = length, overlap
         self.steps: list[Transition] = []
+        self.old = 0  # steps that an earlier segment held
 
     def add(self, transition: Transition) -> None:
-        self.steps.append(transition)
+        self.steps.append(transition._replace(next_view=None))  # what rewards saw is of no use any more
 
     @property
     def full(self) -> bool:
-        return len(self.steps) >= self.length
+        return len(self.steps) - self.old >= self.length
 
     def take(self) -> Segment:
-        """The segment; the memory is empty afterwards."""
+        """The segment; the buffer then holds the overlap alone."""
         kept = {name: _stack([getattr(step, name) for step in self.steps]) for name in Segment._fields[:6]}
-        newest, self.steps = self.steps[-1], []
+        newest = self.steps[-1]
+        self.steps = self.steps[len(self.steps) - self.overlap :]
+        self.old = len(self.steps)
         return Segment(**kept, last=newest.next_state, last_carry=newest.next_carry)
 
     def state_dict(self) -> dict[str, Any]:
         """Each kept step, its trees as they are."""
-        return {"steps": [plain(step) for step in self.steps]}
+        return {"steps": [plain(step) for step in self.steps], "old": self.old}
 
     def load_state_dict(self, fields: dict[str, Any], like: Transition) -> None:
         """`like` is any transition of the same environment and agent: it gives the trees' types."""
-        self.steps = [typed(step, like) for step in fields["steps"]]
+        self.steps, self.old = [typed(step, like) for step in fields["steps"]], fields["old"]
 
 
 def _stack(trees: list[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A policy network at work in an environment: what agents that learn a policy share."""
+"""A policy network at work: what agents that learn a policy share."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -6,72 +6,80 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core.protocols import Env, TeachesSequences
+from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Observation, Transition
 from rlgen_cli.policies.distributions import Distribution
 from rlgen_cli.policies.policy_network import Output
-from rlgen_cli.policies.precision import Precision
-from rlgen_cli.core.types import Carry, Choice, Env, State, Transition
 
 
-def taught(env: Any, net: nn.Module, tokens: Tensor, prime: Tensor) -> tuple[Distribution, Tensor]:
-    """What a policy network says of each token of finished sequences [N, T, F] when it is shown the ones before, and
-    these tokens as actions; both of T · N rows, step by step."""
-    n, length = len(tokens), tokens.shape[1]
-    lessons = env.lessons(tokens, prime)
-    start = torch.zeros(length, n, dtype=torch.bool, device=tokens.device)
-    out = net(env.observe(lessons), env.action_mask(lessons), net.carry(n), start)  # type: ignore[operator]
-    action = tokens.transpose(0, 1).flatten(0, 1)  # [T · N, F]
-    return out.policy, action.squeeze(1) if action.shape[1] == 1 else action
-
-
-class Said(NamedTuple):
+class PolicyOutput(NamedTuple):
     """What the policy said when it acted."""
 
     log_prob: Tensor  # [N], of the action
     value: Tensor  # [N]
 
 
-class Actor:
-    """`evaluate` says how it acts when it does not explore: sample from the policy, or take its mode."""
+class NetworkPolicy:
+    """Acts by a policy network; `evaluate` says how, when it does not explore: it samples, or takes the mode."""
 
-    def __init__(
-        self,
-        *,
-        env: Env,
-        network: Callable[..., nn.Module],
-        device: torch.device,
-        precision: Precision,
-        evaluate: Literal["sample", "mode"],
-    ) -> None:
-        self.device, self.precision, self.evaluate = device, precision, evaluate
-        self.network, self.spec = network, env.spec
-        self.net = self.build()
+    def __init__(self, *, net: nn.Module, evaluate: Literal["sample", "mode"]) -> None:
+        self.net: Any = net
+        self.evaluate = evaluate
 
-    def build(self) -> nn.Module:
-        """A fresh network."""
-        net = self.network(observation=self.spec.observation, action=self.spec.action).eval()  # no dropout
-        return net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def initial_carry(self, n: int) -> Carry:
+        return self.net.initial_carry(n)
 
-    def carry(self, n: int) -> Carry:
-        return self.net.carry(n)  # type: ignore[operator]
-
-    def say(self, env: Env, state: State, carry: Carry, start: Tensor) -> Output:
-        """The network on T · N states, T steps of N environments; `start` bool [T, N]."""
-        with self.precision():
-            return self.net(env.observe(state), env.action_mask(state), carry, start)
+    def forward(self, observation: Observation, mask: Tensor | None, carry: Carry, start: Tensor) -> Output:
+        """The network on T · N observations, T steps of N environments; `start` bool [T, N]."""
+        return self.net(observation, mask, carry, start)
 
     @torch.no_grad()
-    def act(self, env: Env, state: State, carry: Carry, *, explore: bool, rng: torch.Generator) -> Choice:
-        start = torch.zeros_like(env.done(state)).unsqueeze(0)
-        out = self.say(env, state, carry, start)
+    def act(
+        self, observation: Observation, mask: Tensor | None, carry: Carry, *, explore: bool, rng: torch.Generator
+    ) -> Decision:
+        out = self.forward(observation, mask, carry, no_start(observation))
         if explore:
             action, log_prob = out.policy.draw(rng)
-            return Choice(action, out.carry, Said(log_prob, out.value))
-        return Choice(out.policy.draw(rng)[0] if self.evaluate == "sample" else out.policy.mode(), out.carry)
+            return Decision(action, out.carry, PolicyOutput(log_prob, out.value))
+        return Decision(out.policy.draw(rng)[0] if self.evaluate == "sample" else out.policy.mode(), out.carry)
 
-    def example(self, env: Env) -> Transition:
-        """A transition of one environment: it gives the types of the trees in a checkpoint."""
-        rng = torch.Generator(device=self.device).manual_seed(0)
-        state, carry = env.reset(1, rng), self.carry(1)
-        choice = self.act(env, state, carry, explore=True, rng=rng)
-        zero, done = torch.zeros(1, device=self.device), env.done(state)
-        return Transition(state, choice.action, zero, zero, state, done, carry, choice.carry, choice.extras)
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.net.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["network"])
+
+
+def build_network(network: Callable[..., nn.Module], spec: EnvSpec, device: torch.device, **more: Any) -> nn.Module:
+    """A fresh network for an environment, on the device, without dropout, in the memory layout that suits it."""
+    net = network(observation=spec.observation, action=spec.action, **more).eval().to(device)
+    # The meta device cannot restride parameters.
+    return net if device.type == "meta" else net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def no_start(observation: Observation) -> Tensor:
+    """Bool [1, N]: a step that begins no episode (its memory has been reset already)."""
+    some = next(iter(observation.values()))
+    return torch.zeros(1, len(some), dtype=torch.bool, device=some.device)
+
+
+def teacher_forced(env: Env, net: nn.Module, tokens: Tensor, prime: Tensor) -> tuple[Distribution, Tensor]:
+    """What a policy network says of each token of finished sequences [N, T, F] when it is shown the ones before, and
+    these tokens as actions; both of T · N rows, step by step."""
+    assert isinstance(env, TeachesSequences)
+    n, length = len(tokens), tokens.shape[1]
+    states = env.teacher_states(tokens, prime)
+    start = torch.zeros(length, n, dtype=torch.bool, device=tokens.device)
+    out = net(env.observe(states), env.action_mask(states), net.initial_carry(n), start)  # type: ignore[operator]
+    action = tokens.transpose(0, 1).flatten(0, 1)  # [T · N, F]
+    return out.policy, action.squeeze(1) if action.shape[1] == 1 else action
+
+
+def example_transition(env: Env, policy: NetworkPolicy, rng: torch.Generator) -> Transition:
+    """A transition of one environment: it gives the types of the trees in a checkpoint."""
+    rng = torch.Generator(device=rng.device).manual_seed(0)
+    state, carry = env.reset(1, rng), policy.initial_carry(1)
+    decision = policy.act(env.observe(state), env.action_mask(state), carry, explore=True, rng=rng)
+    done = env.done(state)
+    zero = torch.zeros(1, device=done.device)
+    return Transition(state, decision.action, zero, zero, state, done, carry, decision.carry, decision.policy_output)

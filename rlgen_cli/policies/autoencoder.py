@@ -1,18 +1,19 @@
-"""A variational autoencoder of the data, frozen, as a policy's eyes."""
+"""A variational autoencoder of the data, frozen, whose codes a policy sees."""
 
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rlgen_cli.core.checkpoint import cached
-from rlgen_cli.data.images import Images, digest
 from rlgen_cli.core.errors import UserError, require
-from rlgen_cli.policies.encoders import Modulated, near
-from rlgen_cli.core.layers import ConvNet
-from rlgen_cli.core.fitting import teach
-from rlgen_cli.core.types import Observation, ObservationSpec
+from rlgen_cli.core.fitting import draw, draw_index
+from rlgen_cli.core.layers import ConvNet, FiLMLayers
+from rlgen_cli.core.specs import Observation, ObservationSpec, of_kind
+from rlgen_cli.core.stages import Helpers
+from rlgen_cli.data.images import Images, digest
+from rlgen_cli.policies.encoders import Inputs
 
 
 class Autoencoder(nn.Module):
@@ -32,57 +33,69 @@ class Autoencoder(nn.Module):
         return self.encoder(x).chunk(2, 1)[0]
 
     def loss(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """The negative evidence bound, nats a picture."""
+        """The negative evidence lower bound, nats a picture."""
         mean, log_var = self.encoder(x).chunk(2, 1)
-        noise = torch.randn(mean.shape, generator=rng)
+        noise = draw(mean.shape, x, rng, normal=True)
         logits = self.decoder(mean + (log_var / 2).exp() * noise)
-        misfit = binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+        reconstruction = binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
-        return (misfit + kl).mean()
+        return (reconstruction + kl).mean()
 
 
-def _loss(net: Autoencoder, real: Images, rng: torch.Generator) -> Tensor:
-    index = torch.randint(len(real.images), (128,), generator=rng)
-    return net.loss(real.images[index].float() / 255, rng)
+def batch_loss(real: Images, net: nn.Module, rng: torch.Generator) -> Tensor:
+    """The loss of 128 training pictures."""
+    index = draw_index(len(real.images), 128, real.images, rng)
+    return cast(Autoencoder, net).loss(real.images[index].float() / 255, rng)
 
 
-class Code(nn.Module):
-    """The codes of canvas and target, the close view and the vector, through `layers` modulated layers.
+class AutoencoderCode(nn.Module):
+    """The codes of the observation's whole pictures (the canvas, the target), and its patches and vectors, through
+    `layers` modulated layers of `width`.
 
-    The autoencoder is trained on the training images by the first run that needs it (`steps` batches of 128), cached
-    by the pictures and these arguments, and never changes afterwards. What the observation's image holds beside whole
-    pictures (where they differ, where the pen is) is not encoded.
+    The autoencoder is fitted on the training images by a stage of the run (`updates` batches of 128), cached by the
+    pictures and these arguments, and never changes afterwards. Images that are no whole pictures (where two differ,
+    where the pen is) are not encoded.
+
+    Raises:
+        UserError: in an environment without images.
     """
+
+    kind = "mlp"
 
     def __init__(
         self,
         *,
         observation: ObservationSpec,
         real: Images | None,
+        helpers: Helpers,
         latent: int,
         channels: int,
         hidden: int,
-        steps: int,
+        updates: int,
         width: int,
         layers: int,
     ) -> None:
         super().__init__()
-        require(min(latent, channels, hidden, steps) >= 1, "latent, channels, hidden and steps must be at least 1.")
-        if real is None:
-            raise UserError("_target_: an autoencoder needs images, and this environment takes no data; use env=pixel.")
+        require(min(latent, channels, hidden, updates) >= 1, "latent, channels, hidden and updates must be at least 1.")
+        if real is None or not isinstance(real, Images):
+            raise UserError("_target_: an autoencoder needs images, and this environment takes none; use env=pixel.")
         planes, high, wide = real.images.shape[1:]
-        self.planes, self.pictures, self.features = planes, observation.pictures, width
-        self.autoencoder = Autoencoder((planes, high, wide), channels, hidden, latent)
-        key = f"1 {digest(real.images)} {latent} {channels} {hidden} {steps}"
-        net, data = self.autoencoder, real.to("cpu")
-        loss = partial(_loss, net, data)
-        cached("autoencoders", key, net, lambda: teach(net, "the policy's autoencoder", loss, steps, 1e-3))
-        self.autoencoder.requires_grad_(False)
-        inputs = latent * self.pictures + near(observation) + observation.vector
-        self.layers = Modulated(inputs, observation.vector, width, layers)
+        shape = (planes, high, wide)
+        self.pictures = tuple(name for name, part in of_kind(observation, "image").items() if part.shape == shape)
+        require(bool(self.pictures), f"_target_: the observation shows no picture of {shape}; use body=mlp.")
+        key = f"2 {digest(real.images)} {latent} {channels} {hidden} {updates}"
+        self.autoencoder = cast(
+            Autoencoder,
+            helpers.fitted(
+                "autoencoder", key, lambda: Autoencoder(shape, channels, hidden, latent).to(real.images.device),
+                lambda net: partial(batch_loss, real, net), updates, 1e-3,
+            ),
+        )  # fmt: skip
+        self.inputs, self.features = Inputs(observation), width
+        size = latent * len(self.pictures) + self.inputs.patch_size + self.inputs.vector_size
+        self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
     def forward(self, observation: Observation) -> Tensor:
-        pictures = observation.image[:, : self.planes * self.pictures]
-        codes = [self.autoencoder.encode(part) for part in pictures.chunk(self.pictures, 1)]
-        seen = torch.cat([*codes, observation.patch.flatten(1), observation.vector], 1)
-        return self.layers(seen, observation.vector)
+        codes = [self.autoencoder.encode(observation[name]) for name in self.pictures]
+        seen = torch.cat([*codes, *self.inputs.numbers(observation)], 1)
+        return self.layers(seen, self.inputs.vector(observation))

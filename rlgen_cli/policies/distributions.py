@@ -1,7 +1,7 @@
 """Policies over every action space: what to draw from, and the heads that make it from features.
 
 A distribution is over N actions at once. Entropies are exact where decisions are independent; an autoregressive policy
-gives the sum of its conditional entropies along the judged action, whose mean over sampled actions is the entropy.
+gives the sum of its conditional entropies along the evaluated action, whose mean over sampled actions is the entropy.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from rlgen_cli.core.types import ActionSpec, Continuous, Discrete, Factored
+from rlgen_cli.core.specs import ActionSpec, Continuous, Discrete, Factored
 
 
 class Distribution(Protocol):
@@ -26,7 +26,7 @@ class Distribution(Protocol):
         """The likeliest actions (of several decisions, each after the ones before; of continuous ones, the centre)."""
         ...
 
-    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate_actions(self, action: Tensor) -> tuple[Tensor, Tensor]:
         """Log probabilities of actions, and entropies, [N] each."""
         ...
 
@@ -47,14 +47,14 @@ class Categorical:
     def mode(self) -> Tensor:
         return self.log_p.argmax(-1)
 
-    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate_actions(self, action: Tensor) -> tuple[Tensor, Tensor]:
         return self._of(action), -(self.log_p.exp() * self.log_p.clamp(min=-1e4)).sum(-1)
 
     def _of(self, action: Tensor) -> Tensor:
         return self.log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
-class Walk(NamedTuple):
+class Decided(NamedTuple):
     """Decisions taken one after the other."""
 
     action: list[Tensor]  # F of [N]
@@ -82,27 +82,27 @@ class Decisions:
         self.features, self.logits, self.absorb, self.count = features, logits, absorb, count
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        walk = self.walk(lambda i, choice: choice.draw(rng)[0])
-        return torch.stack(walk.action, 1), walk.log_prob
+        made = self.in_order(lambda i, choice: choice.draw(rng)[0])
+        return torch.stack(made.action, 1), made.log_prob
 
     def mode(self) -> Tensor:
-        return torch.stack(self.walk(lambda i, choice: choice.mode()).action, 1)
+        return torch.stack(self.in_order(lambda i, choice: choice.mode()).action, 1)
 
-    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        walk = self.walk(lambda i, choice: action[:, i])
-        return walk.log_prob, walk.entropy
+    def evaluate_actions(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        made = self.in_order(lambda i, choice: action[:, i])
+        return made.log_prob, made.entropy
 
-    def walk(self, pick: Callable[[int, Categorical], Tensor]) -> Walk:
+    def in_order(self, pick: Callable[[int, Categorical], Tensor]) -> Decided:
         """All decisions, each picked from its distribution after the ones before."""
         features, action, log_prob, entropy = self.features, [], [], []
         for i in range(self.count):
             choice = Categorical(self.logits(i, features))
             action.append(pick(i, choice))
-            judged = choice.judge(action[i])
-            log_prob.append(judged[0])
-            entropy.append(judged[1])
+            evaluated = choice.evaluate_actions(action[i])
+            log_prob.append(evaluated[0])
+            entropy.append(evaluated[1])
             features = self.absorb(i, features, action[i])
-        return Walk(action, torch.stack(log_prob).sum(0), torch.stack(entropy).sum(0), features)
+        return Decided(action, torch.stack(log_prob).sum(0), torch.stack(entropy).sum(0), features)
 
 
 class SquashedGaussian:
@@ -123,20 +123,20 @@ class SquashedGaussian:
     def mode(self) -> Tensor:
         return torch.sigmoid(self.mean)
 
-    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """The entropy is that of the normal plus the mean log slope of the sigmoid, the mean by quadrature."""
+    def evaluate_actions(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """The entropy is that of the normal plus the mean log derivative of the sigmoid, the mean by quadrature."""
         normal = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
-        slope = torch.zeros_like(self.mean)
+        log_derivative = torch.zeros_like(self.mean)
         for node, weight in zip(self.NODES, self.WEIGHTS, strict=True):
             raw = self.mean + node * self.log_std.exp()
-            slope = slope + weight * (logsigmoid(raw) + logsigmoid(-raw))
-        return self._log_prob(action), (normal + slope).sum(-1)
+            log_derivative = log_derivative + weight * (logsigmoid(raw) + logsigmoid(-raw))
+        return self._log_prob(action), (normal + log_derivative).sum(-1)
 
     def _log_prob(self, action: Tensor) -> Tensor:
         action = action.clamp(1e-6, 1 - 1e-6)
         away = (torch.logit(action) - self.mean) / self.log_std.exp()
         normal = -0.5 * away.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        return (normal - (action * (1 - action)).log()).sum(-1)  # minus the sigmoid's log slope
+        return (normal - (action * (1 - action)).log()).sum(-1)  # minus the sigmoid's log derivative
 
 
 class Beta:
@@ -155,7 +155,7 @@ class Beta:
     def mode(self) -> Tensor:
         return self.alpha / (self.alpha + self.beta)
 
-    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate_actions(self, action: Tensor) -> tuple[Tensor, Tensor]:
         return self.base.log_prob(action.clamp(1e-6, 1 - 1e-6)).sum(-1), self.base.entropy().sum(-1)
 
 
@@ -166,19 +166,19 @@ class Joint:
         self.first, self.then = first, then
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        walk = self.first.walk(lambda i, choice: choice.draw(rng)[0])
-        rest, log_prob = self.then(walk.features).draw(rng)
-        return torch.cat([torch.stack(walk.action, 1).float(), rest], 1), walk.log_prob + log_prob
+        made = self.first.in_order(lambda i, choice: choice.draw(rng)[0])
+        rest, log_prob = self.then(made.features).draw(rng)
+        return torch.cat([torch.stack(made.action, 1).float(), rest], 1), made.log_prob + log_prob
 
     def mode(self) -> Tensor:
-        walk = self.first.walk(lambda i, choice: choice.mode())
-        return torch.cat([torch.stack(walk.action, 1).float(), self.then(walk.features).mode()], 1)
+        made = self.first.in_order(lambda i, choice: choice.mode())
+        return torch.cat([torch.stack(made.action, 1).float(), self.then(made.features).mode()], 1)
 
-    def judge(self, action: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate_actions(self, action: Tensor) -> tuple[Tensor, Tensor]:
         decided, rest = action[:, : self.first.count].long(), action[:, self.first.count :]
-        walk = self.first.walk(lambda i, choice: decided[:, i])
-        log_prob, entropy = self.then(walk.features).judge(rest)
-        return walk.log_prob + log_prob, walk.entropy + entropy
+        made = self.first.in_order(lambda i, choice: decided[:, i])
+        log_prob, entropy = self.then(made.features).evaluate_actions(rest)
+        return made.log_prob + log_prob, made.entropy + entropy
 
 
 class Head(nn.Module):
@@ -188,7 +188,7 @@ class Head(nn.Module):
         order: independent (all decisions from the features alone) or autoregressive (each sees the earlier ones, as
             SPIRAL's).
         continuous: gaussian (squashed) or beta. std: of the Gaussian before the sigmoid, at the start.
-        spread: of the first weights, times √width.
+        init_scale: of the first weights, times √width.
     """
 
     def __init__(
@@ -198,16 +198,16 @@ class Head(nn.Module):
         order: Literal["independent", "autoregressive"],
         continuous: Literal["gaussian", "beta"],
         std: float,
-        spread: float,
+        init_scale: float,
     ) -> None:
         super().__init__()
         self.spec, self.beta = spec, continuous == "beta"
         self.sizes, dim = parts(spec)
-        self.logits = nn.ModuleList(small(nn.Linear(width, n), spread) for n in self.sizes)
+        self.logits = nn.ModuleList(small(nn.Linear(width, n), init_scale) for n in self.sizes)
         chained = order == "autoregressive" and not isinstance(spec, Discrete)
         self.decided = nn.ModuleList(nn.Embedding(n, width) for n in self.sizes) if chained else None
         self.mix = nn.ModuleList(nn.Linear(width, width) for _ in self.sizes) if chained else None
-        self.numbers = small(nn.Linear(width, 2 * dim), spread) if dim else None
+        self.numbers = small(nn.Linear(width, 2 * dim), init_scale) if dim else None
         if self.numbers is not None and not self.beta:
             nn.init.zeros_(self.numbers.weight.data[dim:])  # the same deviation in every state
         self.start = math.log(std)
@@ -246,8 +246,8 @@ def parts(spec: ActionSpec) -> tuple[list[int], int]:
     return list(spec.discrete.sizes), spec.continuous.dim
 
 
-def small(linear: nn.Linear, spread: float) -> nn.Linear:
+def small(linear: nn.Linear, init_scale: float) -> nn.Linear:
     """Start near the uniform policy: small weights, no bias."""
-    nn.init.normal_(linear.weight, std=spread / math.sqrt(linear.in_features))
+    nn.init.normal_(linear.weight, std=init_scale / math.sqrt(linear.in_features))
     nn.init.zeros_(linear.bias)
     return linear

@@ -1,112 +1,117 @@
-"""What turns an observation into features: a perceptron, convolutions, convolutional maps over an action grid, the
-newest token, or a frozen autoencoder's code.
+"""What turns an observation into features.
 
-A body is built from the observation's spec, has `features` (their number), and returns features [N, features].
+An encoder is built from the observation's spec and reads tensors by their kind, so that it serves every environment. It
+has `features` (their number), and returns features [N, features].
 """
-
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.types import Observation, ObservationSpec
+from rlgen_cli.core.layers import FiLMLayers, TokenEmbedding
+from rlgen_cli.core.specs import Observation, ObservationSpec, of_kind
 
 
-class Modulated(nn.Module):
-    """Linear layers with layer norm, scaled and shifted by the observation's vector (FiLM, Perez et al. 2018).
+class Inputs:
+    """The tensors of an observation by kind, each kind as one.
 
-    Time left, label and noise act on every layer, so that one network can behave as differently as ten labels ask for.
+    Raises:
+        UserError: for images of several sizes, or several token sequences.
     """
 
-    def __init__(self, inputs: int, vector: int, width: int, layers: int) -> None:
-        super().__init__()
-        require(width >= 1, f"width: must be at least 1, got {width}.")
-        require(layers >= 1, f"layers: must be at least 1, got {layers}.")
-        self.features = width
-        sizes = [inputs] + [width] * layers
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
-        self.film = nn.Linear(vector, 2 * width * layers)
+    def __init__(self, spec: ObservationSpec) -> None:
+        images, tokens = of_kind(spec, "image"), of_kind(spec, "tokens")
+        sizes = {part.shape[1:] for part in images.values()}
+        require(len(sizes) <= 1, f"observation: its images must have one size, got {sorted(sizes)}.")
+        require(len(tokens) <= 1, f"observation: must have one sequence of tokens at most, got {list(tokens)}.")
+        self.names = {kind: tuple(of_kind(spec, kind)) for kind in ("image", "patch", "vector", "tokens")}
+        high, wide = next(iter(sizes), (0, 0))
+        self.image_shape = (sum(part.shape[0] for part in images.values()), high, wide)  # C, H, W
+        self.patch_size = sum(part.size for part in of_kind(spec, "patch").values())
+        self.vector_size = sum(part.size for part in of_kind(spec, "vector").values())
+        first = next(iter(tokens.values()), None)
+        self.history, self.vocabulary = (0, ()) if first is None else (first.shape[0], first.vocabulary)
 
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        film = self.film(vector).chunk(2 * len(self.hidden), 1)
-        for i, (linear, norm) in enumerate(zip(self.hidden, self.norms, strict=True)):
-            x = torch.relu(norm(linear(x)) * (1 + film[2 * i]) + film[2 * i + 1])
-        return x
+    def image(self, observation: Observation) -> Tensor:
+        """All planes, float [N, C, H, W]."""
+        return torch.cat([observation[name] for name in self.names["image"]], 1)
+
+    def numbers(self, observation: Observation) -> list[Tensor]:
+        """Patches and vectors, flat, [N, ·] each."""
+        return [observation[name].flatten(1) for name in (*self.names["patch"], *self.names["vector"])]
+
+    def vector(self, observation: Observation) -> Tensor:
+        """All vectors, float [N, vector_size]."""
+        if not self.names["vector"]:
+            some = next(iter(observation.values()))
+            return torch.zeros(len(some), 0, device=some.device)
+        return torch.cat([observation[name] for name in self.names["vector"]], 1)
+
+    def tokens(self, observation: Observation) -> Tensor:
+        """Int64 [N, K, F]."""
+        return observation[self.names["tokens"][0]]
 
 
-class Perceptron(nn.Module):
-    """The picture reduced by `pool`, the close view, the tokens (each part as `embed` numbers) and the vector through
-    `layers` modulated layers."""
+class MLP(nn.Module):
+    """The images reduced by `pool`, the patches, the tokens (each part as `embed` numbers) and the vectors through
+    `layers` modulated layers of `width`."""
+
+    kind = "mlp"
 
     def __init__(self, *, observation: ObservationSpec, width: int, layers: int, pool: int, embed: int) -> None:
         super().__init__()
         require(pool >= 1, f"pool: must be at least 1, got {pool}.")
-        planes, high, wide = observation.image
-        inputs = planes * -(-high // pool) * -(-wide // pool) + near(observation) + observation.vector
-        self.words = Words(observation.vocabulary, embed) if observation.history else None
-        if self.words is not None:
-            inputs += observation.history * self.words.features
-        self.features, self.pool = width, pool
-        self.layers = Modulated(inputs, observation.vector, width, layers)
+        self.inputs, self.features, self.pool = Inputs(observation), width, pool
+        planes, high, wide = self.inputs.image_shape
+        size = planes * -(-high // pool) * -(-wide // pool) + self.inputs.patch_size + self.inputs.vector_size
+        self.embedding = TokenEmbedding(self.inputs.vocabulary, embed) if self.inputs.history else None
+        if self.embedding is not None:
+            size += self.inputs.history * self.embedding.features
+        self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
     def forward(self, observation: Observation) -> Tensor:
-        seen = [reduce(observation.image, self.pool), observation.patch, observation.vector]
-        if self.words is not None:
-            seen.append(self.words(observation.tokens))
-        return self.layers(torch.cat([part.flatten(1) for part in seen], 1), observation.vector)
+        seen = self.inputs.numbers(observation)
+        if self.inputs.names["image"]:
+            seen.insert(0, reduce(self.inputs.image(observation), self.pool).flatten(1))
+        if self.embedding is not None:
+            seen.append(self.embedding(self.inputs.tokens(observation)).flatten(1))
+        return self.layers(torch.cat(seen, 1), self.inputs.vector(observation))
 
 
-class Words(nn.Module):
-    """Tokens [N, K, F] as learned vectors [N, K, F · embed]; a part that is −1 (nothing there) has one of its own."""
-
-    first: Tensor  # [F], where each part's vectors begin
-
-    def __init__(self, vocabulary: tuple[int, ...], embed: int) -> None:
-        super().__init__()
-        require(embed >= 1, f"embed: must be at least 1, got {embed}.")
-        self.features = len(vocabulary) * embed
-        sizes = torch.tensor([0, *(size + 1 for size in vocabulary)])
-        self.register_buffer("first", sizes.cumsum(0)[:-1] + 1, persistent=False)
-        self.table = nn.Embedding(int(sizes.sum()), embed)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.table(tokens + self.first).flatten(2)
-
-
-class Newest(nn.Module):
+class LastToken(nn.Module):
     """The newest token, for a network that remembers the others, and perhaps older ones.
 
     Args:
         lags: which tokens, 1 being the newest. embed: learned numbers for each part of a token, or 0 for a one in its
-            place among zeros. spread: standard deviation of these at the start. clock: the observation's vector
+            place among zeros. init_std: standard deviation of these at the start. vectors: the observation's vectors
             beside them. dropout: share of these numbers that training leaves out.
     """
 
+    kind = "mlp"
+
     def __init__(
-        self, *, observation: ObservationSpec, lags: list[int], embed: int, spread: float, clock: bool, dropout: float
+        self, *, observation: ObservationSpec, lags: list[int], embed: int, init_std: float, vectors: bool, dropout: float
     ) -> None:
         super().__init__()
-        require(spread > 0, f"spread: must be above 0, got {spread}.")
+        require(init_std > 0, f"init_std: must be above 0, got {init_std}.")
         require(0.0 <= dropout < 1.0, f"dropout: must be in [0, 1), got {dropout}.")
-        self.dropout = nn.Dropout(dropout)
-        require(observation.history >= 1, "_target_: newest reads tokens; use body=perceptron in this environment.")
-        within = len(lags) > 0 and min(lags) >= 1 and max(lags) <= observation.history
-        require(within, f"lags: must be from 1 to env.history = {observation.history}, got {lags}.")
-        self.vocabulary, self.lags, self.clock = observation.vocabulary, [-lag for lag in lags], clock
-        self.words = Words(self.vocabulary, embed) if embed else None
-        if self.words is not None:
-            self.words.table.weight.data *= spread
-        width = self.words.features if self.words is not None else sum(self.vocabulary)
-        self.features = width * len(lags) + observation.vector * clock
+        self.inputs, self.dropout = Inputs(observation), nn.Dropout(dropout)
+        history, self.vocabulary = self.inputs.history, self.inputs.vocabulary
+        require(history >= 1, "_target_: last_token reads tokens; use network/body=mlp in this environment.")
+        within = len(lags) > 0 and min(lags) >= 1 and max(lags) <= history
+        require(within, f"lags: must be from 1 to env.history = {history}, got {lags}.")
+        self.lags, self.vectors = [-lag for lag in lags], vectors
+        self.embedding = TokenEmbedding(self.vocabulary, embed) if embed else None
+        if self.embedding is not None:
+            self.embedding.table.weight.data *= init_std
+        width = self.embedding.features if self.embedding is not None else sum(self.vocabulary)
+        self.features = width * len(lags) + self.inputs.vector_size * vectors
 
     def forward(self, observation: Observation) -> Tensor:
-        assert observation.tokens is not None
-        seen = observation.tokens[:, self.lags]  # [N, lags, F]
-        x = (self.words(seen) if self.words is not None else self._one_hot(seen)).flatten(1)
+        seen = self.inputs.tokens(observation)[:, self.lags]  # [N, lags, F]
+        x = (self.embedding(seen) if self.embedding is not None else self._one_hot(seen)).flatten(1)
         x = self.dropout(x)
-        return torch.cat([x, observation.vector], 1) if self.clock else x
+        return torch.cat([x, self.inputs.vector(observation)], 1) if self.vectors else x
 
     def _one_hot(self, tokens: Tensor) -> Tensor:
         """Float [N, lags, sum of sizes]; all zeros where a token is −1."""
@@ -118,29 +123,31 @@ class Newest(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """The picture reduced by `pool`, through strided 3 × 3 convolutions of `channels`, twice as many after each, down
-    to about 4 × 4, then with close view and vector through `layers` modulated layers."""
+    """The images reduced by `pool`, through strided 3 × 3 convolutions of `channels`, twice as many after each, down
+    to about 4 × 4, then with patches and vectors through `layers` modulated layers of `width`."""
+
+    kind = "convolutions"
 
     def __init__(self, *, observation: ObservationSpec, width: int, layers: int, channels: int, pool: int) -> None:
         super().__init__()
         require(pool >= 1, f"pool: must be at least 1, got {pool}.")
         require(channels >= 1, f"channels: must be at least 1, got {channels}.")
-        require(observation.history == 0, "_target_: convolutions read pictures, not tokens; use body=perceptron.")
-        planes, high, wide = observation.image
+        self.inputs, self.features, self.pool = Inputs(observation), width, pool
+        planes, high, wide = self.inputs.image_shape
+        require(planes > 0, "_target_: convolutions read images, and this environment shows none; use body=mlp.")
         high, wide = -(-high // pool), -(-wide // pool)
         stages: list[nn.Module] = []
         while max(high, wide) > 4 or not stages:
             stages += [nn.Conv2d(planes, channels, 3, stride=2, padding=1), nn.ReLU()]
             planes, channels, high, wide = channels, 2 * channels, -(-high // 2), -(-wide // 2)
-        self.features, self.pool = width, pool
         self.stages = nn.Sequential(*stages)
-        inputs = planes * high * wide + near(observation) + observation.vector
-        self.layers = Modulated(inputs, observation.vector, width, layers)
+        size = planes * high * wide + self.inputs.patch_size + self.inputs.vector_size
+        self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
     def forward(self, observation: Observation) -> Tensor:
-        image = reduce(observation.image, self.pool).contiguous(memory_format=torch.channels_last)
-        seen = (self.stages(image), observation.patch, observation.vector)
-        return self.layers(torch.cat([part.flatten(1) for part in seen], 1), observation.vector)
+        image = reduce(self.inputs.image(observation), self.pool).contiguous(memory_format=torch.channels_last)
+        seen = [self.stages(image).flatten(1), *self.inputs.numbers(observation)]
+        return self.layers(torch.cat(seen, 1), self.inputs.vector(observation))
 
 
 class Maps(nn.Module):
@@ -148,24 +155,29 @@ class Maps(nn.Module):
 
     A point's own colours reach its map directly too: what a pixel gains by a colour is linear in them but for a part
     that all colours share. Maps are resized to the action grid by pooling. Features are the coarse view's mean.
+
+    Args:
+        grid: planes, rows and columns of the actions. channels: of each layer. depth: convolutions, at least 1.
     """
 
-    where: Tensor  # [1, 2, H, W], where a point is, in [−1, 1]
+    kind = "maps"
+    position: Tensor  # [1, 2, H, W], where a point is, in [−1, 1]
 
     def __init__(self, *, observation: ObservationSpec, grid: tuple[int, int, int], channels: int, depth: int) -> None:
         super().__init__()
         require(min(channels, depth) >= 1, f"channels: must be at least 1, as depth, got {channels} and {depth}.")
-        planes, high, _ = observation.image
+        self.inputs = Inputs(observation)
+        planes, high, wide = self.inputs.image_shape
         self.features, self.grid = channels, grid[1:]
-        inputs = planes + 2 + observation.vector
-        line = torch.linspace(-1, 1, high)
-        self.register_buffer("where", torch.stack(torch.meshgrid(line, line, indexing="ij")).unsqueeze(0))
+        inputs = planes + 2 + self.inputs.vector_size
+        lines = torch.linspace(-1, 1, high), torch.linspace(-1, 1, wide)
+        self.register_buffer("position", torch.stack(torch.meshgrid(*lines, indexing="ij")).unsqueeze(0))
         self.stem = nn.Conv2d(inputs, channels, 3, padding=1)
         self.point = nn.Sequential(nn.Conv2d(inputs, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
         self.local = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth - 1))
-        coarse = -(-high // 4)
+        padding = tuple((4 * -(-side // 4) - side + 1) // 2 for side in (high, wide))
         self.coarse = nn.Sequential(
-            nn.Conv2d(inputs, channels, 4, stride=4, padding=(4 * coarse - high + 1) // 2),
+            nn.Conv2d(inputs, channels, 4, stride=4, padding=padding),  # type: ignore[arg-type]
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(),
@@ -180,10 +192,10 @@ class Maps(nn.Module):
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Features [N, channels] and maps, flat [N, planes · rows · columns]."""
-        image = observation.image
+        image = self.inputs.image(observation)
         n, _, high, wide = image.shape
-        vector = observation.vector.view(n, -1, 1, 1).expand(-1, -1, high, wide)
-        x = torch.cat([image, self.where.expand(n, -1, -1, -1), vector], 1)
+        vector = self.inputs.vector(observation).view(n, -1, 1, 1).expand(-1, -1, high, wide)
+        x = torch.cat([image, self.position.expand(n, -1, -1, -1), vector], 1)
         x = x.contiguous(memory_format=torch.channels_last)
         coarse = self.coarse(x)  # [N, channels, ~H/4, ~W/4]
         features = torch.relu(self.mean(coarse.mean((2, 3))))
@@ -194,12 +206,6 @@ class Maps(nn.Module):
         for conv in self.local:
             x = x + torch.relu(conv(x))
         return features, (self.out(x) + self.direct(image)).flatten(1)
-
-
-def near(observation: ObservationSpec) -> int:
-    """How many numbers the close view around the pen has."""
-    planes, high, wide = observation.patch
-    return planes * high * wide
 
 
 def reduce(image: Tensor, factor: int) -> Tensor:

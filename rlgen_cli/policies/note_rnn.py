@@ -9,21 +9,23 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.policies.encoders import Newest
+from rlgen_cli.policies.encoders import LastToken
 from rlgen_cli.policies.policy_network import PolicyNetwork
+from rlgen_cli.policies.precision import Precision
 from rlgen_cli.policies.recurrent import LSTM
-from rlgen_cli.core.types import ActionSpec, ObservationSpec
+from rlgen_cli.core.specs import ActionSpec, ObservationSpec
 
 WIDTH = 100
 ARRAYS = ("lstm_kernel", "lstm_bias", "softmax_kernel", "softmax_bias")
 
 
-def note_rnn(observation: ObservationSpec, action: ActionSpec) -> PolicyNetwork:
+def note_rnn(observation: ObservationSpec, action: ActionSpec, precision: Precision) -> PolicyNetwork:
     """The published architecture (as network/note_rnn.yaml has it), without its weights."""
-    body = functools.partial(Newest, lags=[1], embed=0, spread=1.0, clock=False, dropout=0.0)
+    body = functools.partial(LastToken, lags=[1], embed=0, init_std=1.0, vectors=False, dropout=0.0)
     return PolicyNetwork(
-        observation=observation, action=action, body=body, memory=functools.partial(LSTM, width=WIDTH), head="plain",
-        channels=1, depth=1, order="independent", continuous="gaussian", std=1.0, spread=0.01, dropout=0.0,
+        observation=observation, action=action, precision=precision, body=body,
+        recurrent=functools.partial(LSTM, width=WIDTH), head="plain", channels=1, depth=1, order="independent",
+        continuous="gaussian", std=1.0, init_scale=0.01, dropout=0.0,
     )  # fmt: skip
 
 
@@ -47,10 +49,10 @@ def note_rnn_weights(path: Path, key: str) -> dict[str, Tensor]:
     gates = torch.cat([i, forget, candidate, o])
     inputs = gates.shape[1] - out.shape[0]
     return {
-        "memory.cell.weight_ih": gates[:, :inputs].contiguous(),
-        "memory.cell.weight_hh": gates[:, inputs:].contiguous(),
-        "memory.cell.bias_ih": torch.cat([i_bias, forget_bias + 1, candidate_bias, o_bias]),
-        "memory.cell.bias_hh": torch.zeros_like(bias),
+        "recurrent.cell.weight_ih": gates[:, :inputs].contiguous(),
+        "recurrent.cell.weight_hh": gates[:, inputs:].contiguous(),
+        "recurrent.cell.bias_ih": torch.cat([i_bias, forget_bias + 1, candidate_bias, o_bias]),
+        "recurrent.cell.bias_hh": torch.zeros_like(bias),
         "head.logits.0.weight": out.T.contiguous(),
         "head.logits.0.bias": out_bias,
     }

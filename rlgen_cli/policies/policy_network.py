@@ -1,4 +1,4 @@
-"""Policy networks: a body, perhaps a memory, a head over the action space, and a value."""
+"""Policy networks: a body, perhaps a recurrent part, a head over the action space, and a value."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.policies.encoders import Maps
+from rlgen_cli.core.specs import ActionSpec, Carry, Discrete, Observation, ObservationSpec, of_kind
 from rlgen_cli.policies.distributions import Categorical, Distribution, Head
-from rlgen_cli.core.types import ActionSpec, Carry, Discrete, Observation, ObservationSpec
+from rlgen_cli.policies.encoders import Maps
+from rlgen_cli.policies.precision import Precision, full_precision
 
 
 class Output(NamedTuple):
@@ -25,17 +26,17 @@ class PolicyNetwork(nn.Module):
 
     Args:
         observation, action: what goes in and what is decided.
-        body: builds what turns observations into features (bodies.py, vae.py), from the observation's spec.
-        memory: builds a memory within the episode (sequence.py) from the number of features, or null.
+        precision: of the passes; densities and values are float32.
+        body: builds what turns observations into features (encoders.py, autoencoder.py), from the observation's spec.
+        recurrent: builds a memory within the episode (recurrent.py) from the number of features, or null.
         head: plain (from the features), maps (convolutions that end in one logit per grid point; they take the body's
-            place), or auto: maps where the actions lie on a grid and there is no memory.
+            place), or auto: maps where the actions lie on a grid and there is no recurrent part.
         channels, depth: convolutions of the maps.
-        order, continuous, std: see distributions.Head.
-        spread: the head's first weights have this standard deviation divided by √features; small is near uniform.
+        order, continuous, std, init_scale: see distributions.Head.
         dropout: share of the features that training (of agents that imitate) leaves out before head and value.
 
-    Where the observation has a preview, it is added to the logits: the policy starts as the Boltzmann policy of what
-    actions gain at once.
+    Where the observation has action gains, they are added to the logits: the policy starts as the Boltzmann policy of
+    what actions gain at once.
     """
 
     gives = "policy"
@@ -45,44 +46,46 @@ class PolicyNetwork(nn.Module):
         *,
         observation: ObservationSpec,
         action: ActionSpec,
+        precision: Precision,
         body: Callable[..., nn.Module],
-        memory: Callable[..., nn.Module] | None,
+        recurrent: Callable[..., nn.Module] | None,
         head: Literal["auto", "plain", "maps"],
         channels: int,
         depth: int,
         order: Literal["independent", "autoregressive"],
         continuous: Literal["gaussian", "beta"],
         std: float,
-        spread: float,
+        init_scale: float,
         dropout: float,
     ) -> None:
         super().__init__()
         require(std > 0, f"std: must be above 0, got {std}.")
-        require(spread > 0, f"spread: must be above 0, got {spread}.")
+        require(init_scale > 0, f"init_scale: must be above 0, got {init_scale}.")
         require(0.0 <= dropout < 1.0, f"dropout: must be in [0, 1), got {dropout}.")
-        self.dropout = nn.Dropout(dropout)
-        grid = action.grid if isinstance(action, Discrete) else None
-        require(head != "maps" or grid is not None, "head: maps need actions that lie on a grid; use plain.")
-        require(head != "maps" or memory is None, "head: maps have no memory; use plain with a memory.")
-        self.maps, self.body, self.memory, self.spare = None, None, None, None
-        if isinstance(action, Discrete) and grid is not None and head != "plain" and memory is None:
+        self.precision, self.dropout = precision, nn.Dropout(dropout)
+        self.gains = tuple(of_kind(observation, "action_gain"))
+        self.maps, self.body, self.recurrent, self.off_grid = None, None, None, None
+        grid = map_grid(action, head, recurrent is not None)
+        if grid is not None:
+            assert isinstance(action, Discrete)
             self.maps = Maps(observation=observation, grid=grid, channels=channels, depth=depth)
-            features, off_grid = channels, action.n - grid[0] * grid[1] * grid[2]
-            self.spare = nn.Linear(features, off_grid) if off_grid else None
+            features, rest = channels, action.n - grid[0] * grid[1] * grid[2]
+            self.off_grid = nn.Linear(features, rest) if rest else None
         else:
             self.body = body(observation=observation)
             features = int(self.body.features)  # type: ignore[arg-type]
-            if memory is not None:
-                self.memory = memory(features=features)
-                features = int(self.memory.features)  # type: ignore[arg-type]
-            self.head = Head(action, features, order, continuous, std, spread)
+            if recurrent is not None:
+                self.recurrent = recurrent(features=features)
+                features = int(self.recurrent.features)  # type: ignore[arg-type]
+            self.head = Head(action, features, order, continuous, std, init_scale)
+        self.kind = kind_of(self.maps, self.recurrent, self.body)
         self.value = nn.Linear(features, 1)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
 
-    def carry(self, n: int) -> Carry:
+    def initial_carry(self, n: int) -> Carry:
         """The memory at the start of N episodes."""
-        return self.memory.fresh(n) if self.memory is not None else None  # type: ignore[operator]
+        return self.recurrent.initial_carry(n) if self.recurrent is not None else None  # type: ignore[operator]
 
     def forward(self, observation: Observation, mask: Tensor | None, carry: Carry, start: Tensor) -> Output:
         """What to do in T · N states, given as T steps of N environments.
@@ -91,25 +94,44 @@ class PolicyNetwork(nn.Module):
             mask: bool [T · N, A] of allowed actions, or None.
             carry: the memory before the first step. start: bool [T, N], true where a step begins a new episode.
         """
-        if self.maps is not None:
-            features, logits = self.maps(observation)
-            logits = torch.cat([logits, self.spare(features)], 1) if self.spare is not None else logits
-            policy: Distribution = Categorical(_allowed(logits.float(), observation.preview, mask))
-            return Output(policy, self.value(features).float().squeeze(1), None)
-        assert self.body is not None
-        features = self.body(observation)
-        if self.memory is not None:
-            features, carry = self.memory(features.view(*start.shape, -1), carry, start)
-            features = features.flatten(0, 1)
-        features = self.dropout(features)
-        with torch.autocast(features.device.type, enabled=False):  # densities want float32
-            policy = self.head(features.float())
-            if isinstance(policy, Categorical) and (mask is not None or observation.preview.shape[1]):
-                policy = Categorical(_allowed(policy.log_p, observation.preview, mask))
-            return Output(policy, self.value(features.float()).squeeze(1), carry)
+        with self.precision.autocast(start.device.type, self.kind):
+            if self.maps is not None:
+                features, logits = self.maps(observation)
+                logits = torch.cat([logits, self.off_grid(features)], 1) if self.off_grid is not None else logits
+                policy: Distribution = Categorical(self._allowed(logits.float(), observation, mask))
+                with full_precision(start.device.type):
+                    return Output(policy, self.value(features.float()).squeeze(1), None)
+            assert self.body is not None
+            features = self.body(observation)
+            if self.recurrent is not None:
+                features, carry = self.recurrent(features.view(*start.shape, -1), carry, start)
+                features = features.flatten(0, 1)
+            with full_precision(start.device.type):
+                features = self.dropout(features.float())
+                policy = self.head(features)
+                if isinstance(policy, Categorical) and (mask is not None or self.gains):
+                    policy = Categorical(self._allowed(policy.log_p, observation, mask))
+                return Output(policy, self.value(features).squeeze(1), carry)
+
+    def _allowed(self, logits: Tensor, observation: Observation, mask: Tensor | None) -> Tensor:
+        """Logits [N, A] with the action gains added and forbidden actions at −∞."""
+        for name in self.gains:
+            logits = logits + observation[name]
+        return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
 
 
-def _allowed(logits: Tensor, preview: Tensor, mask: Tensor | None) -> Tensor:
-    """Logits [N, A] with the preview added and forbidden actions at −∞."""
-    logits = logits + preview if preview.shape[1] else logits
-    return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
+def map_grid(
+    action: ActionSpec, head: Literal["auto", "plain", "maps"], recurrent: bool
+) -> tuple[int, int, int] | None:
+    """The grid of actions that maps are made for, or None for a plain head."""
+    grid = action.grid if isinstance(action, Discrete) else None
+    require(head != "maps" or grid is not None, "head: maps need actions that lie on a grid; use plain.")
+    require(head != "maps" or not recurrent, "head: maps remember nothing; use plain with network/recurrent.")
+    return grid if head != "plain" and not recurrent else None
+
+
+def kind_of(maps: nn.Module | None, recurrent: nn.Module | None, body: nn.Module | None) -> str:
+    """The kind of a network, as precision is chosen by: its part with the most work."""
+    part = maps or recurrent or body
+    assert part is not None
+    return str(part.kind)

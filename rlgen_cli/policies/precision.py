@@ -1,26 +1,34 @@
-"""Number format of the networks' passes: float32, or bfloat16 autocast where the hardware is built for it."""
+"""The number format of the networks' passes: float32, or bfloat16 autocast."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """True on CUDA from Ampere on, and on CPUs with bfloat16 instructions; elsewhere autocast only costs."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    abilities = torch.cpu.get_capabilities()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+# Kinds of network whose passes were measured to be faster in bfloat16, by device type (benchmarks/precision.py).
+FASTER_IN_BFLOAT16: dict[str, frozenset[str]] = {"cpu": frozenset(), "cuda": frozenset()}
 
 
 class Precision:
-    """`auto` takes bfloat16 where it is fast; parameters and optimizers stay float32 in any case."""
+    """`auto` takes bfloat16 where it was measured to pay, by kind of network; parameters, optimizers, densities and
+    values stay float32 in any case."""
 
-    def __init__(self, kind: Literal["auto", "float32", "bfloat16"], device: torch.device) -> None:
-        self.device = device
-        self.bfloat16 = kind == "bfloat16" or (kind == "auto" and fast_bfloat16(device))
+    def __init__(self, name: Literal["auto", "float32", "bfloat16"]) -> None:
+        self.name = name
 
-    def __call__(self) -> AbstractContextManager[None]:
-        """The context in which networks run."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+    def bfloat16(self, device_type: str, kind: str) -> bool:
+        """Whether a network of this kind runs in bfloat16 on this type of device."""
+        if self.name == "auto":
+            return kind in FASTER_IN_BFLOAT16.get(device_type, frozenset())
+        return self.name == "bfloat16"
+
+    def autocast(self, device_type: str, kind: str) -> AbstractContextManager[None]:
+        """The context in which a network's pass runs; the meta device, which has no numbers, needs none."""
+        if device_type == "meta" or not self.bfloat16(device_type, kind):
+            return nullcontext()
+        return torch.autocast(device_type, torch.bfloat16)
+
+
+def full_precision(device_type: str) -> AbstractContextManager[None]:
+    """Within an autocast context, the part that wants float32: densities and values."""
+    return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)

@@ -2,7 +2,7 @@
 
 All take T steps of N environments, x [T, N, D], the memory that the first of them begins with (`carry`) and `start`,
 bool [T, N], true where a step begins a new episode and nothing before may be remembered. They return features
-[T, N, features] and the memory after the last step. `fresh(n)` is the memory of a beginning.
+[T, N, features] and the memory after the last step. `initial_carry(n)` is the memory of a beginning.
 """
 
 from typing import NamedTuple
@@ -23,12 +23,14 @@ class Hidden(NamedTuple):
 class GRU(nn.Module):
     """A gated recurrent unit (Cho et al. 2014), added to the features that it reads."""
 
+    kind = "recurrent"
+
     def __init__(self, *, features: int) -> None:
         super().__init__()
         self.features = features
         self.cell = nn.GRUCell(features, features)
 
-    def fresh(self, n: int) -> Hidden:
+    def initial_carry(self, n: int) -> Hidden:
         return Hidden(self.cell.weight_hh.new_zeros(n, self.cell.hidden_size))
 
     def forward(self, x: Tensor, carry: Hidden, start: Tensor) -> tuple[Tensor, Hidden]:
@@ -49,13 +51,15 @@ class Cells(NamedTuple):
 class LSTM(nn.Module):
     """Long short-term memory (Hochreiter and Schmidhuber 1997) of `width` units; what it reads is not added."""
 
+    kind = "recurrent"
+
     def __init__(self, *, features: int, width: int) -> None:
         super().__init__()
         require(width >= 1, f"width: must be at least 1, got {width}.")
         self.features = width
         self.cell = nn.LSTMCell(features, width)
 
-    def fresh(self, n: int) -> Cells:
+    def initial_carry(self, n: int) -> Cells:
         zero = self.cell.weight_hh.new_zeros(n, self.features)
         return Cells(zero, zero)
 
@@ -82,6 +86,7 @@ class Transformer(nn.Module):
     step costs one step (Dai et al. 2019).
     """
 
+    kind = "transformer"
     like: Tensor  # where the weights are
 
     def __init__(self, *, features: int, layers: int, heads: int, span: int) -> None:
@@ -93,7 +98,7 @@ class Transformer(nn.Module):
         self.span, self.features = span, features
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
-    def fresh(self, n: int) -> Past:
+    def initial_carry(self, n: int) -> Past:
         layers = self.like.new_zeros(n, len(self.blocks), self.span, self.features)
         return Past(layers, torch.zeros(n, dtype=torch.long, device=self.like.device))
 

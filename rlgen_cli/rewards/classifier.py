@@ -1,5 +1,6 @@
-"""The log-probability of the asked label under a small classifier that is trained on the data once and cached."""
+"""The log-probability of the asked label under a small classifier that is fitted to the data before the run."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -7,21 +8,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from rlgen_cli.core.checkpoint import cached
-from rlgen_cli.data.images import Images, digest
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.fitting import draw, draw_index
 from rlgen_cli.core.layers import Blur, ConvNet
-from rlgen_cli.core.fitting import teach
-from rlgen_cli.core.types import EnvSpec, Sequence, View
+from rlgen_cli.core.specs import EnvSpec, View
+from rlgen_cli.core.stages import Helpers
+from rlgen_cli.data.images import Images
+from rlgen_cli.rewards.features import data_key
+
+BATCH_SIZE, LEARNING_RATE = 128, 2e-3
 
 
 class Classifier:
     """log p(label | sample), at most 0; or p itself, from 0 to 1, which a value network can know as well where p is
     small as where it is large.
 
-    The classifier sees `steps` batches of noisy, slightly blurred training images; the result is cached by the
-    pictures and these arguments. Its confidence on random strokes means nothing, so it is a part of a mix, not a judge.
-    `temperature` above 1 keeps the score from saturating.
+    The classifier is fitted to noisy, slightly blurred training images. Its confidence on random strokes means nothing,
+    so it is a part of a mix, and no measure of quality by itself.
+
+    Args:
+        updates: of its fit. noise_std: largest standard deviation of the noise.
+        temperature: of its probabilities; above 1 it keeps the score from saturating.
+        scale: log (the log-probability) or linear (the probability).
+
+    Raises:
+        UserError: for a value out of range.
     """
 
     judges = "picture"
@@ -33,34 +44,39 @@ class Classifier:
         spec: EnvSpec,
         real: Images,
         device: torch.device,
-        steps: int,
-        noise: float,
+        helpers: Helpers,
+        updates: int,
+        noise_std: float,
         temperature: float,
         scale: Literal["log", "linear"],
     ) -> None:
-        require(steps >= 1, f"steps: must be at least 1, got {steps}.")
+        require(updates >= 1, f"updates: must be at least 1, got {updates}.")
         require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
-        assert not isinstance(spec.sample, Sequence)
         self.temperature, self.linear = float(temperature), scale == "linear"
-        self.net = nn.Sequential(
-            Blur(spec.sample[0]), ConvNet(spec.sample, 16, 64, slope=0.0), nn.Linear(64, len(real.classes))
+        key = f"2 {data_key(real)} {updates} {float(noise_std)}"
+        build = partial(_network, spec.picture().shape, len(real.classes), device)
+        self.net = helpers.fitted(
+            "classifier", key, build, partial(_loss_function, real, float(noise_std)), updates, LEARNING_RATE
         )
-        key = f"1 {digest(real.images)} {digest(real.labels)} {steps} {float(noise)}"
-        loss = partial(self._loss, real.to("cpu"), float(noise))
-        cached("classifiers", key, self.net, lambda: teach(self.net, "the reward's classifier", loss, steps, 2e-3))
-        self.net.to(device).requires_grad_(False)
 
     def __call__(self, view: View) -> Tensor:
-        label = view.context.label
-        assert label is not None
-        logits = self.net(view.sample) / self.temperature
-        log_p = log_softmax(logits, 1).gather(1, label.unsqueeze(1)).squeeze(1)
+        logits = self.net(view.sample) / self.temperature  # [N, classes]
+        log_p = log_softmax(logits, 1).gather(1, view.context["label"].unsqueeze(1)).squeeze(1)
         return log_p.exp() if self.linear else log_p
 
-    def _loss(self, real: Images, noise: float, rng: torch.Generator) -> Tensor:
-        """Of a batch of noisy pictures."""
-        index = torch.randint(len(real.images), (128,), generator=rng)
+
+def _network(shape: tuple[int, int, int], classes: int, device: torch.device) -> nn.Module:
+    return nn.Sequential(Blur(shape[0]), ConvNet(shape, 16, 64, slope=0.0), nn.Linear(64, classes)).to(device)
+
+
+def _loss_function(real: Images, noise_std: float, net: nn.Module) -> Callable[[torch.Generator], Tensor]:
+    """The cross-entropy of a batch of noisy pictures, as a function of the generator that draws it."""
+
+    def loss(rng: torch.Generator) -> Tensor:
+        index = draw_index(len(real.images), BATCH_SIZE, real.images, rng)
         x = real.images[index].float() / 255
-        strength = noise * torch.rand(128, 1, 1, 1, generator=rng)
-        x = x + strength * torch.randn(x.shape, generator=rng)
-        return cross_entropy(self.net(x), real.labels[index], label_smoothing=0.05)
+        std = noise_std * draw((BATCH_SIZE, 1, 1, 1), x, rng)
+        x = x + std * draw(x.shape, x, rng, normal=True)
+        return cross_entropy(net(x), real.labels[index], label_smoothing=0.05)
+
+    return loss

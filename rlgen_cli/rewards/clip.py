@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from rlgen_cli.core.errors import UserError, require
-from rlgen_cli.rewards.pictures import picture_shape
-from rlgen_cli.core.types import EnvSpec, View
+from rlgen_cli.core.specs import EnvSpec, View
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +34,19 @@ class Clip:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, spec: EnvSpec, device: torch.device, model: str, prompt: str) -> None:
-        planes = picture_shape(spec)[0]
-        require(planes in (1, 3), f"_target_: CLIP sees grey or RGB pictures, and these have {planes} channels.")
+        channels = spec.picture().channels
+        require(channels in (1, 3), f"_target_: CLIP takes grey or RGB pictures, and these have {channels} channels.")
         require(bool(prompt.strip()), "prompt: is empty; say what the picture shall show.")
-        net, wanted, scale = _load(model, prompt)
+        net, prompt_features, scale = _load(model, prompt)
         self.side = int(net.config.vision_config.image_size)
-        self.vision = net.vision_model.to(device)  # the half that reads text has done its work
+        self.vision = net.vision_model.to(device)  # the half for text is not needed any more
         self.projection = net.visual_projection.to(device)
-        self.wanted = wanted.to(device)  # [D], of length 1
+        self.prompt_features = prompt_features.to(device)  # [D], of length 1
         self.mean, self.std = scale.to(device)  # [3, 1, 1] each
 
     def __call__(self, view: View) -> Tensor:
-        seen = self.vision(pixel_values=self.pixels(view.sample)).pooler_output
-        return normalize(self.projection(seen), dim=1) @ self.wanted
+        pooled = self.vision(pixel_values=self.pixels(view.sample)).pooler_output
+        return normalize(self.projection(pooled), dim=1) @ self.prompt_features
 
     def pixels(self, sample: Tensor) -> Tensor:
         """What the model takes of pictures [N, 1 or 3, H, W] in [0, 1]: [N, 3, side, side]."""
@@ -100,10 +99,10 @@ def _read(source: str, local: bool) -> tuple[Any, Any, Tensor]:
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ValueError("its tokenizer's files are missing")
     try:
-        look = BaseImageProcessor.get_image_processor_dict(source, local_files_only=local)[0]
+        processor = BaseImageProcessor.get_image_processor_dict(source, local_files_only=local)[0]
     except OSError:  # there is none
-        look = {}
-    scale = torch.tensor([look.get("image_mean", MEAN), look.get("image_std", STD)]).view(2, 3, 1, 1)
+        processor = {}
+    scale = torch.tensor([processor.get("image_mean", MEAN), processor.get("image_std", STD)]).view(2, 3, 1, 1)
     return net.eval().requires_grad_(False), tokenizer, scale
 
 
@@ -115,8 +114,8 @@ def _features(net: Any, tokenizer: Any, prompt: str) -> Tensor:
     if length > most:
         read = tokenizer.decode(tokens["input_ids"][0], skip_special_tokens=True).strip()
         log.warning("prompt: has %d tokens, and the model reads %d; it is cut after «%s».", length, most, read)
-    seen = net.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
-    return normalize(net.text_projection(seen), dim=1)[0]
+    pooled = net.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
+    return normalize(net.text_projection(pooled), dim=1)[0]
 
 
 @contextmanager

@@ -1,21 +1,59 @@
-"""What a discriminator is: of pictures or of sequences.
+"""Discriminators of pictures and of sequences."""
 
-Each says how a sample is kept in a memory (`keep`, of `shape` and `dtype`), how real ones are (`real`), what of it goes
-into the network (`embed`: floats [N, …], so that noise can be added and gradients taken), and gives a logit [N]; `cut`
-prepares a batch of real and as many made ones for training.
-"""
-
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.layers import Blur, ConvNet, TokenEmbedding
+from rlgen_cli.core.specs import EnvSpec, PictureSpec, SequenceSpec, View
 from rlgen_cli.data.images import Images
 from rlgen_cli.data.sequences import Sequences
-from rlgen_cli.core.errors import require
-from rlgen_cli.policies.encoders import Words
-from rlgen_cli.core.layers import Blur, ConvNet
-from rlgen_cli.core.types import EnvSpec, Sequence, View
+
+
+class Discriminator(Protocol):
+    """A network that tells real from made samples.
+
+    Samples are stored compactly (`shape`, `dtype`) and embedded as floats, so that noise can be added and gradients
+    taken.
+    """
+
+    shape: tuple[int, ...]  # of a stored sample
+    dtype: torch.dtype
+
+    def judged(self, view: View) -> Tensor:
+        """What is judged of N states, as `__call__` takes it."""
+        ...
+
+    def stored(self, view: View) -> Tensor:
+        """The samples of N states, stored, [N, *shape]."""
+        ...
+
+    def real(self, real: Images | Sequences, index: Tensor) -> Tensor:
+        """Rows `index` [B] of the data, stored, [B, *shape]."""
+        ...
+
+    def crop(self, stored: Tensor, rng: torch.Generator) -> Tensor:
+        """A training batch of real and as many made samples [2 B, *shape], cut where unfinished ones are judged too."""
+        ...
+
+    def embed(self, stored: Tensor) -> Tensor:
+        """Stored samples as floats [N, …]."""
+        ...
+
+    def __call__(self, x: Tensor, label: Tensor | None) -> Tensor:
+        """Logits [N] of embedded samples and, with classes, their labels, int64 [N]."""
+        ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
 class PictureDiscriminator(nn.Module):
@@ -23,17 +61,27 @@ class PictureDiscriminator(nn.Module):
 
     Args:
         pairs: a sample is judged beside its target, a real image beside itself (Ganin et al. 2018, section 3.3).
-        channels, width: size. blur: judge slightly blurred pictures.
+        channels, width: of the convolutions and the hidden layer. blur: judge slightly blurred pictures.
+
+    Raises:
+        UserError: for an environment that makes no pictures, and for pairs where there is no target.
     """
 
     dtype = torch.uint8
 
     def __init__(self, *, spec: EnvSpec, pairs: bool, channels: int, width: int, blur: bool) -> None:
         super().__init__()
-        require(not isinstance(spec.sample, Sequence), "net: judges pictures; use reward=adversarial_sequence here.")
-        planes, high, wide = spec.sample  # type: ignore[misc]
+        require(
+            isinstance(spec.sample, PictureSpec), "_target_: judges pictures; use reward=adversarial_sequence here."
+        )
+        require(
+            not pairs or "target" in spec.context,
+            "pairs: a sample is judged beside its target, which env.condition=target (or both) gives.",
+        )
+        planes, high, wide = spec.picture().shape
         classes = spec.classes if "label" in spec.context else 0
-        self.pairs, self.shape = pairs, ((1 + pairs) * planes, high, wide)
+        self.pairs = pairs
+        self.shape = (2 * planes if pairs else planes, high, wide)
         self.blur = Blur(self.shape[0]) if blur else nn.Identity()
         self.net = ConvNet(self.shape, channels, width, slope=0.2)
         self.out = nn.Linear(width, 1)
@@ -41,26 +89,26 @@ class PictureDiscriminator(nn.Module):
         if self.classes is not None:
             nn.init.normal_(self.classes.weight, std=width**-0.5)
 
-    def seen(self, view: View) -> Tensor:
-        """What is judged, float [N, C, H, W] in [0, 1]."""
-        if not self.pairs:
-            return view.sample
-        assert view.context.target is not None
-        return torch.cat([view.sample, view.context.target], 1)
+    def judged(self, view: View) -> Tensor:
+        """Float [N, C, H, W] in [0, 1]."""
+        return torch.cat([view.sample, view.context["target"]], 1) if self.pairs else view.sample
 
-    def keep(self, view: View) -> Tensor:
-        return (self.seen(view) * 255).round().to(torch.uint8)
+    def stored(self, view: View) -> Tensor:
+        """Uint8 [N, C, H, W]."""
+        return (self.judged(view) * 255).round().to(torch.uint8)
 
-    def real(self, real: Images, index: Tensor) -> Tensor:
+    def real(self, real: Images | Sequences, index: Tensor) -> Tensor:
+        assert isinstance(real, Images)
         images = real.images[index]
         return torch.cat([images, images], 1) if self.pairs else images
 
-    def cut(self, kept: Tensor, rng: torch.Generator) -> Tensor:
+    def crop(self, stored: Tensor, rng: torch.Generator) -> Tensor:
         """Pictures are judged as they are."""
-        return kept
+        return stored
 
-    def embed(self, kept: Tensor) -> Tensor:
-        return kept.float() / 255
+    def embed(self, stored: Tensor) -> Tensor:
+        """Float [N, C, H, W] in [0, 1]."""
+        return stored.float() / 255
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
         features = self.net(self.blur(x))
@@ -77,46 +125,50 @@ class SequenceDiscriminator(nn.Module):
         kind: cnn or gru. embed: numbers for each part of a token. width: features.
         prefixes: share of the training pairs that are cut, real and made alike, to a random length, so that unfinished
             sequences can be judged (as a potential).
+
+    Raises:
+        UserError: for an environment that makes no sequences.
     """
 
     dtype = torch.int16
 
-    def __init__(
-        self, *, spec: EnvSpec, pairs: bool, kind: Literal["cnn", "gru"], embed: int, width: int, prefixes: float
-    ) -> None:
+    def __init__(self, *, spec: EnvSpec, kind: Literal["cnn", "gru"], embed: int, width: int, prefixes: float) -> None:
         super().__init__()
-        require(isinstance(spec.sample, Sequence), "net: judges sequences; use reward=adversarial here.")
+        require(isinstance(spec.sample, SequenceSpec), "_target_: judges sequences; use reward=adversarial here.")
         require(0.0 <= prefixes <= 1.0, f"prefixes: must be in [0, 1], got {prefixes}.")
-        assert isinstance(spec.sample, Sequence)
-        self.shape, self.prefixes = (spec.sample.length, len(spec.sample.vocabulary)), prefixes
-        self.words = Words(spec.sample.vocabulary, embed)
-        inputs = self.words.features
+        sample = spec.sequence()
+        self.shape, self.prefixes = (sample.length, len(sample.vocabulary)), prefixes
+        self.embedding = TokenEmbedding(sample.vocabulary, embed)
+        inputs = self.embedding.features
         self.gru = nn.GRU(inputs, width, batch_first=True) if kind == "gru" else None
         sizes = () if kind == "gru" else (2, 3, 5, 8)
         self.filters = nn.ModuleList(nn.Conv1d(inputs, width, size, padding=size - 1) for size in sizes)
         features = width if kind == "gru" else width * len(self.filters)
         self.out = nn.Sequential(nn.Linear(features, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
 
-    def seen(self, view: View) -> Tensor:
+    def judged(self, view: View) -> Tensor:
+        """Float [N, T, D]."""
         return self.embed(view.sample)
 
-    def keep(self, view: View) -> Tensor:
+    def stored(self, view: View) -> Tensor:
+        """Int16 [N, T, F]."""
         return view.sample.to(torch.int16)
 
-    def real(self, real: Sequences, index: Tensor) -> Tensor:
+    def real(self, real: Images | Sequences, index: Tensor) -> Tensor:
+        assert isinstance(real, Sequences)
         return real.tokens[index].to(torch.int16)
 
-    def cut(self, kept: Tensor, rng: torch.Generator) -> Tensor:
-        """The two halves of a batch [2 B, T, F] with some pairs cut to a random length."""
-        n, length = len(kept) // 2, kept.shape[1]
-        draw = torch.rand(2, n, generator=rng, device=kept.device)
-        end = torch.where(draw[0] < self.prefixes, 1 + (draw[1] * length).long(), length)
-        there = torch.arange(length, device=kept.device) < end.unsqueeze(1)
-        return torch.where(there.repeat(2, 1).unsqueeze(2), kept, -1)
+    def crop(self, stored: Tensor, rng: torch.Generator) -> Tensor:
+        """A batch [2 B, T, F] with some pairs (a real and a made sequence) cut to a random length."""
+        pairs, length = len(stored) // 2, stored.shape[1]
+        drawn = torch.rand(2, pairs, generator=rng, device=stored.device)
+        end = torch.where(drawn[0] < self.prefixes, 1 + (drawn[1] * length).long(), length)
+        kept = torch.arange(length, device=stored.device) < end.unsqueeze(1)
+        return torch.where(kept.repeat(2, 1).unsqueeze(2), stored, -1)
 
-    def embed(self, kept: Tensor) -> Tensor:
+    def embed(self, stored: Tensor) -> Tensor:
         """Float [N, T, D]."""
-        return self.words(kept.long())
+        return self.embedding(stored.long())
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
         if self.gru is not None:

@@ -1,22 +1,27 @@
-"""Scores in the features of a small network that is trained on the data once and cached: style, likeness, novelty,
+"""Scores in the features of a small network that is fitted to the data before the run: style, likeness, novelty,
 diversity. They compare what pictures show, where pixels compare where it stands."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, max_pool2d, normalize, relu
 
-from rlgen_cli.core.checkpoint import cached
-from rlgen_cli.data.images import Images, digest
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.fitting import teach
-from rlgen_cli.rewards.pictures import load_reference, picture_shape
-from rlgen_cli.core.types import EnvSpec, View
+from rlgen_cli.core.fitting import draw, draw_index
+from rlgen_cli.core.specs import EnvSpec, View
+from rlgen_cli.core.stages import Helpers
+from rlgen_cli.data.images import Images, digest
+from rlgen_cli.rewards.pictures import load_reference
+
+BATCH_SIZE, LEARNING_RATE, NOISE_STD = 64, 2e-3, 0.1
+TURNS = 4  # quarters of a circle
 
 
 class FeatureNet(nn.Module):
-    """Three convolutions; trained to tell labels apart, or without labels, by how far a picture was turned (Gidaris et
+    """Three convolutions; fitted to tell labels apart, or without labels, by how far a picture was turned (Gidaris et
     al. 2018)."""
 
     def __init__(self, planes: int, classes: int) -> None:
@@ -42,26 +47,40 @@ class FeatureNet(nn.Module):
         return self.out(self.maps(x)[-1].mean((2, 3)))
 
 
-def feature_net(real: Images, steps: int, device: torch.device) -> FeatureNet:
-    """The net for this data after `steps` batches, frozen."""
-    require(steps >= 1, f"steps: must be at least 1, got {steps}.")
-    net = FeatureNet(real.images.shape[1], len(real.classes) or 4)
-    key = f"1 {digest(real.images)} {digest(real.labels)} {steps}"
-    loss = partial(_loss, net, real.to("cpu"))
-    cached("features", key, net, lambda: teach(net, "the reward's feature net", loss, steps, 2e-3))
-    net.requires_grad_(False)
-    return net.to(device)
+def data_key(real: Images) -> str:
+    """What names the data in a cache; on the meta device, which holds no data, the shape has to do."""
+    contents = "" if real.images.is_meta else f"{digest(real.images)} {digest(real.labels)}"
+    return f"{tuple(real.images.shape)} {contents}"
 
 
-def _loss(net: FeatureNet, real: Images, rng: torch.Generator) -> Tensor:
-    """Of a batch of noisy pictures, asked for their label, or for how far they were turned."""
-    index = torch.randint(len(real.images), (64,), generator=rng)
-    x, answer = real.images[index].float() / 255, real.labels[index]
-    if not real.classes:
-        answer = torch.arange(64) % 4
-        x = torch.stack([torch.rot90(image, int(turn), (1, 2)) for image, turn in zip(x, answer, strict=True)])
-    x = x + 0.1 * torch.rand(64, 1, 1, 1, generator=rng) * torch.randn(x.shape, generator=rng)
-    return cross_entropy(net(x), answer)
+def feature_net(real: Images, updates: int, device: torch.device, helpers: Helpers) -> FeatureNet:
+    """The net for this data, which a stage will fit by `updates` batches; all scores of a run share it."""
+    require(updates >= 1, f"updates: must be at least 1, got {updates}.")
+    key = f"2 {data_key(real)} {updates}"
+    build = partial(_network, real.images.shape[1], len(real.classes) or TURNS, device)
+    return cast(
+        FeatureNet, helpers.fitted("features", key, build, partial(_loss_function, real), updates, LEARNING_RATE)
+    )
+
+
+def _network(planes: int, classes: int, device: torch.device) -> nn.Module:
+    return FeatureNet(planes, classes).to(device)
+
+
+def _loss_function(real: Images, net: nn.Module) -> Callable[[torch.Generator], Tensor]:
+    """The cross-entropy of a batch of noisy pictures, asked for their label, or for how far they were turned."""
+
+    def loss(rng: torch.Generator) -> Tensor:
+        index = draw_index(len(real.images), BATCH_SIZE, real.images, rng)
+        x, answer = real.images[index].float() / 255, real.labels[index]
+        if not real.classes:
+            parts = x.chunk(TURNS)
+            x = torch.cat([torch.rot90(part, turn, (2, 3)) for turn, part in enumerate(parts)])
+            answer = torch.arange(TURNS, device=x.device).repeat_interleave(BATCH_SIZE // TURNS)
+        std = NOISE_STD * draw((BATCH_SIZE, 1, 1, 1), x, rng)
+        return cross_entropy(net(x + std * draw(x.shape, x, rng, normal=True)), answer)
+
+    return loss
 
 
 class Style:
@@ -69,22 +88,30 @@ class Style:
     of the reference's own size: 0 for the reference itself.
 
     Args:
-        reference: a picture file. steps: training of the feature net.
+        reference: a picture file. updates: of the feature net's fit.
     """
 
     judges = "picture"
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, *, spec: EnvSpec, real: Images, device: torch.device, reference: str, steps: int) -> None:
-        self.net = feature_net(real, steps, device)
-        self.wanted = self._grams(load_reference(reference, picture_shape(spec)).to(device))
+    def __init__(
+        self, *, spec: EnvSpec, real: Images, device: torch.device, helpers: Helpers, reference: str, updates: int
+    ) -> None:
+        self.net = feature_net(real, updates, device, helpers)
+        self.reference = load_reference(reference, spec.picture().shape).to(device)  # [1, C, H, W]
 
     def __call__(self, view: View) -> Tensor:
         parts = [
-            ((gram - wanted).square().sum((1, 2)) + 1e-12).sqrt() / wanted.norm()
-            for gram, wanted in zip(self._grams(view.sample), self.wanted, strict=True)
+            ((gram - target).square().sum((1, 2)) + 1e-12).sqrt() / target.norm()
+            for gram, target in zip(self._grams(view.sample), self.target_grams, strict=True)
         ]
         return -torch.stack(parts).mean(0)
+
+    @cached_property
+    def target_grams(self) -> list[Tensor]:
+        """The reference's Gram matrices, found at the first call: by then the net is fitted."""
+        with torch.no_grad():
+            return self._grams(self.reference)
 
     def _grams(self, x: Tensor) -> list[Tensor]:
         """[N, C, C] for each layer."""
@@ -96,18 +123,17 @@ class Perceptual:
     its own size on the target: 0 for the target itself.
 
     Args:
-        steps: training of the feature net.
+        updates: of the feature net's fit.
     """
 
     judges = "picture"
     needs = frozenset(["target"])
 
-    def __init__(self, *, real: Images, device: torch.device, steps: int) -> None:
-        self.net = feature_net(real, steps, device)
+    def __init__(self, *, real: Images, device: torch.device, helpers: Helpers, updates: int) -> None:
+        self.net = feature_net(real, updates, device, helpers)
 
     def __call__(self, view: View) -> Tensor:
-        assert view.context.target is not None
-        pairs = zip(self.net.maps(view.sample), self.net.maps(view.context.target), strict=True)
+        pairs = zip(self.net.maps(view.sample), self.net.maps(view.context["target"]), strict=True)
         parts = [
             ((one - two).square().mean((1, 2, 3)) + 1e-12).sqrt() / (two.square().mean((1, 2, 3)) + 1e-6).sqrt()
             for one, two in pairs
@@ -115,25 +141,30 @@ class Perceptual:
         return -torch.stack(parts).mean(0)
 
 
-class Novelty:
+class PictureNovelty:
     """Distance of a picture's features to the nearest of `limit` training pictures, from 0 to 2.
 
     Args:
-        limit: the first of the data. steps: training of the feature net.
+        limit: the first of the data. updates: of the feature net's fit.
     """
 
     judges = "picture"
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, *, real: Images, device: torch.device, limit: int, steps: int) -> None:
+    def __init__(self, *, real: Images, device: torch.device, helpers: Helpers, limit: int, updates: int) -> None:
         require(limit >= 1, f"limit: must be at least 1, got {limit}.")
-        self.net = feature_net(real, steps, device)
-        with torch.no_grad():
-            self.known = self.net.features(real.images[:limit].float() / 255)
+        self.net = feature_net(real, updates, device, helpers)
+        self.real = real.images[:limit]
 
     def __call__(self, view: View) -> Tensor:
-        nearest = (self.net.features(view.sample) @ self.known.T).amax(1)
-        return (2 - 2 * nearest).clamp(min=1e-12).sqrt()
+        similarity = (self.net.features(view.sample) @ self.real_features.T).amax(1)
+        return (2 - 2 * similarity).clamp(min=1e-12).sqrt()
+
+    @cached_property
+    def real_features(self) -> Tensor:
+        """[M, 64] of the training pictures, found at the first call: by then the net is fitted."""
+        with torch.no_grad():
+            return self.net.features(self.real.float() / 255)
 
 
 class Diversity:
@@ -141,19 +172,20 @@ class Diversity:
     for, to the others that were asked for the same one.
 
     Args:
-        steps: training of the feature net.
+        updates: of the feature net's fit.
     """
 
     judges = "picture"
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, *, real: Images, device: torch.device, steps: int) -> None:
-        self.net = feature_net(real, steps, device)
+    def __init__(self, *, real: Images, device: torch.device, helpers: Helpers, updates: int) -> None:
+        self.net = feature_net(real, updates, device, helpers)
 
     def __call__(self, view: View) -> Tensor:
-        features = self.net.features(view.sample)
+        features = self.net.features(view.sample)  # [N, 64]
         distance = (2 - 2 * features @ features.T).clamp(min=1e-12).sqrt()
         others = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
-        if view.context.label is not None:
-            others &= view.context.label.unsqueeze(1) == view.context.label
+        if "label" in view.context:
+            label = view.context["label"]
+            others &= label.unsqueeze(1) == label
         return (distance * others).sum(1) / others.sum(1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""A function of your own as a score."""
+"""A function of the user's own as a score."""
 
 import importlib
 from collections.abc import Callable
@@ -8,12 +8,19 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import UserError, require
-from rlgen_cli.core.types import View
+from rlgen_cli.core.specs import View
 
 
 class Function:
-    """`path` names a function, module:name on the Python path, that takes finished or unfinished samples (float
-    [N, C, H, W] in [0, 1]) and returns a number for each, [N]."""
+    """Scores samples with any Python function.
+
+    Args:
+        path: names the function, module:name on the Python path. It takes finished or unfinished samples (float
+            [N, C, H, W] in [0, 1], or tokens, int64 [N, T, F]) and returns a number for each, [N].
+
+    Raises:
+        UserError: when there is no such function, and when it does not return one number per sample.
+    """
 
     judges = "any"
     needs: frozenset[str] = frozenset()

@@ -9,17 +9,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from rlgen_cli.data.images import pil_to_tensor, resize
 from rlgen_cli.core.errors import UserError, require
-from rlgen_cli.core.types import EnvSpec, View
+from rlgen_cli.core.specs import EnvSpec, View
+from rlgen_cli.data.images import pil_to_tensor, resize
 
-SMALLEST = 16  # pixels a side from which a JPEG's size says something of the picture
-
-
-def picture_shape(spec: EnvSpec) -> tuple[int, int, int]:
-    """C, H, W of the environment's pictures."""
-    assert isinstance(spec.sample, tuple)
-    return spec.sample
+MIN_JPEG_SIZE = 16  # pixels a side from which a JPEG's size says something of the picture
 
 
 def load_reference(path: str, shape: tuple[int, int, int]) -> Tensor:
@@ -40,14 +34,14 @@ class Colourfulness:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, spec: EnvSpec) -> None:
-        require(picture_shape(spec)[0] == 3, "_target_: colourfulness needs colours; use env.channels=3.")
+        require(spec.picture().channels == 3, "_target_: colourfulness needs colours; use env.channels=3.")
 
     def __call__(self, view: View) -> Tensor:
         red, green, blue = view.sample.flatten(2).unbind(1)  # [N, H · W] each
         red_green, yellow_blue = red - green, (red + green) / 2 - blue
-        spread = red_green.var(1) + yellow_blue.var(1)
+        variance = red_green.var(1) + yellow_blue.var(1)
         mean = red_green.mean(1).square() + yellow_blue.mean(1).square()
-        return (spread + 1e-8).sqrt() + 0.3 * (mean + 1e-8).sqrt()
+        return (variance + 1e-8).sqrt() + 0.3 * (mean + 1e-8).sqrt()
 
 
 class Sharpness:
@@ -74,18 +68,20 @@ class Symmetry:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, mirror: Literal["left_right", "up_down"]) -> None:
-        self.side = 3 if mirror == "left_right" else 2
+        self.axis = 3 if mirror == "left_right" else 2
 
     def __call__(self, view: View) -> Tensor:
         x = view.sample - view.sample.mean((1, 2, 3), keepdim=True)
-        return (x * x.flip(self.side)).mean((1, 2, 3)) / (x.square().mean((1, 2, 3)) + 1e-6)
+        return (x * x.flip(self.axis)).mean((1, 2, 3)) / (x.square().mean((1, 2, 3)) + 1e-6)
 
 
 class JpegSize:
     """Kilobytes of the picture as a JPEG beyond those of a blank one, negative for `aim: small`.
 
+    Pillow encodes on the CPU, so this score waits for the device, and cannot be had on the meta device.
+
     Args:
-        quality: JPEG's, 1 to 95.
+        aim: small or large. quality: JPEG's, 1 to 95.
 
     Raises:
         UserError: for pictures below 16 × 16, whose JPEG is nearly all header.
@@ -95,11 +91,11 @@ class JpegSize:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, spec: EnvSpec, aim: Literal["small", "large"], quality: int) -> None:
-        planes, high, wide = picture_shape(spec)
+        planes, high, wide = spec.picture().shape
         require(
-            min(high, wide) >= SMALLEST,
+            min(high, wide) >= MIN_JPEG_SIZE,
             f"_target_: a JPEG of {high} × {wide} pixels is nearly all header and says nothing of the picture; "
-            f"use env.size={SMALLEST} or more.",
+            f"use env.size={MIN_JPEG_SIZE} or more.",
         )
         require(1 <= quality <= 95, f"quality: must be from 1 to 95, got {quality}.")
         self.sign, self.quality = -1.0 if aim == "small" else 1.0, quality
@@ -128,15 +124,15 @@ class Palette:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, spec: EnvSpec, device: torch.device, reference: str) -> None:
-        shape = picture_shape(spec)
+        shape = spec.picture().shape
         rng = torch.Generator().manual_seed(0)
-        along = torch.eye(1) if shape[0] == 1 else torch.randn(16, 3, generator=rng)
-        self.along = (along / along.norm(dim=1, keepdim=True)).to(device)
-        self.wanted = self._sorted(load_reference(reference, shape).to(device))
+        directions = torch.eye(1) if shape[0] == 1 else torch.randn(16, 3, generator=rng)
+        self.directions = (directions / directions.norm(dim=1, keepdim=True)).to(device)  # [K, C]
+        self.target = self._sorted(load_reference(reference, shape).to(device))
 
     def __call__(self, view: View) -> Tensor:
-        return -((self._sorted(view.sample) - self.wanted).square().mean((1, 2)) + 1e-12).sqrt()
+        return -((self._sorted(view.sample) - self.target).square().mean((1, 2)) + 1e-12).sqrt()
 
     def _sorted(self, x: Tensor) -> Tensor:
-        """[N, directions, H · W]."""
-        return (self.along @ x.flatten(2)).sort(2).values
+        """Each direction's values in order, [N, K, H · W]."""
+        return (self.directions @ x.flatten(2)).sort(2).values

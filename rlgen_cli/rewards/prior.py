@@ -1,37 +1,46 @@
 """How likely a sequence is to a model that was trained before."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.policies.actor import taught
-from rlgen_cli.core.types import View
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.protocols import Env, TeachesSequences
+from rlgen_cli.core.specs import View
+from rlgen_cli.policies.actor import teacher_forced
 
 
-class Prior:
+class PriorLikelihood:
     """The sum over steps of log p(token | the ones before), in nats, at most 0.
 
     Args:
-        env: says what the model saw before each token. source: of the model (build.saved_network).
+        env: says what the model saw before each token.
+        saved_network: opens a trained policy network, frozen. source: which, a run's folder or a Note RNN's `.npz`.
+
+    Raises:
+        UserError: for an environment whose samples are not written token by token.
     """
 
-    judges, needs = "sequence", frozenset[str]()
+    judges, needs = "sequence", frozenset(["prime", "num_tokens"])
 
-    def __init__(self, *, env: Any, saved_network: Callable[[str], nn.Module], source: str) -> None:
+    def __init__(self, *, env: Env, saved_network: Callable[[str], nn.Module], source: str) -> None:
+        if not isinstance(env, TeachesSequences):
+            raise UserError("_target_: needs sequences that are written token by token; use env=music.")
         self.env, self.net = env, saved_network(source)
 
     def __call__(self, view: View) -> Tensor:
-        return self.steps(view).sum(1)
+        return self.log_probs(view).sum(1)
 
     def gain(self, after: View) -> Tensor:
-        return self.steps(after).gather(1, after.effort.unsqueeze(1) - 1).squeeze(1)
+        """The newest token's log-probability, [N]."""
+        newest = after.info["num_tokens"].unsqueeze(1) - 1
+        return self.log_probs(after).gather(1, newest).squeeze(1)
 
     @torch.no_grad()
-    def steps(self, view: View) -> Tensor:
+    def log_probs(self, view: View) -> Tensor:
         """Log-probability of each token, [N, T]; 0 where none stands yet."""
-        tokens = view.sample
-        assert view.context.prime is not None
-        policy, action = taught(self.env, self.net, tokens.clamp(min=0), view.context.prime)
-        return torch.where(tokens[:, :, 0] >= 0, policy.judge(action)[0].view(-1, len(tokens)).T, 0.0)
+        tokens = view.sample  # [N, T, F]
+        distribution, action = teacher_forced(self.env, self.net, tokens.clamp(min=0), view.context["prime"])
+        log_prob = distribution.evaluate_actions(action)[0].view(-1, len(tokens)).T  # from T · N rows
+        return torch.where(tokens[:, :, 0] >= 0, log_prob, 0.0)

@@ -19,31 +19,39 @@ from tqdm import tqdm
 from rlgen_cli.core.checkpoint import write_atomic
 
 
-class RunLog:
-    """All of a run's records. `step` is where the run begins: what older records say beyond it is dropped, so that
-    a resumed run has each step once."""
+log = logging.getLogger("rlgen_cli")
 
-    def __init__(self, folder: Path, step: int, total_steps: int, config_text: str) -> None:
+
+class RunLog:
+    """All records of a run, or of one of its stages.
+
+    Args:
+        folder: the run's.
+        step: where it begins: what older records say beyond it is dropped, so that a resumed run has each step once.
+        total_steps: where it ends. config_text: shown in TensorBoard, or None. stage: of the run, or None for the
+            reinforcement learning itself.
+    """
+
+    def __init__(
+        self, folder: Path, step: int, total_steps: int, config_text: str | None, stage: str | None = None
+    ) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.folder, self.total_steps, self.began, self.first_step = (
-            folder,
-            total_steps,
-            time.monotonic(),
-            step,
-        )
+        self.folder, self.total_steps, self.stage = folder, total_steps, stage
+        self.began, self.first_step = time.monotonic(), step
         self.metrics_path = folder / "metrics.jsonl"
         self.earlier = self._drop_after(step)
         self.metrics = self.metrics_path.open("a")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
-        if step == 0:
+        board = folder / "tensorboard" / (stage or "")
+        self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
+        if step == 0 and config_text is not None:
             self.board.add_text("config", f"```yaml\n{config_text}\n```", 0)
-        self.bar = tqdm(total=total_steps, initial=step, unit="step", disable=not sys.stderr.isatty(), leave=True)
+        self.bar = tqdm(total=total_steps, initial=step, unit=" updates" if stage else " steps", desc=stage, disable=not sys.stderr.isatty(), leave=True)
         self.text = (folder / "train.log").open("a")
         self.handler = logging.StreamHandler(self.text)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("rlgen_cli").addHandler(self.handler)
-        logging.getLogger("rlgen_cli").setLevel(logging.INFO)
+        log.addHandler(self.handler)
+        log.setLevel(logging.INFO)
         self.status("running", step)
 
     @property
@@ -55,27 +63,25 @@ class RunLog:
         """Record numbers at `step` and show the most telling ones."""
         elapsed = time.monotonic() - self.began
         speed = (step - self.first_step) / max(elapsed, 1e-9)
-        record = {
-            "step": step,
-            "seconds": round(self.seconds, 2),
-            "steps_per_second": round(speed, 1),
-        } | values
+        record = {"stage": self.stage} if self.stage else {}
+        record |= {"step": step, "seconds": round(self.seconds, 2), "steps_per_second": round(speed, 1)} | values
         finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in record.items()}
         self.metrics.write(json.dumps(finite) + "\n")
         self.metrics.flush()
         for name, value in record.items():
-            if name != "step":
+            if name not in ("step", "stage"):
                 self.board.add_scalar(name, value, step)
         shown = {
             k: f"{v:.3g}"
             for k, v in values.items()
-            if k in ("return", "loss") or k.startswith(("term/", "eval/", "nll/"))
+            if k in ("return", "agent/loss") or k.startswith(("term/", "eval/", "nll/")) or self.stage
         }
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(step - self.bar.n)
         left = max(self.total_steps - step, 0) / max(speed, 1e-9)
         text = " ".join(f"{key} {value}" for key, value in shown.items())
-        line = f"step {step}/{self.total_steps} {speed:.0f} steps/s {text} ETA {_clock(left)}"
+        what = f"{self.stage}: update" if self.stage else "step"
+        line = f"{what} {step}/{self.total_steps} {speed:.0f} steps/s {text} ETA {_clock(left)}"
         self.text.write(line + "\n")
         self.text.flush()
         if self.bar.disable:
@@ -91,12 +97,8 @@ class RunLog:
 
     def status(self, state: str, step: int, error: str | None = None, best: str | None = None) -> None:
         """`running`, `finished`, `preempted` or `failed`."""
-        record = {
-            "status": state,
-            "step": step,
-            "total_steps": self.total_steps,
-            "seconds": round(self.seconds, 2),
-        }
+        record = {"status": state, "step": step, "total_steps": self.total_steps, "seconds": round(self.seconds, 2)}
+        record |= {"stage": self.stage} if self.stage else {}
         record |= {"best": best, "error": error}
         write_atomic(self.folder / "status.json", json.dumps(record, indent=1).encode())
 
@@ -104,16 +106,17 @@ class RunLog:
         self.bar.close()
         self.metrics.close()
         self.board.close()
-        logging.getLogger("rlgen_cli").removeHandler(self.handler)
+        log.removeHandler(self.handler)
         self.text.close()
 
     def _drop_after(self, step: int) -> float:
-        """Forget records beyond `step`; return the seconds the kept ones took."""
+        """Forget this stage's records beyond `step`; return the seconds that the kept ones took."""
         if not self.metrics_path.exists():
             return 0.0
-        kept = [line for line in self.metrics_path.read_text().splitlines() if json.loads(line)["step"] <= step]
-        write_atomic(self.metrics_path, "".join(line + "\n" for line in kept).encode())
-        return float(json.loads(kept[-1])["seconds"]) if kept else 0.0
+        records = [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+        kept = [record for record in records if record.get("stage") != self.stage or record["step"] <= step]
+        write_atomic(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        return max((float(record["seconds"]) for record in kept if record.get("stage") == self.stage), default=0.0)
 
 
 def environment(device: torch.device, seed: int) -> dict[str, Any]:

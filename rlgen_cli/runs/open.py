@@ -1,13 +1,17 @@
-"""Runs as they lie on the disk, opened for sampling and judging."""
+"""Runs as they lie on the disk, opened for sampling and judging: the part `policy` of a checkpoint, and the results of
+the stages."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from rlgen_cli.config.foreign import check_foreign
 from rlgen_cli.core import checkpoint
-from rlgen_cli.runs.assemble import Session, build, check_foreign
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import require
+from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.folder import find_run
+from rlgen_cli.runs.stages import load_stages
 
 
 class Opened(NamedTuple):
@@ -32,25 +36,7 @@ def open_run(config: DictConfig) -> Opened:
     trained.device, trained.trust = config.device, config.trust  # whom to trust is not for the run to say
     for key, value in (config.get("set") or {}).items():
         OmegaConf.update(trained, key, value)
-    session = build(trained, fresh=False)
-    state = (
-        checkpoint.load(saved, session.device, session.parts)
-        if saved
-        else checkpoint.load_newest(run, session.device, session.parts)
-    )
-    session.load(state)
+    session = assemble(trained, fresh=False)
+    load_stages(session, run)
+    session.load_policy(checkpoint.load(saved or checkpoint.newest(run), "policy", session.device))
     return Opened(run, session)
-
-
-def find_run(name: str) -> tuple[Path, Path | None]:
-    """The run's folder, and the checkpoint's when one was named; `latest` is the run that was written last."""
-    if name == "latest":
-        runs = sorted(Path("outputs").rglob("status.json"), key=lambda path: path.stat().st_mtime)
-        require(bool(runs), "run: there is no run below outputs/ yet; train one first.")
-        return runs[-1].parent, None
-    path = Path(name)
-    if (path / "manifest.json").is_file():
-        return path.parent.parent, path
-    if (path / "config.yaml").is_file():
-        return path, None
-    raise UserError(f"run: {path} is neither a run's folder nor a checkpoint's; `run=latest` takes the newest run.")

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from rlgen_cli.runs.assemble import Session
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.seeding import stream
 from rlgen_cli.evaluation.evaluate import unique
 from rlgen_cli.evaluation.media.registry import FORMATS, medium
 from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.open import open_run
-from rlgen_cli.core.seeding import stream
 
 
 def sample(config: DictConfig) -> Path:
@@ -38,7 +38,7 @@ def write_samples(
     for name in formats:
         require(name in made_as.formats, f"format: must be of {', '.join(made_as.formats)} for this run, got {name}.")
     rng = stream(seed, "sample", session.device)
-    made = rollout(env, session.agent, env.reset(n, rng), rng, record="gif" in formats or "svg" in formats)
+    made = rollout(env, session.actor, env.reset(n, rng), rng, record="gif" in formats or "svg" in formats)
     view = env.view(made.final)
     out.mkdir(parents=True, exist_ok=True)
     made_as.write(made, formats, out)

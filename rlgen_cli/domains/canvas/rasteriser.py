@@ -43,13 +43,13 @@ def _nearest(start: Tensor, linear: Tensor, square: Tensor, axis: Tensor) -> Ten
     )
     aim_x, aim_y = axis - start_x, axis.view(size, 1) - start_y  # [N, 1, W], [N, H, 1]
     for _ in range(REFINE):
-        slope_x, slope_y = linear_x + square_x * t, linear_y + square_y * t
-        off_x, off_y = slope_x * t - aim_x, slope_y * t - aim_y
-        slope_x, slope_y = slope_x + square_x * t, slope_y + square_y * t
-        speed = slope_x.square() + slope_y.square()
+        tangent_x, tangent_y = linear_x + square_x * t, linear_y + square_y * t
+        off_x, off_y = tangent_x * t - aim_x, tangent_y * t - aim_y
+        tangent_x, tangent_y = tangent_x + square_x * t, tangent_y + square_y * t
+        speed = tangent_x.square() + tangent_y.square()
         bend = speed + 2 * (off_x * square_x + off_y * square_y)  # half the second derivative of the squared distance
-        # Where the curve bends away, a step down the slope; never further than the next coarse point.
-        move = (off_x * slope_x + off_y * slope_y) / (torch.maximum(bend, 0.3 * speed) + 1e-6)
+        # Where the curve bends away, a gradient step; never further than the next coarse point.
+        move = (off_x * tangent_x + off_y * tangent_y) / (torch.maximum(bend, 0.3 * speed) + 1e-6)
         t = (t - move.clamp(-0.6 / (COARSE - 1), 0.6 / (COARSE - 1))).clamp(0, 1)
     return t
 
@@ -72,15 +72,15 @@ def _segment_distance(start: Tensor, end: Tensor, size: int) -> Tensor:
     along = end - start  # [N, 2]
     along_x, along_y = along[:, 0].view(-1, 1, 1), along[:, 1].view(-1, 1, 1)
     length = (along_x**2 + along_y**2).clamp(min=1e-8)
-    share = ((to_x * along_x + to_y * along_y) / length).clamp(0, 1)  # [N, H, W]
-    return (to_x - share * along_x) ** 2 + (to_y - share * along_y) ** 2
+    fraction = ((to_x * along_x + to_y * along_y) / length).clamp(0, 1)  # [N, H, W]
+    return (to_x - fraction * along_x) ** 2 + (to_y - fraction * along_y) ** 2
 
 
 def pixel_line(dx: int, dy: int, reach: int, thickness: int) -> Tensor:
     """One line without anti-aliasing from the middle of a (2·reach + 2·thickness + 1)² window, float 0 or 1.
 
     Stepped along the longer axis and `thickness` pixels wide across the shorter one, as ReSketch draws; a move
-    of nothing inks one such bar, and diagonals count as steep (these two conventions give ReSketch's random
+    of nothing draws one such bar, and diagonals count as steep (these two conventions give ReSketch's random
     score).
     """
     middle, half = reach + thickness, thickness // 2
@@ -100,3 +100,8 @@ def pixel_line(dx: int, dy: int, reach: int, thickness: int) -> Tensor:
 def _round(numerator: int, denominator: int) -> int:
     """numerator / denominator, rounded half up; 0 for 0 / 0."""
     return (2 * numerator + denominator) // (2 * denominator) if denominator else 0
+
+
+def round_straight_through(x: Tensor) -> Tensor:
+    """`x` rounded; its gradient is that of `x` (the straight-through estimator, Bengio et al. 2013)."""
+    return x + (x.round() - x).detach()

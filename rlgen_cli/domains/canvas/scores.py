@@ -4,11 +4,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from rlgen_cli.core.types import View
+from rlgen_cli.core.specs import View
 
 
 class Coverage:
-    """Share of the canvas that is inked, in [0, 1]: the simplest score that can be learned."""
+    """Fraction of the canvas that is drawn on, in [0, 1]: the simplest score that can be learned."""
 
     judges = "picture"
     needs: frozenset[str] = frozenset()
@@ -31,8 +31,7 @@ class Target:
         self.power, self.per = (2 if norm == "l2" else 1), per
 
     def __call__(self, view: View) -> Tensor:
-        target = view.context.target
-        assert target is not None
+        target = view.context["target"]
         error = (view.sample - target).abs().pow(self.power).flatten(1)
         if self.per == "pixel":
             return -error.mean(1)
@@ -44,7 +43,7 @@ class InkCost:
     """Minus the number of marks made: each costs 1 times the term's weight."""
 
     judges = "picture"
-    needs: frozenset[str] = frozenset()
+    needs = frozenset(["num_marks"])
 
     def __call__(self, view: View) -> Tensor:
-        return -view.effort.float()
+        return -view.info["num_marks"].float()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rlgen_cli.core.types import Stroke
+from rlgen_cli.core.specs import Stroke
 
 
 def svg_paths(strokes: list[Stroke], sample: int) -> list[str]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.types import Context, Discrete, EnvSpec, Observation, ObservationSpec, View
+from rlgen_cli.core.specs import Discrete, EnvSpec, Observation, PictureSpec, TensorSpec, View, image, vector
 
 
 class TinyState(NamedTuple):
@@ -22,13 +22,14 @@ class TinyCanvas:
         require(2 <= size <= 8, f"size: must be from 2 to 8, got {size}.")
         require(1 <= cells < size * size, f"cells: must be from 1 to {size * size - 1}, got {cells}.")
         self.size, self.cells, self.device = size, cells, device
+        picture = image(1, size, size)
         self.spec = EnvSpec(
-            ObservationSpec((2, size, size), (0, 0, 0), 1, pictures=2),
-            Discrete(size * size, (1, size, size)),
-            (1, size, size),
-            cells,
-            frozenset(["target"]),
-            classes=0,
+            observation={"canvas": picture, "target": picture, "time": vector(1, 0.0, 1.0)},
+            action=Discrete(size * size, (1, size, size)),
+            sample=PictureSpec(1, size, size),
+            max_steps=cells,
+            context={"target": picture},
+            info={"num_marks": TensorSpec("label", (), 0, cells + 1)},
         )
 
     def reset(self, n: int, rng: torch.Generator) -> TinyState:
@@ -38,7 +39,8 @@ class TinyCanvas:
 
     def step(self, state: TinyState, action: Tensor) -> TinyState:
         going = ~self.done(state)
-        hit = torch.nn.functional.one_hot(action, self.size**2).view_as(state.canvas).bool()
+        cells = torch.arange(self.size**2, device=self.device)
+        hit = (action.unsqueeze(1) == cells).view_as(state.canvas)
         canvas = torch.where(hit & going.view(-1, 1, 1, 1), 255, state.canvas).to(torch.uint8)
         return TinyState(canvas, state.target, state.step + going)
 
@@ -46,12 +48,12 @@ class TinyCanvas:
         return state.step >= self.cells
 
     def observe(self, state: TinyState) -> Observation:
-        image = torch.cat([state.canvas, state.target], 1).float() / 255
-        none = image.new_zeros(len(image), 0)
-        return Observation(image, image.new_zeros(len(image), 0, 0, 0), 1 - state.step.unsqueeze(1) / self.cells, none)
+        canvas, target = state.canvas.float() / 255, state.target.float() / 255
+        return {"canvas": canvas, "target": target, "time": 1 - state.step.unsqueeze(1) / self.cells}
 
     def view(self, state: TinyState) -> View:
-        return View(state.canvas.float() / 255, Context(target=state.target.float() / 255), state.step.long())
+        target = state.target.float() / 255
+        return View(state.canvas.float() / 255, {"target": target}, {"num_marks": state.step.long()})
 
     def action_mask(self, state: TinyState) -> Tensor | None:
         return None

@@ -1,10 +1,6 @@
-"""What is wrong with a picture that is to be repaired.
+"""What is wrong with a picture that is to be reconstructed."""
 
-A damage takes pictures, uint8 [N, C, H, W], and gives them damaged, with `known`, bool [N, 1, H, W], true where they
-are as they were.
-"""
-
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,54 +9,86 @@ from rlgen_cli.core.errors import require
 
 
 class Damage(Protocol):
-    def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]: ...
-
-
-class Hole:
-    """Pixels rubbed out: a square in the centre or anywhere, or random strokes.
-
-    Args:
-        side: the square's, or the strokes' reach, as a share of the picture's. strokes: how many.
-        width: of strokes, pixels.
-    """
-
-    def __init__(self, *, form: Literal["centre", "box", "strokes"], side: float, strokes: int, width: float) -> None:
-        require(0.0 < side <= 1.0, f"side: must be above 0 and at most 1, got {side}.")
-        require(strokes >= 1, f"strokes: must be at least 1, got {strokes}.")
-        require(width > 0, f"width: must be above 0, got {width}.")
-        self.form, self.side, self.strokes, self.width = form, float(side), strokes, float(width)
+    """Damages pictures; a YAML below configs/damage builds one."""
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        n, _, size, _ = images.shape
-        hole = self._strokes(n, size, rng) if self.form == "strokes" else self._square(n, size, rng)
-        return torch.where(hole.unsqueeze(1), 0, images).to(torch.uint8), ~hole.unsqueeze(1)
+        """Pictures uint8 [N, C, H, W] to damaged ones of the same shape, and `known_mask`, bool [N, 1, H, W], true
+        where they are as they were."""
+        ...
 
-    def _square(self, n: int, size: int, rng: torch.Generator) -> Tensor:
-        """Bool [N, H, W]."""
+
+class CentreHole:
+    """A square in the centre erased.
+
+    Args:
+        side: of the square, as a fraction of the picture's.
+    """
+
+    def __init__(self, *, side: float) -> None:
+        _check_side(side)
+        self.side = float(side)
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        size = images.shape[2]
         side = max(1, round(self.side * size))
-        corner = torch.randint(size - side + 1, (n, 2, 1), generator=rng, device=rng.device)
-        if self.form == "centre":
-            corner = torch.full_like(corner, (size - side) // 2)
-        axis = torch.arange(size, device=rng.device)
-        inside = (axis >= corner) & (axis < corner + side)  # [N, 2, size]
-        return inside[:, 0].unsqueeze(2) & inside[:, 1].unsqueeze(1)
+        corner = torch.full((len(images), 2, 1), (size - side) // 2, device=images.device)
+        return _erase(images, _square(corner, side, size))
 
-    def _strokes(self, n: int, size: int, rng: torch.Generator) -> Tensor:
-        """Bool [N, H, W]: pixels within half a width of a straight stroke."""
-        ends = torch.rand(n, self.strokes, 2, 2, generator=rng, device=rng.device) * (size - 1)
+
+class RandomHole:
+    """A square anywhere erased.
+
+    Args:
+        side: of the square, as a fraction of the picture's.
+    """
+
+    def __init__(self, *, side: float) -> None:
+        _check_side(side)
+        self.side = float(side)
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        size = images.shape[2]
+        side = max(1, round(self.side * size))
+        corner = torch.randint(size - side + 1, (len(images), 2, 1), generator=rng, device=images.device)
+        return _erase(images, _square(corner, side, size))
+
+
+class Scratches:
+    """Straight random strokes erased.
+
+    Args:
+        count: of strokes.
+        reach: how far towards a second random point a stroke goes, from 0 to 1.
+        width: of a stroke, pixels.
+    """
+
+    def __init__(self, *, count: int, reach: float, width: float) -> None:
+        require(count >= 1, f"count: must be at least 1, got {count}.")
+        require(0.0 < reach <= 1.0, f"reach: must be above 0 and at most 1, got {reach}.")
+        require(width > 0, f"width: must be above 0, got {width}.")
+        self.count, self.reach, self.width = count, float(reach), float(width)
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        (n, _, size, _), device = images.shape, images.device
+        ends = torch.rand(n, self.count, 2, 2, generator=rng, device=device) * (size - 1)
         start = ends[:, :, 0]
-        along = (ends[:, :, 1] - start) * self.side  # [N, S, 2]
-        axis = torch.arange(size, device=rng.device).float()
-        place = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)  # [H, W, 2], x and y
-        offset = place - start[:, :, None, None]  # [N, S, H, W, 2]
+        along = (ends[:, :, 1] - start) * self.reach  # [N, S, 2]
+        axis = torch.arange(size, device=device).float()
+        pixel = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)  # [H, W, 2], x and y
+        offset = pixel - start[:, :, None, None]  # [N, S, H, W, 2]
         along = along[:, :, None, None]
-        share = ((offset * along).sum(-1) / along.square().sum(-1).clamp(min=1e-6)).clamp(0, 1)
-        distance = (offset - share.unsqueeze(-1) * along).norm(dim=-1)
-        return (distance <= self.width / 2).any(1)
+        # The nearest point of the stroke lies this fraction along it.
+        fraction = ((offset * along).sum(-1) / along.square().sum(-1).clamp(min=1e-6)).clamp(0, 1)
+        distance = (offset - fraction.unsqueeze(-1) * along).norm(dim=-1)  # [N, S, H, W]
+        return _erase(images, (distance <= self.width / 2).any(1))
 
 
-class Noise:
-    """Normal noise of deviation `std` (1 is from black to white); nothing is known for certain."""
+class GaussianNoise:
+    """Normal noise; nothing is known for certain.
+
+    Args:
+        std: its standard deviation, 1 being from black to white.
+    """
 
     def __init__(self, *, std: float) -> None:
         require(std > 0, f"std: must be above 0, got {std}.")
@@ -68,15 +96,17 @@ class Noise:
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         noise = 255 * self.std * torch.randn(images.shape, generator=rng, device=images.device)
-        given = (images.float() + noise).round().clamp(0, 255).to(torch.uint8)
-        return given, torch.zeros_like(images[:, :1], dtype=torch.bool)
+        damaged = (images.float() + noise).round().clamp(0, 255).to(torch.uint8)
+        return damaged, torch.zeros_like(images[:, :1], dtype=torch.bool)
 
 
 class Watermark:
-    """Slanted bars laid over the picture, half transparent, at a random place.
+    """Slanted mid-grey bars laid over the picture, at a random place.
 
     Args:
-        opacity: of the bars, which are mid-grey. period, width: of the bars, pixels.
+        opacity: of the bars, above 0 and at most 1.
+        period: from one bar to the next, pixels.
+        width: of a bar, pixels.
     """
 
     def __init__(self, *, opacity: float, period: int, width: int) -> None:
@@ -85,9 +115,25 @@ class Watermark:
         self.opacity, self.period, self.width = float(opacity), period, width
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        n, _, size, _ = images.shape
-        axis = torch.arange(size, device=images.device)
-        shift = torch.randint(self.period, (n, 1, 1), generator=rng, device=rng.device)
-        mark = ((axis.view(-1, 1) + axis + shift) % self.period < self.width).unsqueeze(1)  # [N, 1, H, W]
-        over = images.float() + self.opacity * (128 - images.float())
-        return torch.where(mark, over.round().to(torch.uint8), images), ~mark
+        (n, _, size, _), device = images.shape, images.device
+        axis = torch.arange(size, device=device)
+        shift = torch.randint(self.period, (n, 1, 1), generator=rng, device=device)
+        bar = ((axis.view(-1, 1) + axis + shift) % self.period < self.width).unsqueeze(1)  # [N, 1, H, W]
+        covered = images.float() + self.opacity * (128 - images.float())
+        return torch.where(bar, covered.round().to(torch.uint8), images), ~bar
+
+
+def _check_side(side: float) -> None:
+    require(0.0 < side <= 1.0, f"side: must be above 0 and at most 1, got {side}.")
+
+
+def _square(corner: Tensor, side: int, size: int) -> Tensor:
+    """Bool [N, H, W], true in a square with its corner [N, 2, 1] (row and column) there."""
+    axis = torch.arange(size, device=corner.device)
+    inside = (axis >= corner) & (axis < corner + side)  # [N, 2, size]
+    return inside[:, 0].unsqueeze(2) & inside[:, 1].unsqueeze(1)
+
+
+def _erase(images: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+    """The pictures black in the hole, bool [N, H, W], and what is known of them."""
+    return torch.where(hole.unsqueeze(1), 0, images).to(torch.uint8), ~hole.unsqueeze(1)

@@ -1,39 +1,57 @@
-"""Steering a generator: an episode moves a point in its latent space, or in the space of its channels' gains and
-biases, and the sample is what the generator makes of it."""
+"""Steering a generator of pictures: an episode moves a point in its latent space, or in the space of its channels'
+gains and biases, and the sample is what the generator makes there."""
 
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.protocols import Generator
+from rlgen_cli.core.specs import (
+    Context,
+    Discrete,
+    EnvSpec,
+    Observation,
+    ObservationSpec,
+    PictureSpec,
+    TensorSpec,
+    View,
+    image,
+    vector,
+)
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.latent.damage import Damage
-from rlgen_cli.domains.latent.steering import Steering
-from rlgen_cli.domains.canvas.brushes import round_through
-from rlgen_cli.core.errors import require
-from rlgen_cli.core.types import Context, Discrete, EnvSpec, Observation, ObservationSpec, View
+from rlgen_cli.domains.latent.steering import Steering, start_latents
 
 
-class LatentState(NamedTuple):
+class LatentPictureState(NamedTuple):
     """N episodes; the data's pictures are in the environment, by index."""
 
     point: Tensor  # float [N, D], what is moved
-    image: Tensor  # uint8 [N, C, H, W], what the generator makes of them
-    given: Tensor  # uint8 [N, C, H, W], the damaged picture; [N, 0, H, W] without damage
-    known: Tensor  # bool [N, 1, H, W]; [N, 0, H, W] without damage
-    origin: Tensor  # float [N, latent], z at the start, and all the time where parameters are moved
-    picture: Tensor  # int32 [N], the data's
+    picture: Tensor  # uint8 [N, C, H, W], what the generator makes there (float in a differentiable state)
+    damaged: Tensor  # uint8 [N, C, H, W]; [N, 0, H, W] without damage
+    known_mask: Tensor  # bool [N, 1, H, W]; [N, 0, H, W] without damage
+    start_latent: Tensor  # float [N, latent], z at the start, and all the time where parameters are moved
+    index: Tensor  # type: ignore[assignment]  # int32 [N]: the data picture of this episode
     step: Tensor  # int16 [N]
 
 
-class LatentGan:
-    """A generator and its latents.
+class LatentPictures:
+    """A generator of pictures and its latents.
 
     Args:
-        gan: the generator (gan/). space: latent, or parameters (a generator for each sample, all in one pass).
-        action, basis, directions, stride, limit, start: see steering.Steering.
-        damage: what is wrong with the data's picture, which then is to be repaired, or null.
-        condition: as in the pixel environment.
+        data, split: the pictures that give targets, labels, and what is damaged.
+        device: of all tensors.
+        generator: what is steered.
+        steering: what an action does to the point.
+        size: side of the square pictures, even, from 8 to 64.
+        channels: 1 (grey) or 3 (RGB).
+        max_steps: actions an episode.
+        start: z is drawn from the prior, or is its mean 0.
+        damage: what is wrong with the data's picture, which then is to be reconstructed, or null.
+        condition: what of the data's picture the policy sees: none, target, label, or both.
 
     Raises:
         UserError: for a value out of range, or a combination that the generator rules out.
@@ -44,42 +62,37 @@ class LatentGan:
         *,
         data: Splits,
         split: Literal["train", "valid", "test"],
-        gan: Any,
         device: torch.device,
+        generator: Generator,
+        steering: Steering,
         size: int,
         channels: int,
-        space: Literal["latent", "parameters"],
-        action: Literal["step", "move", "place"],
-        basis: Literal["axes", "random", "principal", "learned"],
-        directions: int,
-        stride: float,
-        limit: float,
         max_steps: int,
         start: Literal["prior", "mean"],
         damage: Damage | None,
         condition: Literal["none", "target", "label", "both"],
     ) -> None:
         self.request(size, channels)
-        planes, side, wide = gan.shape
+        planes, high, wide = generator.shape
         require(
-            gan.shape == (channels, size, size),
-            f"size: the generator makes {side} × {wide} pictures with {planes} channels, and {size} × {size} with "
-            f"{channels} are asked for; use env.size={side} env.channels={planes}.",
+            (planes, high, wide) == (channels, size, size),
+            f"size: the generator makes {high} × {wide} pictures with {planes} channels, and {size} × {size} with "
+            f"{channels} are asked for; use env.size={high} env.channels={planes}.",
         )
         require(1 <= max_steps <= 10_000, f"max_steps: must be from 1 to 10000, got {max_steps}.")
-        chosen = getattr(data, split).to(device)
+        chosen = {"train": data.train, "valid": data.valid, "test": data.test}[split].to(device)
         self.images, self.labels, self.classes = chosen.images, chosen.labels, len(chosen.classes)
         labelled = condition in ("label", "both")
         require(not labelled or self.classes > 0, f"condition: {condition} needs data with labels; this data has none.")
-        require(not gan.classes or labelled, "condition: a conditional generator needs labels; use label or both.")
-        self.steering = Steering(
-            gan=gan, space=space, action=action, basis=basis, directions=directions, stride=stride, limit=limit,
-            start=start, device=device,
-        )  # fmt: skip
-        self.gan, self.device, self.damage = gan, device, damage
-        self.size, self.channels, self.max_steps = size, channels, max_steps
+        require(
+            not generator.classes or labelled, "condition: a conditional generator needs labels; use label or both."
+        )
+        self.generator, self.steering = generator, steering
+        self.device, self.damage = device, damage
+        self.size, self.channels, self.max_steps, self.start = size, channels, max_steps, start
         self.sees_target = condition in ("target", "both") and damage is None
-        self.knows_target, self.sees_label = condition in ("target", "both") or damage is not None, labelled
+        self.knows_target = condition in ("target", "both") or damage is not None
+        self.sees_label = labelled
         self.spec = self._spec()
 
     @staticmethod
@@ -90,86 +103,98 @@ class LatentGan:
         return {"size": size, "channels": channels}
 
     def _spec(self) -> EnvSpec:
-        beside = self.channels * self.sees_target + (self.channels + 1) * (self.damage is not None)
-        observation = ObservationSpec(
-            image=(self.channels + beside, self.size, self.size),
-            patch=(0, 0, 0),
-            vector=1 + self.steering.dim + self.classes * self.sees_label,
-            pictures=1 + (beside > 0),
-        )
-        context = ["origin"] + ["target"] * self.knows_target + ["label"] * self.sees_label
-        context += ["given", "known"] * (self.damage is not None)
+        picture = image(self.channels, self.size, self.size)
+        latent = vector(self.generator.latent)
+        context = {"start_latent": latent}
+        if self.knows_target:
+            context["target"] = picture
+        if self.sees_label:
+            context["label"] = TensorSpec("label", (), 0, self.classes)
+        if self.damage is not None:
+            context |= {"damaged": picture, "known_mask": TensorSpec("mask", (1, self.size, self.size))}
         return EnvSpec(
-            observation,
-            self.steering.spec,
-            (self.channels, self.size, self.size),
-            self.max_steps,
-            frozenset(context),
-            self.classes * self.sees_label,
-            differentiable=self.gan.differentiable and not isinstance(self.steering.spec, Discrete),
+            observation=self._observation_spec(),
+            action=self.steering.action,
+            sample=PictureSpec(self.channels, self.size, self.size),
+            max_steps=self.max_steps,
+            context=context,
+            info={"latent": latent},
+            classes=self.classes if self.sees_label else 0,
+            differentiable=self.generator.differentiable and not isinstance(self.steering.action, Discrete),
             kinds=frozenset(["picture", "latent"]),
         )
 
-    def reset(self, n: int, rng: torch.Generator) -> LatentState:
+    def _observation_spec(self) -> ObservationSpec:
+        picture = image(self.channels, self.size, self.size)
+        spec = {"canvas": picture}
+        if self.sees_target:
+            spec["target"] = picture
+        if self.damage is not None:
+            spec |= {"damaged": picture, "known_mask": image(1, self.size, self.size)}
+        space, limit = self.steering.space, self.steering.limit
+        spec |= {"time": vector(1, 0.0, 1.0), space.name: vector(space.dim, -limit, limit)}
+        if self.sees_label:
+            spec["label"] = vector(self.classes, 0.0, 1.0)
+        return spec
+
+    def reset(self, n: int, rng: torch.Generator) -> LatentPictureState:
         index = torch.randint(len(self.images), (n,), generator=rng, device=self.device)
-        return self.begin(index, rng)
+        return self.start_from(index, rng)
 
-    def begin(self, index: Tensor, rng: torch.Generator) -> LatentState:
+    def start_from(self, index: Tensor, rng: torch.Generator) -> LatentPictureState:
         """Fresh episodes whose data pictures are `index` [N]."""
-        z, point = self.steering.begin(len(index), rng)
+        n, limit = len(index), self.steering.limit
+        z = start_latents(n, self.generator.latent, self.start, limit, rng, self.device)
         truth = self.images[index]
-        given, known = self.damage(truth, rng) if self.damage is not None else (truth[:, :0], truth[:, :0].bool())
-        step = torch.zeros(len(index), dtype=torch.int16, device=self.device)
-        state = LatentState(point, truth, given, known, z, index.to(torch.int32), step)
-        return state._replace(image=self._make(point, state).round().to(torch.uint8))
+        damaged, known = self.damage(truth, rng) if self.damage is not None else (truth[:, :0], truth[:, :0].bool())
+        step = torch.zeros(n, dtype=torch.int16, device=self.device)
+        state = LatentPictureState(self.steering.space.start(z), truth, damaged, known, z, index.to(torch.int32), step)
+        return state._replace(picture=self._make(state.point, state).round().to(torch.uint8))
 
-    def _make(self, point: Tensor, state: LatentState) -> Tensor:
-        """What the generator makes of the point, float [N, C, H, W] from 0 to 255."""
-        label = self.labels[state.picture] if self.sees_label else None
-        return 255 * self.steering.make(state.origin, point, label)
+    def _make(self, point: Tensor, state: LatentPictureState) -> Tensor:
+        """What the generator makes of the points, float [N, C, H, W] from 0 to 255."""
+        label = self.labels[state.index] if self.sees_label else None
+        return 255 * self.generator.finished(self.steering.space.make(state.start_latent, point, label))
 
-    def step(self, state: LatentState, action: Tensor) -> LatentState:
+    def step(self, state: LatentPictureState, action: Tensor) -> LatentPictureState:
         over = self.done(state)
         point = torch.where(over.unsqueeze(1), state.point, self.steering.move(state.point, action))
-        image = self._make(point, state)
-        soft = state.image.is_floating_point()  # see `soften`
-        image = round_through(image) if soft else image.round().to(torch.uint8)
-        return state._replace(
-            point=point, image=torch.where(over.view(-1, 1, 1, 1), state.image, image), step=state.step + ~over
-        )
+        made = self._make(point, state)
+        differentiable = state.picture.is_floating_point()  # see `differentiable_state`
+        picture = made + (made.round() - made).detach() if differentiable else made.round().to(torch.uint8)
+        picture = torch.where(over.view(-1, 1, 1, 1), state.picture, picture)
+        return state._replace(point=point, picture=picture, step=state.step + ~over)
 
-    def soften(self, state: LatentState) -> LatentState:
-        """The same states with pictures as float, through which `step` lets gradients to the action."""
-        return state._replace(image=state.image.float())
+    def differentiable_state(self, state: LatentPictureState) -> LatentPictureState:
+        """The same states with pictures as float, still of whole numbers, through which `step` lets gradients to the
+        action (straight through the rounding)."""
+        return state._replace(picture=state.picture.float())
 
-    def done(self, state: LatentState) -> Tensor:
+    def done(self, state: LatentPictureState) -> Tensor:
         return state.step >= self.max_steps
 
-    def observe(self, state: LatentState) -> Observation:
-        planes = [state.image.float() / 255]
+    def observe(self, state: LatentPictureState) -> Observation:
+        seen = {"canvas": state.picture.float() / 255}
         if self.sees_target:
-            planes.append(self.images[state.picture].float() / 255)
+            seen["target"] = self.images[state.index].float() / 255
         if self.damage is not None:
-            planes += [state.given.float() / 255, state.known.float()]
-        left = 1 - state.step.unsqueeze(1) / self.max_steps
-        vector = [left, state.point]
+            seen |= {"damaged": state.damaged.float() / 255, "known_mask": state.known_mask.float()}
+        seen["time"] = 1 - state.step.unsqueeze(1) / self.max_steps
+        seen[self.steering.space.name] = state.point
         if self.sees_label:
-            vector.append(torch.nn.functional.one_hot(self.labels[state.picture], self.classes).float())
-        image = torch.cat(planes, 1)
-        return Observation(
-            image, image.new_zeros(len(image), 0, 0, 0), torch.cat(vector, 1), image.new_zeros(len(image), 0)
-        )
+            seen["label"] = one_hot(self.labels[state.index], self.classes).float()
+        return seen
 
-    def view(self, state: LatentState) -> View:
-        context = Context(
-            target=self.images[state.picture].float() / 255 if self.knows_target else None,
-            label=self.labels[state.picture] if self.sees_label else None,
-            given=state.given.float() / 255 if self.damage is not None else None,
-            known=state.known if self.damage is not None else None,
-            origin=state.origin,
-        )
-        latent = self.steering.latent(state.origin, state.point)
-        return View(state.image.float() / 255, context, state.step.long(), latent)
+    def view(self, state: LatentPictureState) -> View:
+        context: Context = {"start_latent": state.start_latent}
+        if self.knows_target:
+            context["target"] = self.images[state.index].float() / 255
+        if self.sees_label:
+            context["label"] = self.labels[state.index]
+        if self.damage is not None:
+            context |= {"damaged": state.damaged.float() / 255, "known_mask": state.known_mask}
+        latent = self.steering.space.latent(state.start_latent, state.point)
+        return View(state.picture.float() / 255, context, {"latent": latent})
 
-    def action_mask(self, state: LatentState) -> Tensor | None:
+    def action_mask(self, state: LatentPictureState) -> Tensor | None:
         return None

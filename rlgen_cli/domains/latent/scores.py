@@ -1,58 +1,79 @@
-"""What a GAN itself says of a sample: how real it looks, how likely its latent is."""
-
-from typing import Any
+"""How real samples look to their generator's discriminator, how likely latents are, how well pictures are restored."""
 
 from torch import Tensor
 
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.core.types import Metrics, View
+from rlgen_cli.core.protocols import Generator, HasCritic
+from rlgen_cli.core.specs import View
 
 
 class Realism:
-    """The logit of the GAN's own discriminator. With joint=true it changes, and a replay agent asks again."""
+    """The logit of the generator's own discriminator.
+
+    Args:
+        generator: what the environment steers.
+        joint: it learns along with the policy, so that a replay agent asks again.
+
+    Raises:
+        UserError: for a generator without a discriminator.
+    """
 
     judges = "latent"
     needs: frozenset[str] = frozenset()
-    wants: frozenset[str] = frozenset()
 
-    def __init__(self, *, gan: Any, joint: bool) -> None:
-        if not hasattr(gan, "judge"):
+    def __init__(self, *, generator: Generator, joint: bool) -> None:
+        if not isinstance(generator, HasCritic):
             raise UserError("_target_: this generator comes without a discriminator; use reward=adversarial.")
-        self.gan, self.changes = gan, joint
+        self.critic, self.learned = generator, joint
 
     def __call__(self, view: View) -> Tensor:
-        return self.gan.judge(view.sample, view.context.label)
-
-    def learn(self, after: View, done: Tensor, progress: float) -> Metrics:
-        """The GAN trains its discriminator by itself."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        return self.critic.realism(view.sample, view.context.get("label"))
 
 
-class LatentWay:
+class LatentDistance:
     """Minus half the mean squared distance, a coordinate, between the latent and the one that the episode began with,
-    which the prior drew: who moves each no farther than needed keeps them as different as they were."""
+    which the prior drew: who moves each no farther than needed keeps samples as different as they were."""
 
     judges = "latent"
-    needs = frozenset(["origin"])
+    needs = frozenset(["latent", "start_latent"])
 
     def __call__(self, view: View) -> Tensor:
-        assert view.latent is not None
-        assert view.context.origin is not None
-        return -0.5 * (view.latent - view.context.origin).square().mean(1)
+        return -0.5 * (view.info["latent"] - view.context["start_latent"]).square().mean(1)
 
 
 class LatentPrior:
     """log N(z; 0, I) a coordinate, less its value at 0: −½ mean z², in nats. About −½ for what the prior draws."""
 
     judges = "latent"
-    needs: frozenset[str] = frozenset()
+    needs = frozenset(["latent"])
 
     def __call__(self, view: View) -> Tensor:
-        assert view.latent is not None
-        return -0.5 * view.latent.square().mean(1)
+        return -0.5 * view.info["latent"].square().mean(1)
+
+
+class KnownRegionError:
+    """Minus the mean squared difference from the damaged picture where it is as it was; the undamaged picture is not
+    looked at. Where nothing is known for certain (noise), all of it is compared."""
+
+    judges = "picture"
+    needs = frozenset(["damaged", "known_mask"])
+
+    def __call__(self, view: View) -> Tensor:
+        damaged, known = view.context["damaged"], view.context["known_mask"]  # [N, C, H, W], [N, 1, H, W]
+        nothing = ~known.any(dim=3, keepdim=True).any(dim=2, keepdim=True)  # [N, 1, 1, 1]
+        compared = (known | nothing).expand_as(damaged)
+        error = ((view.sample - damaged).square() * compared).sum((1, 2, 3))
+        return -error / compared.sum((1, 2, 3))
+
+
+class HiddenRegionError:
+    """Minus the mean squared difference from the undamaged picture, over what is not known for certain."""
+
+    judges = "picture"
+    needs = frozenset(["target", "known_mask"])
+
+    def __call__(self, view: View) -> Tensor:
+        target = view.context["target"]
+        hidden = (~view.context["known_mask"]).expand_as(target)
+        error = ((view.sample - target).square() * hidden).sum((1, 2, 3))
+        return -error / hidden.sum((1, 2, 3)).clamp(min=1)

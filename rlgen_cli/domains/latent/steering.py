@@ -1,95 +1,233 @@
-"""How an agent moves a point: in a generator's latent space, or in that of its channels' gains and biases."""
+"""How an agent moves a point: in a generator's latent space, or in the space of its channels' gains and biases."""
 
-from typing import Any, Literal
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.types import ActionSpec, Continuous, Discrete
+from rlgen_cli.core.protocols import Generator
+from rlgen_cli.core.specs import ActionSpec, Continuous, Discrete
 
-EDGE = 1e-4  # `place` keeps this far from 0 and 1, where the normal quantile is infinite
+EDGE = 1e-4  # SetLatent keeps this far from 0 and 1, where the normal quantile is infinite
+Basis: TypeAlias = Literal["auto", "axes", "random", "principal", "learned"]
 
 
-class Steering:
-    """Actions on points float [N, D] of a space of the generator `gan`.
+class Space(Protocol):
+    """Where points [N, dim] lie, and what the generator makes of them; z [N, latent] is where the episode began."""
+
+    name: str  # of the point in the observation
+    dim: int
+
+    def start(self, z: Tensor) -> Tensor:
+        """The points of fresh episodes, [N, dim]."""
+        ...
+
+    def latent(self, z: Tensor, point: Tensor) -> Tensor:
+        """The generator's input, [N, latent]."""
+        ...
+
+    def make(self, z: Tensor, point: Tensor, label: Tensor | None) -> Tensor:
+        """Raw samples [N, …]."""
+        ...
+
+
+class LatentSpace:
+    """Points are the generator's latents."""
+
+    name = "latent"
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator, self.dim = generator, generator.latent
+
+    def start(self, z: Tensor) -> Tensor:
+        return z
+
+    def latent(self, z: Tensor, point: Tensor) -> Tensor:
+        return point
+
+    def make(self, z: Tensor, point: Tensor, label: Tensor | None) -> Tensor:
+        return self.generator(point, label, None)
+
+
+class ParameterSpace:
+    """Points are what is added to the gains and biases of the generator's channels: a generator of its own for each
+    sample, all in one pass. z stays where it began."""
+
+    name = "parameters"
+
+    def __init__(self, generator: Generator) -> None:
+        require(generator.coordinates > 0, "space: the parameters of this generator are not known; use latent.")
+        self.generator, self.dim = generator, generator.coordinates
+
+    def start(self, z: Tensor) -> Tensor:
+        return z.new_zeros(len(z), self.dim)
+
+    def latent(self, z: Tensor, point: Tensor) -> Tensor:
+        return z
+
+    def make(self, z: Tensor, point: Tensor, label: Tensor | None) -> Tensor:
+        return self.generator(z, label, point)
+
+
+def space_of(name: Literal["latent", "parameters"], generator: Generator) -> Space:
+    """The space that a config names."""
+    return LatentSpace(generator) if name == "latent" else ParameterSpace(generator)
+
+
+class Directions:
+    """Orthonormal directions in a space.
 
     Args:
+        basis: axes; random; principal (what changes the generator's first layer most) or learned (what its
+            discriminator sees most) for latents of a generator that knows them; auto: learned for these, else random.
+        count: how many of them, or None for all.
+        space: where they lie.
+        generator: whose latents these are, perhaps.
+        device: where they are needed.
+    """
+
+    def __init__(
+        self, basis: Basis, count: int | None, space: Space, generator: Generator, device: torch.device
+    ) -> None:
+        known = generator.direction_names if isinstance(space, LatentSpace) else ()
+        names = ["axes", "random", *known]
+        if basis == "auto":
+            basis = "learned" if "learned" in known else "random"
+        require(basis in names, f"basis: {basis} directions are not known here; use auto or {' or '.join(names)}.")
+        self.count = space.dim if count is None else count
+        within = 1 <= self.count <= space.dim
+        require(within, f"directions: must be from 1 to {space.dim}, or null for all, got {count}.")
+        self.name, self.generator = basis, generator
+        rng = torch.Generator().manual_seed(0)
+        random = torch.linalg.qr(torch.randn(space.dim, space.dim, generator=rng)).Q
+        self.fixed = {"axes": torch.eye(space.dim).to(device), "random": random.to(device)}
+
+    @property
+    def matrix(self) -> Tensor:
+        """[K, D], a direction in each row; those of a generator are known once it is trained."""
+        rows = self.fixed[self.name] if self.name in self.fixed else self.generator.directions(self.name)
+        return rows[: self.count]
+
+
+class Steering(Protocol):
+    """What an action does to points; a YAML below configs/steering builds one."""
+
+    space: Space
+    action: ActionSpec
+    limit: float  # no coordinate leaves [−limit, limit]
+
+    def move(self, point: Tensor, action: Tensor) -> Tensor:
+        """Where the actions [N, …] lead from the points [N, D]."""
+        ...
+
+
+class DiscreteStep:
+    """A step by ±`stride` along one of the directions, or none: 2 K + 1 actions.
+
+    Args:
+        generator: what is steered. device: where its latents lie.
         space: latent, or parameters.
-        action: step (by ±`stride` along one of the directions, or rest: discrete), move (by up to `stride` along each
-            of them: continuous) or place (anywhere at once: z is the normal quantile of the action, so that a uniform
-            policy is the latent prior, and the policy's entropy is minus its KL divergence from that).
-        basis: axes, random (orthonormal), or what changes most the generator's first layer (principal) or what its
-            discriminator sees (learned); `directions` of them, 0 for all.
+        basis, directions: see Directions.
+        stride: length of a step.
         limit: no coordinate leaves [−limit, limit].
-        start: prior (z from the normal distribution) or mean (z = 0).
 
     Raises:
-        UserError: for a value out of range, or a combination that the generator rules out.
+        UserError: for a value out of range, or directions that the generator does not know.
     """
 
     def __init__(
         self,
         *,
-        gan: Any,
+        generator: Generator,
+        device: torch.device,
         space: Literal["latent", "parameters"],
-        action: Literal["step", "move", "place"],
-        basis: Literal["axes", "random", "principal", "learned"],
-        directions: int,
+        basis: Basis,
+        directions: int | None,
         stride: float,
         limit: float,
-        start: Literal["prior", "mean"],
-        device: torch.device,
     ) -> None:
-        require(stride > 0, f"stride: must be above 0, got {stride}.")
-        require(limit > 0, f"limit: must be above 0, got {limit}.")
-        require(
-            space == "latent" or gan.coordinates > 0,
-            "space: the parameters of this generator are not known; use latent.",
-        )
-        require(space == "latent" or action != "place", "action: place sets latents; use step or move for parameters.")
-        known = ["axes", "random", *(gan.directions if space == "latent" else [])]
-        require(basis in known, f"basis: {basis} directions are not known here; use {' or '.join(known)}.")
-        self.gan, self.moves_z, self.action, self.device = gan, space == "latent", action, device
-        self.stride, self.limit, self.start, self.name = float(stride), float(limit), start, basis
-        self.dim = gan.latent if space == "latent" else gan.coordinates
-        self.count = directions or self.dim
-        within = 1 <= self.count <= self.dim
-        require(within, f"directions: must be from 1 to {self.dim}, or 0 for all, got {directions}.")
-        rng = torch.Generator().manual_seed(0)
-        random = torch.linalg.qr(torch.randn(self.dim, self.dim, generator=rng)).Q
-        self.known = {"axes": torch.eye(self.dim, device=device), "random": random.to(device)}
-        kinds: dict[str, ActionSpec] = {
-            "step": Discrete(2 * self.count + 1), "move": Continuous(self.count), "place": Continuous(self.dim),
-        }  # fmt: skip
-        self.spec = kinds[action]
-
-    @property
-    def basis(self) -> Tensor:
-        """Directions, [K, D]; those of a generator are known once it is trained."""
-        found = self.known if self.name in self.known else self.gan.directions
-        return found[self.name][: self.count]
-
-    def begin(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Fresh latents z [n, latent], and the points to be moved [n, D]: these, or 0 where parameters are."""
-        z = torch.randn(n, self.gan.latent, generator=rng, device=self.device).clamp(-self.limit, self.limit)
-        z = z if self.start == "prior" else torch.zeros_like(z)
-        return z, z if self.moves_z else torch.zeros(n, self.dim, device=self.device)
+        _check_range(stride=stride, limit=limit)
+        self.space, self.stride, self.limit = space_of(space, generator), float(stride), float(limit)
+        self.directions = Directions(basis, directions, self.space, generator, device)
+        self.action = Discrete(2 * self.directions.count + 1)
 
     def move(self, point: Tensor, action: Tensor) -> Tensor:
-        """Where the action leads."""
-        if self.action == "place":
-            return torch.special.ndtri(action.clamp(EDGE, 1 - EDGE)).clamp(-self.limit, self.limit)
-        if self.action == "move":
-            return (point + self.stride * (2 * action - 1) @ self.basis).clamp(-self.limit, self.limit)
-        basis = self.basis
-        way = torch.cat([basis, -basis, torch.zeros_like(basis[:1])])[action]
-        return (point + self.stride * way).clamp(-self.limit, self.limit)
+        basis = self.directions.matrix
+        step = torch.cat([basis, -basis, torch.zeros_like(basis[:1])])[action]  # [N, D]
+        return (point + self.stride * step).clamp(-self.limit, self.limit)
 
-    def latent(self, z: Tensor, point: Tensor) -> Tensor:
-        """The generator's input: the points, or z where parameters are moved."""
-        return point if self.moves_z else z
 
-    def make(self, z: Tensor, point: Tensor, label: Tensor | None) -> Tensor:
-        """What the generator makes where the points are; z [N, latent] counts where parameters are moved."""
-        return self.gan(point, label, None) if self.moves_z else self.gan(z, label, point)
+class ContinuousStep:
+    """A step by up to ±`stride` along each of the directions at once.
+
+    Args:
+        generator: what is steered. device: where its latents lie.
+        space: latent, or parameters.
+        basis, directions: see Directions.
+        stride: the longest step along one direction.
+        limit: no coordinate leaves [−limit, limit].
+
+    Raises:
+        UserError: for a value out of range, or directions that the generator does not know.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        device: torch.device,
+        space: Literal["latent", "parameters"],
+        basis: Basis,
+        directions: int | None,
+        stride: float,
+        limit: float,
+    ) -> None:
+        _check_range(stride=stride, limit=limit)
+        self.space, self.stride, self.limit = space_of(space, generator), float(stride), float(limit)
+        self.directions = Directions(basis, directions, self.space, generator, device)
+        self.action = Continuous(self.directions.count)
+
+    def move(self, point: Tensor, action: Tensor) -> Tensor:
+        step = (2 * action - 1) @ self.directions.matrix  # [N, D]
+        return (point + self.stride * step).clamp(-self.limit, self.limit)
+
+
+class SetLatent:
+    """Sets z at once: z is the normal quantile of the action, so that a uniform policy is the latent prior, and the
+    policy's entropy is minus its KL divergence from that.
+
+    Args:
+        generator: what is steered.
+        limit: no coordinate leaves [−limit, limit].
+
+    Raises:
+        UserError: for a value out of range.
+    """
+
+    def __init__(self, *, generator: Generator, limit: float) -> None:
+        _check_range(limit=limit)
+        self.space, self.limit = LatentSpace(generator), float(limit)
+        self.action = Continuous(generator.latent)
+
+    def move(self, point: Tensor, action: Tensor) -> Tensor:
+        return torch.special.ndtri(action.clamp(EDGE, 1 - EDGE)).clamp(-self.limit, self.limit)
+
+
+def start_latents(
+    n: int,
+    latent: int,
+    start: Literal["prior", "mean"],
+    limit: float,
+    rng: torch.Generator,
+    device: torch.device,
+) -> Tensor:
+    """z [n, latent] where episodes begin: drawn from the prior within ±limit, or its mean 0. Either takes the same
+    numbers from `rng`."""
+    z = torch.randn(n, latent, generator=rng, device=device).clamp(-limit, limit)
+    return z if start == "prior" else torch.zeros_like(z)
+
+
+def _check_range(**values: float) -> None:
+    for key, value in values.items():
+        require(value > 0, f"{key}: must be above 0, got {value}.")

@@ -2,29 +2,37 @@
 
 An encoding says how many values each part of a token has (`vocabulary`), what such sequences are (`kinds`, which
 rewards ask for), how many tokens one grid step takes (`voices`), turns pieces into training sequences (`windows`), and
-sequences into what they sound like (`roll`).
+sequences into notes that sound (`roll`).
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.domains.music.notes import NAMES, STEPS_PER_BEAT, Note, Piece
-from rlgen_cli.core.types import Roll
 
 REST, HOLD = 0, 1  # the tokens of a grid step in which nothing sounds, or nothing new begins
 VELOCITY = 80  # of encodings without dynamics
 
 
-class Unfit(Exception):
+class NotEncodable(Exception):
     """A piece that an encoding cannot express; the text says why."""
 
 
-class Encoding(Protocol):
-    """What the module says, for any vocabulary."""
+class Roll(NamedTuple):
+    """What N pieces of music sound like: S grid steps (sixteenths) of V voices, the highest first."""
+
+    pitch: Tensor  # int64 [N, S, V], the MIDI number that sounds; −1 in silence and where nothing stands yet
+    onset: Tensor  # bool [N, S, V], a note begins
+    velocity: Tensor  # int64 [N, S, V], of the sounding note, 1 to 127
+
+
+@runtime_checkable
+class MusicEncoding(Protocol):
+    """What the module says, for any vocabulary; a `core.protocols.Encoding` that knows notes."""
 
     vocabulary: tuple[int, ...]
     kinds: frozenset[str]
@@ -32,7 +40,7 @@ class Encoding(Protocol):
     grid: int  # sixteenths between steps in time; 0 where tokens have durations of their own
 
     def windows(self, piece: Piece, length: int) -> list[Tensor]:
-        """Training sequences of at most `length` tokens, int64 [T, F], that begin at bars; raises Unfit."""
+        """Training sequences of at most `length` tokens, int64 [T, F], that begin at bars; raises NotEncodable."""
         ...
 
     def roll(self, tokens: Tensor) -> Roll:
@@ -43,7 +51,7 @@ class Encoding(Protocol):
         """Bool [voices, A] of the tokens that a voice may have within pitch classes `scale`."""
         ...
 
-    def clock(self, tokens: Tensor, step: Tensor) -> Tensor:
+    def onset(self, tokens: Tensor, step: Tensor) -> Tensor:
         """Sixteenths from the beginning to where token `step` [N] begins, int64 [N]; reads earlier tokens only."""
         ...
 
@@ -69,7 +77,7 @@ class Melody:
     def allowed(self, scale: frozenset[int]) -> Tensor:
         return _in_scale(self.low, self.high, scale).unsqueeze(0)
 
-    def clock(self, tokens: Tensor, step: Tensor) -> Tensor:
+    def onset(self, tokens: Tensor, step: Tensor) -> Tensor:
         return step.long() * self.grid
 
 
@@ -92,7 +100,7 @@ class Chorale:
     def windows(self, piece: Piece, length: int) -> list[Tensor]:
         parts = [[note for note in piece.notes if note.voice == voice] for voice in range(self.voices)]
         if not all(parts) or any(note.voice >= self.voices for note in piece.notes):
-            raise Unfit(f"has not {self.voices} voices")
+            raise NotEncodable(f"has not {self.voices} voices")
         lines = [
             _events(part, piece.steps, self.grid, *span, fold=False)
             for part, span in zip(parts, self.ranges, strict=True)
@@ -115,7 +123,7 @@ class Chorale:
         rows = [every & ((pitch < self.low) | ((pitch >= low) & (pitch <= high))) for low, high in self.ranges]
         return torch.stack(rows)
 
-    def clock(self, tokens: Tensor, step: Tensor) -> Tensor:
+    def onset(self, tokens: Tensor, step: Tensor) -> Tensor:
         return step.long() // self.voices * self.grid
 
 
@@ -148,7 +156,7 @@ class Notes:
         first = [i for i, start in enumerate(starts) if start >= 0 and start % piece.bar == 0]
         found = [tokens[i : i + length] for i in first if i + length <= len(tokens)]
         if not found:
-            raise Unfit(f"has fewer than {length} notes")
+            raise NotEncodable(f"has fewer than {length} notes")
         return found
 
     def _parts(self, gap: int) -> list[int]:
@@ -178,7 +186,7 @@ class Notes:
         require(len(scale) == 12, "scale: must be chromatic with encoding=notes, whose decisions cannot be masked.")
         return torch.ones(1, sum(self.vocabulary), dtype=torch.bool)
 
-    def clock(self, tokens: Tensor, step: Tensor) -> Tensor:
+    def onset(self, tokens: Tensor, step: Tensor) -> Tensor:
         earlier = torch.arange(tokens.shape[1], device=tokens.device) < step.unsqueeze(1)
         return torch.where(earlier, tokens[:, :, 1].long() + 1, 0).sum(1)
 
@@ -186,26 +194,27 @@ class Notes:
 class Tokens:
     """Any vocabulary: text, or (from music) notes of one length by their names, each an eighth.
 
-    `names` are the vocabulary; null takes it from the data. Tokens are joined by `joint` to be read.
+    `names` are the vocabulary; null takes it from the data. Tokens are joined by `separator` to be read.
     """
 
     voices, grid = 1, 2
 
-    def __init__(self, *, low: int, high: int, names: list[str] | None, joint: str) -> None:
+    def __init__(self, *, low: int, high: int, names: list[str] | None, separator: str) -> None:
         _check_range(low, high)
-        self.low, self.high, self.joint = low, high, joint
+        self.low, self.high, self.separator = low, high, separator
         self.names = tuple(names) if names is not None else tuple(pitch_name(p) for p in range(low, high + 1))
         require(len(self.names) > 1, "names: must hold at least two tokens.")
         require(len(set(self.names)) == len(self.names), "names: must differ from each other.")
         self.vocabulary = (len(self.names),)
         pitches = [pitch_number(name) for name in self.names]
-        self.pitches = torch.tensor([-1 if pitch is None else pitch for pitch in pitches])
+        self.pitches = torch.tensor([*(-1 if pitch is None else pitch for pitch in pitches), -1])  # and of no token
+        self.pitches_on: dict[torch.device, Tensor] = {}  # copied once to each device
         musical = all(pitch is not None for pitch in pitches)
         self.kinds = frozenset(["sequence", "music", "notes"] if musical else ["sequence", "text"])
 
-    def fitted(self, names: Sequence[str], joint: str) -> "Tokens":
-        """The same for a vocabulary that data brought."""
-        return Tokens(low=self.low, high=self.high, names=list(names), joint=joint)
+    def with_vocabulary(self, names: Sequence[str], separator: str) -> "Tokens":
+        """The same for a vocabulary that the data brought."""
+        return Tokens(low=self.low, high=self.high, names=list(names), separator=separator)
 
     def windows(self, piece: Piece, length: int) -> list[Tensor]:
         notes = _fold(_top(piece), self.low, self.high)
@@ -213,9 +222,10 @@ class Tokens:
         return _windows(codes.unsqueeze(1), length, max(length // 4, 1))
 
     def roll(self, tokens: Tensor) -> Roll:
-        names = torch.cat([self.pitches, torch.tensor([-1])]).to(tokens.device)
+        if tokens.device not in self.pitches_on:
+            self.pitches_on[tokens.device] = self.pitches.to(tokens.device)
         known = (tokens >= 0) & (tokens < len(self.names))
-        pitch = names[torch.where(known, tokens, len(self.names))]  # [N, T, 1]
+        pitch = self.pitches_on[tokens.device][torch.where(known, tokens, len(self.names))]  # [N, T, 1]
         onset = pitch >= 0
         silent = torch.zeros_like(onset)
         pitch, onset = pitch.repeat_interleave(self.grid, 1), torch.stack([onset, silent], 2).flatten(1, 2)
@@ -224,13 +234,13 @@ class Tokens:
     def text(self, tokens: Tensor) -> list[str]:
         """Tokens [N, T, 1] as they are read; what lies beyond the vocabulary (an end) is left out."""
         rows = tokens.squeeze(2).tolist()
-        return [self.joint.join(self.names[token] for token in row if 0 <= token < len(self.names)) for row in rows]
+        return [self.separator.join(self.names[token] for token in row if 0 <= token < len(self.names)) for row in rows]
 
     def allowed(self, scale: frozenset[int]) -> Tensor:
-        mask = [pitch < 0 or pitch % 12 in scale for pitch in self.pitches.tolist()]
+        mask = [pitch < 0 or pitch % 12 in scale for pitch in self.pitches[:-1].tolist()]
         return torch.tensor([mask])
 
-    def clock(self, tokens: Tensor, step: Tensor) -> Tensor:
+    def onset(self, tokens: Tensor, step: Tensor) -> Tensor:
         return step.long() * self.grid
 
 
@@ -240,7 +250,7 @@ def pieces(roll: Roll, bar: int, tempo: float) -> list[Piece]:
     return [_piece(pitch, onset, velocity, bar, tempo) for pitch, onset, velocity in every]
 
 
-def _piece(pitch: list, onset: list, velocity: list, bar: int, tempo: float) -> Piece:
+def _piece(pitch: list[list[int]], onset: list[list[bool]], velocity: list[list[int]], bar: int, tempo: float) -> Piece:
     notes = []
     for voice in range(len(pitch[0])):
         for step in range(len(pitch)):
@@ -276,11 +286,11 @@ def _top(piece: Piece) -> list[Note]:
 def _fold(notes: list[Note], low: int, high: int) -> list[Note]:
     """The notes moved by whole octaves into the range, all alike."""
     if not notes:
-        raise Unfit("holds no notes")
+        raise NotEncodable("holds no notes")
     lowest, highest = min(note.pitch for note in notes), max(note.pitch for note in notes)
     shifts = [12 * k for k in range(-8, 9) if low <= lowest + 12 * k and highest + 12 * k <= high]
     if not shifts:
-        raise Unfit(f"spans {highest - lowest} semitones, too many for the range")
+        raise NotEncodable(f"spans {highest - lowest} semitones, too many for the range")
     middle = (low + high - lowest - highest) / 2
     shift = min(shifts, key=lambda by: (abs(by), abs(by - middle)))
     return [note._replace(pitch=note.pitch + shift) for note in notes]
@@ -291,9 +301,9 @@ def _events(notes: list[Note], steps: int, grid: int, low: int, high: int, fold:
     if fold:
         notes = _fold(notes, low, high)
     elif any(not low <= note.pitch <= high for note in notes):
-        raise Unfit("leaves a voice's range")
+        raise NotEncodable("leaves a voice's range")
     if any(note.start % grid for note in notes):
-        raise Unfit(f"has notes off the grid of {grid} sixteenths")
+        raise NotEncodable(f"has notes off the grid of {grid} sixteenths")
     line = torch.full((-(-steps // grid),), HOLD)
     for note in notes:
         end = -(-(note.start + note.duration) // grid)
@@ -306,18 +316,18 @@ def _events(notes: list[Note], steps: int, grid: int, low: int, high: int, fold:
 def _windows(tokens: Tensor, length: int, stride: int) -> list[Tensor]:
     """Copies [length, V] of a sequence [S, V], one from each stride on."""
     if len(tokens) < length:
-        raise Unfit(f"is too short ({len(tokens)} of {length} steps)")
+        raise NotEncodable(f"is too short ({len(tokens)} of {length} steps)")
     return [tokens[start : start + length].clone() for start in range(0, len(tokens) - length + 1, stride)]
 
 
 def _cut(events: Tensor, length: int, stride: int) -> list[Tensor]:
-    """Windows of an event sequence in which a note that goes on from before is struck anew, without silent ones."""
+    """Windows of an event sequence in which a note that goes on from before starts anew, without silent ones."""
     found = _windows(events, length, stride)
     for i, window in enumerate(found):
         for voice in range(events.shape[1]):
             before = events[: i * stride + 1, voice]
-            struck = before[before != HOLD]
-            window[0, voice] = struck[-1] if len(struck) else REST
+            starts = before[before != HOLD]
+            window[0, voice] = starts[-1] if len(starts) else REST
     return [window for window in found if bool((window > HOLD).any())]
 
 
@@ -326,10 +336,10 @@ def _sounding(codes: Tensor, low: int, grid: int) -> Roll:
     steps = torch.arange(codes.shape[1], device=codes.device).view(1, -1, 1)
     event = torch.where(codes == HOLD, -1, steps).cummax(1).values  # [N, S, V], the step whose code still holds
     code = torch.where(event >= 0, codes.gather(1, event.clamp(min=0)), REST)
-    sounds, struck = (codes >= 0) & (code > HOLD), codes > HOLD
+    sounds, starts = (codes >= 0) & (code > HOLD), codes > HOLD
     pitch = torch.where(sounds, code + low - 2, -1).repeat_interleave(grid, 1)
     onset = torch.zeros_like(pitch, dtype=torch.bool)
-    onset[:, ::grid] = struck
+    onset[:, ::grid] = starts
     return Roll(pitch, onset, torch.full_like(pitch, VELOCITY))
 
 

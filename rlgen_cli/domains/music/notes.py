@@ -1,4 +1,4 @@
-"""Music as people know it: notes on a grid of sixteenths. What datasets give, encodings read, and exports write."""
+"""Notes on a grid of sixteenths: what datasets give, encodings read, and exports write."""
 
 from typing import NamedTuple
 

@@ -1,29 +1,29 @@
-"""Scores of how a melody repeats itself, over the raw codes that RL Tuner's rules read (music_theory.py)."""
+"""Scores of how a melody repeats itself, over the raw codes that RL Tuner's rules read (theory.py)."""
 
 import torch
 from torch import Tensor
 
-from rlgen_cli.domains.music.encodings import HOLD
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.specs import View
+from rlgen_cli.domains.music.encodings import HOLD
 from rlgen_cli.domains.music.theory import BAR, correlations
-from rlgen_cli.core.types import View
 
 
 class Correlation:
     """The autocorrelation of the codes so far at a lag of 1, 2 or 3 steps, in [−1, 1]."""
 
-    judges, needs = "melody", frozenset[str]()
+    judges, needs = "melody", frozenset(["num_tokens"])
 
     def __init__(self, *, lag: int) -> None:
         require(1 <= lag <= 3, f"lag: must be 1, 2 or 3, got {lag}.")
         self.lag = lag
 
     def __call__(self, view: View) -> Tensor:
-        return correlations(view.sample.squeeze(2), view.effort)[:, self.lag - 1]
+        return correlations(view.sample.squeeze(2), view.info["num_tokens"])[:, self.lag - 1]
 
 
-class RepeatedShare:
-    """Share of a melody's steps whose last 8 steps are a motif (three different notes) that stood before."""
+class RepeatedFraction:
+    """Fraction of a melody's steps whose last 8 steps are a motif (three different notes) that stood before."""
 
     judges, needs = "melody", frozenset[str]()
 
@@ -31,7 +31,7 @@ class RepeatedShare:
         return ((matches(view).amax(2) == BAR) & motifs(view)).float().mean(1)
 
 
-class Echo:
+class LongestRepetition:
     """How long a stretch, ending in a motif, repeats an earlier one: the largest (steps / 8)² so far, in [0, 1]. It
     leads to repeated motifs, which by chance hardly ever happen."""
 

@@ -3,24 +3,21 @@
 import torch
 from torch import Tensor
 
-from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.specs import EnvSpec, View
+from rlgen_cli.data.sequences import Sequences
+from rlgen_cli.domains.music.encodings import MusicEncoding, Roll
 from rlgen_cli.domains.music.notes import MAJOR
-from rlgen_cli.core.types import EnvSpec, Roll, Sequence, View
 
 FIFTH, STEP, OCTAVE = 7, 1, 12
 CONSONANT = (0, 3, 4, 5, 7, 8, 9)  # intervals, without octaves, that sound at rest
 
 
-class _Music:
-    """What the sequences of `spec` sound like."""
-
-    def __init__(self, spec: EnvSpec) -> None:
-        assert isinstance(spec.sample, Sequence)
-        self.encoding, self.bar = spec.sample.encoding, spec.sample.bar
-
-    def __call__(self, view: View) -> Roll:
-        return self.encoding.roll(view.sample)
+def music_encoding(spec: EnvSpec) -> MusicEncoding:
+    """The encoding of an environment's samples, known to be of music."""
+    encoding = spec.sequence().encoding
+    assert isinstance(encoding, MusicEncoding)
+    return encoding
 
 
 def intervals(roll: Roll) -> tuple[Tensor, Tensor]:
@@ -32,8 +29,8 @@ def intervals(roll: Roll) -> tuple[Tensor, Tensor]:
     return roll.pitch - roll.pitch.gather(1, before.clamp(min=0)), pairs
 
 
-def share(hit: Tensor, of: Tensor) -> Tensor:
-    """How many of the marked places [N, …] are hit, [N]; 0 where none is marked."""
+def fraction(hit: Tensor, of: Tensor) -> Tensor:
+    """How many of the places [N, …] that are true in `of` are true in `hit`, [N]; 0 where `of` has none."""
     return (hit & of).flatten(1).sum(1) / of.flatten(1).sum(1).clamp(min=1)
 
 
@@ -44,11 +41,11 @@ class Tonality:
     judges, needs = "music", frozenset[str]()
 
     def __init__(self, *, spec: EnvSpec) -> None:
-        self.hear = _Music(spec)
+        self.encoding = music_encoding(spec)
 
     def __call__(self, view: View) -> Tensor:
-        size, pairs = intervals(self.hear(view))
-        return share(size.abs() == FIFTH, pairs)
+        size, pairs = intervals(self.encoding.roll(view.sample))
+        return fraction(size.abs() == FIFTH, pairs)
 
 
 class RatioOfSteps:
@@ -57,11 +54,11 @@ class RatioOfSteps:
     judges, needs = "music", frozenset[str]()
 
     def __init__(self, *, spec: EnvSpec) -> None:
-        self.hear = _Music(spec)
+        self.encoding = music_encoding(spec)
 
     def __call__(self, view: View) -> Tensor:
-        size, pairs = intervals(self.hear(view))
-        return share(size.abs() == STEP, pairs)
+        size, pairs = intervals(self.encoding.roll(view.sample))
+        return fraction(size.abs() == STEP, pairs)
 
 
 class ScaleConsistency:
@@ -70,12 +67,11 @@ class ScaleConsistency:
     judges, needs = "music", frozenset[str]()
 
     def __init__(self, *, spec: EnvSpec) -> None:
-        self.hear = _Music(spec)
+        self.encoding = music_encoding(spec)
 
     def __call__(self, view: View) -> Tensor:
-        counts = pitch_classes(self.hear(view))
-        inside = torch.zeros(OCTAVE, device=counts.device)
-        inside[list(MAJOR)] = 1.0
+        counts = pitch_classes(self.encoding.roll(view.sample))
+        inside = is_among(torch.arange(OCTAVE, device=counts.device), MAJOR).float()
         scales = torch.stack([inside.roll(key) for key in range(OCTAVE)], 1)  # a minor scale is another's major
         return (counts @ scales).amax(1) / counts.sum(1).clamp(min=1)
 
@@ -86,10 +82,10 @@ class PitchEntropy:
     judges, needs = "music", frozenset[str]()
 
     def __init__(self, *, spec: EnvSpec) -> None:
-        self.hear = _Music(spec)
+        self.encoding = music_encoding(spec)
 
     def __call__(self, view: View) -> Tensor:
-        counts = pitch_classes(self.hear(view))
+        counts = pitch_classes(self.encoding.roll(view.sample))
         p = counts / counts.sum(1, keepdim=True).clamp(min=1)
         return -(p * p.clamp(min=1e-9).log()).sum(1)
 
@@ -101,10 +97,10 @@ class Groove:
     judges, needs = "music", frozenset[str]()
 
     def __init__(self, *, spec: EnvSpec) -> None:
-        self.hear = _Music(spec)
+        self.encoding, self.bar = music_encoding(spec), spec.sequence().bar
 
     def __call__(self, view: View) -> Tensor:
-        onset, bar = self.hear(view).onset.any(2), self.hear.bar
+        onset, bar = self.encoding.roll(view.sample).onset.any(2), self.bar
         bars = onset[:, : onset.shape[1] // bar * bar].unflatten(1, (-1, bar))
         if bars.shape[1] < 2:
             return torch.zeros(len(onset), device=onset.device)
@@ -119,32 +115,31 @@ class Harmony:
     judges, needs = "chorale", frozenset[str]()
 
     def __init__(self, *, spec: EnvSpec, parallels: float, crossings: float) -> None:
-        self.hear, self.parallels, self.crossings = _Music(spec), float(parallels), float(crossings)
+        self.encoding = music_encoding(spec)
+        self.parallels, self.crossings = float(parallels), float(crossings)
 
     def __call__(self, view: View) -> Tensor:
-        pitch = self.hear(view).pitch  # [N, S, V]
+        pitch = self.encoding.roll(view.sample).pitch  # [N, S, V]
         one, two = torch.triu_indices(pitch.shape[2], pitch.shape[2], 1, device=pitch.device)
         upper, lower = pitch[:, :, one], pitch[:, :, two]
         sound = (upper >= 0) & (lower >= 0)
         gap = upper - lower
-        consonant = torch.zeros(OCTAVE, dtype=torch.bool, device=pitch.device)
-        consonant[list(CONSONANT)] = True
         # Parallel: both voices move the same way from one fifth (or octave) to another.
         both = sound[:, 1:] & sound[:, :-1]
         moved = (upper[:, 1:] != upper[:, :-1]) & (lower[:, 1:] != lower[:, :-1])
         perfect = (gap % OCTAVE == FIFTH) | (gap % OCTAVE == 0)
         parallel = moved & perfect[:, 1:] & (gap[:, 1:] % OCTAVE == gap[:, :-1] % OCTAVE)
-        faults = self.parallels * share(parallel, both & moved) + self.crossings * share(gap < 0, sound)
-        return share(consonant[gap % OCTAVE] & sound, self._due(view)[:, :, one]) - faults
+        faults = self.parallels * fraction(parallel, both & moved) + self.crossings * fraction(gap < 0, sound)
+        return fraction(is_among(gap % OCTAVE, CONSONANT) & sound, self._complete(view)[:, :, one]) - faults
 
-    def _due(self, view: View) -> Tensor:
+    def _complete(self, view: View) -> Tensor:
         """Where all voices have their tokens, bool [N, S, V]; pieces that are being made end before."""
-        voices, grid = self.hear.encoding.voices, self.hear.encoding.grid
+        voices, grid = self.encoding.voices, self.encoding.grid
         there = (view.sample[:, :, 0] >= 0).unflatten(1, (-1, voices))
         return there.all(2, keepdim=True).expand(-1, -1, voices).repeat_interleave(grid, 1)
 
 
-class Novelty:
+class SequenceNovelty:
     """How far a sequence is from the nearest training sequence: the share of its tokens that differ, at the same
     places; of at most `limit` training sequences."""
 
@@ -157,8 +152,8 @@ class Novelty:
     def __call__(self, view: View) -> Tensor:
         nearest = torch.full((len(view.sample),), torch.inf, device=view.sample.device)
         there = (view.sample >= 0).any(2)  # [N, T]
-        for known in self.real.split(256):
-            differs = (view.sample.unsqueeze(1) != known).any(3) & there.unsqueeze(1)
+        for real in self.real.split(256):
+            differs = (view.sample.unsqueeze(1) != real).any(3) & there.unsqueeze(1)
             nearest = torch.minimum(nearest, differs.sum(2).amin(1).float())
         return nearest / there.sum(1).clamp(min=1)
 
@@ -167,3 +162,9 @@ def pitch_classes(roll: Roll) -> Tensor:
     """How often each pitch class is struck, float [N, 12]."""
     counts = torch.zeros(len(roll.pitch), OCTAVE, device=roll.pitch.device)
     return counts.scatter_add_(1, (roll.pitch % OCTAVE).flatten(1), roll.onset.flatten(1).float())
+
+
+def is_among(values: Tensor, members: tuple[int, ...]) -> Tensor:
+    """Whether numbers from 0 to 62 are among `members`, bool of the same shape; no table has to go to the device."""
+    mask = sum(1 << member for member in members)
+    return (torch.bitwise_right_shift(mask, values) & 1).bool()

@@ -11,9 +11,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from rlgen_cli.domains.music.encodings import HOLD, REST
+from rlgen_cli.core.specs import EnvSpec, View
+from rlgen_cli.domains.music.encodings import HOLD, REST, Melody
 from rlgen_cli.domains.music.notes import MAJOR
-from rlgen_cli.core.types import EnvSpec, Sequence, View
+from rlgen_cli.domains.music.scores import is_among
 
 SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, OCTAVE = 2, 4, 5, 7, 9, 11, 12
 BAR = 8  # steps in which a motif must stand
@@ -53,7 +54,7 @@ class MusicTheory:
         rule: which (the functions below). tonic: MIDI number of the key's first note.
     """
 
-    judges, needs = "melody", frozenset[str]()
+    judges, needs = "melody", frozenset(["num_tokens"])
 
     def __init__(
         self,
@@ -65,8 +66,11 @@ class MusicTheory:
         ],
         tonic: int,
     ) -> None:  # fmt: skip
-        assert isinstance(spec.sample, Sequence)
-        self.low, self.tonic, self.rule = spec.sample.encoding.low, tonic, RULES[rule]
+        encoding = spec.sequence().encoding
+        assert isinstance(encoding, Melody)
+        self.low: int = encoding.low
+        self.tonic: int = tonic
+        self.rule: Callable[[Moment], Tensor] = RULES[rule]
 
     def __call__(self, view: View) -> Tensor:
         return self.steps(view).sum(1)
@@ -75,10 +79,10 @@ class MusicTheory:
         """The rule's value at each step, float [N, T]; 0 where no token stands yet."""
         every = torch.arange(view.sample.shape[1], device=view.sample.device)
         values = torch.stack([self._at(view, step.expand(len(view.sample))) for step in every], 1)
-        return torch.where(every < view.effort.unsqueeze(1), values, 0.0)
+        return torch.where(every < view.info["num_tokens"].unsqueeze(1), values, 0.0)
 
     def gain(self, after: View) -> Tensor:
-        return self._at(after, after.effort - 1)
+        return self._at(after, after.info["num_tokens"] - 1)
 
     def _at(self, view: View, step: Tensor) -> Tensor:
         codes = view.sample.squeeze(2)
@@ -89,9 +93,7 @@ class MusicTheory:
 
 def key(now: Moment) -> Tensor:
     """−1 for a note outside the key."""
-    inside = torch.zeros(12, dtype=torch.bool, device=now.code.device)
-    inside[list(MAJOR)] = True
-    return -((now.code > HOLD) & ~inside[now.degree(now.code)]).float()
+    return -((now.code > HOLD) & ~is_among(now.degree(now.code), MAJOR)).float()
 
 
 def tonic(now: Moment) -> Tensor:

@@ -14,12 +14,12 @@ from rlgen_cli.domains.music.sound import RATE, synthesise, write_wav
 from rlgen_cli.evaluation.media.text import token_diversity
 from rlgen_cli.domains.music.notes import Piece
 from rlgen_cli.evaluation.rollout import Rollout
-from rlgen_cli.core.types import View
+from rlgen_cli.core.specs import View
 
 SHOWN = 16  # rolls on a sheet
 
 
-class Music:
+class MusicMedium:
     """`env` makes sequences that are notes; a `soundfont` (a file) plays them instead of our own synthesis."""
 
     formats: tuple[str, ...] = ("png", "midi", "wav")

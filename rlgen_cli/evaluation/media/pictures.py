@@ -2,25 +2,25 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.protocols import DrawsStrokes, Env
 from rlgen_cli.evaluation.media.raster import beside, enlarge, grid, write_gif, write_png
 from rlgen_cli.domains.canvas.svg import write_svg, write_svg_grid
 from rlgen_cli.evaluation.rollout import Rollout
-from rlgen_cli.core.types import State, Stroke, View
+from rlgen_cli.core.specs import State, Stroke, View
 
 
-class Pictures:
+class PictureMedium:
     """`env` makes pictures."""
 
     formats: tuple[str, ...] = ("png", "gif", "svg")
     last = 64  # samples that the end of a run leaves
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: Env) -> None:
         self.env = env
 
     def sheet(self, view: View, limit: int = 64) -> Tensor:
@@ -35,16 +35,19 @@ class Pictures:
     def numbers(self, view: View) -> dict[str, float]:
         """Of a repair, how near it comes to the truth, and how near the damaged picture was."""
         context = view.context
-        if context.given is None or context.target is None:
+        if not {"damaged", "target"} <= context.keys():
             return {}
-        return {"psnr": psnr(repaired(view), context.target), "psnr_damaged": psnr(context.given, context.target)}
+        return {
+            "psnr": psnr(repaired(view), context["target"]),
+            "psnr_damaged": psnr(context["damaged"], context["target"]),
+        }
 
     def write(self, made: Rollout, formats: list[str], out: Path) -> None:
         """A grid and one file each; a time-lapse; vectors, which are left out where several formats are asked for and
         the environment makes no strokes."""
         env, view = self.env, self.env.view(made.final)
         n = len(view.sample)
-        vectors = hasattr(env, "stroke")
+        vectors = isinstance(env, DrawsStrokes)
         if "svg" in formats and not vectors:
             require(len(formats) > 1, "format: this environment makes no strokes, so it has no svg; use png or gif.")
         if "png" in formats:
@@ -55,10 +58,10 @@ class Pictures:
             shown = [grid(env.view(state).sample) for state in _some(made, 128)]
             write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
             write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
-        if "svg" in formats and vectors:
+        if "svg" in formats and isinstance(env, DrawsStrokes):
             strokes: list[Stroke] = [env.stroke(s, a) for s, a in zip(made.states, made.actions, strict=True)]
             strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
-            background, size = env.palette[0].float().cpu() / 255, env.size
+            background, size = env.background.cpu(), env.size
             write_svg_grid(out / "grid.svg", strokes, math.ceil(math.sqrt(n)), size, background)
             for i in range(n):
                 write_svg(out / f"{i:03d}.svg", strokes, i, size, background)
@@ -78,9 +81,9 @@ def strip(steps: list[Tensor]) -> Tensor:
 def repaired(view: View) -> Tensor:
     """The samples, with what is known put over them."""
     context = view.context
-    if context.known is None or context.given is None:
+    if not {"damaged", "known_mask"} <= context.keys():
         return view.sample
-    return torch.where(context.known, context.given, view.sample)
+    return torch.where(context["known_mask"], context["damaged"], view.sample)
 
 
 def psnr(made: Tensor, target: Tensor) -> float:
@@ -96,6 +99,6 @@ def diversity(samples: Tensor) -> float:
 def sheet(view: View, limit: int = 64) -> Tensor:
     """The samples as a grid, uint8 [3, H, W]; before it what was given, beside it the targets, where there are any."""
     made, context = grid(repaired(view)[:limit]), view.context
-    if context.given is not None:
-        made = beside(grid(context.given[:limit]), made)
-    return made if context.target is None else beside(made, grid(context.target[:limit]))
+    if "damaged" in context:
+        made = beside(grid(context["damaged"][:limit]), made)
+    return beside(made, grid(context["target"][:limit])) if "target" in context else made

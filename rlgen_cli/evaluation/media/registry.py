@@ -1,18 +1,19 @@
-"""Which medium an environment's samples are of."""
+"""The registry of media: how samples of a kind are shown and written."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.evaluation.media.music import Music
-from rlgen_cli.evaluation.media.pictures import Pictures
-from rlgen_cli.evaluation.media.text import Text
+from rlgen_cli.core.protocols import Env
+from rlgen_cli.evaluation.media.music import MusicMedium
+from rlgen_cli.evaluation.media.pictures import PictureMedium
+from rlgen_cli.evaluation.media.text import TextMedium
 from rlgen_cli.evaluation.rollout import Rollout
-from rlgen_cli.core.types import View
+from rlgen_cli.core.specs import View
 
-FORMATS = frozenset(name for kind in (Pictures, Music, Text) for name in kind.formats)
+FORMATS = frozenset(name for kind in (PictureMedium, MusicMedium, TextMedium) for name in kind.formats)
 
 
 class Medium(Protocol):
@@ -42,11 +43,11 @@ class Medium(Protocol):
         ...
 
 
-def medium(env: Any, soundfont: Path | None = None) -> Medium:
+def medium(env: Env, soundfont: Path | None = None) -> Medium:
     """The medium of what `env` makes."""
     if "picture" in env.spec.kinds:
-        return Pictures(env)
+        return PictureMedium(env)
     if "music" in env.spec.kinds:
-        return Music(env, soundfont)
+        return MusicMedium(env, soundfont)
     require(soundfont is None, "soundfont: plays music, and this run makes none.")
-    return Text(env)
+    return TextMedium(env)

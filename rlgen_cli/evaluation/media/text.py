@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.rollout import Rollout
-from rlgen_cli.core.types import View
+from rlgen_cli.core.specs import View
 
 SHOWN, LINE, MARGIN = 24, 18, 8  # lines on a sheet; pixels
 
 
-class Text:
+class TextMedium:
     """`env` makes sequences that are read."""
 
     formats: tuple[str, ...] = ("txt", "png")

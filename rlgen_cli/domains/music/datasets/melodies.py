@@ -2,12 +2,12 @@
 
 import random
 
-from rlgen_cli.domains.music.datasets.harmonise import harmonised
-from rlgen_cli.data.images import Splits
-from rlgen_cli.data.sequences import by_content, encoded
-from rlgen_cli.domains.music.datasets.tunes import TUNES, tonal_melody
-from rlgen_cli.domains.music.encodings import Encoding
 from rlgen_cli.core.errors import require
+from rlgen_cli.data.images import Splits
+from rlgen_cli.domains.music.datasets.harmonise import harmonised
+from rlgen_cli.domains.music.datasets.tunes import TUNES, tonal_melody
+from rlgen_cli.domains.music.datasets.windows import encode_splits, split_pieces
+from rlgen_cli.domains.music.encodings import MusicEncoding
 
 
 class Melodies:
@@ -20,11 +20,11 @@ class Melodies:
         require(len(transpose) > 0, "transpose: must hold at least one number; [0] leaves pieces as they are.")
         self.count, self.bars, self.tonic, self.transpose = count, bars, tonic, transpose
 
-    def load(self, encoding: Encoding, length: int, bar: int) -> Splits:
+    def load(self, encoding: MusicEncoding, length: int, bar: int) -> Splits:
         rng = random.Random(0)
         pieces = [tonal_melody(rng, self.bars) for _ in range(self.count)] + list(TUNES)
         # The generator's bars are 16 sixteenths; with another env.bar a piece is cut into those.
         pieces = [piece._replace(bar=bar) if piece.bar % bar == 0 else piece for piece in pieces]
         if encoding.voices > 1:
             pieces = [voiced for piece in pieces if (voiced := harmonised(piece)) is not None]
-        return encoded(by_content(pieces), encoding, length, bar, self.tonic, self.transpose)
+        return encode_splits(split_pieces(pieces), encoding, length, bar, self.tonic, self.transpose)

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlgen_cli.data.images import Splits
-from rlgen_cli.data.sequences import Sequences
-from rlgen_cli.domains.music.encodings import Encoding, Tokens
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.seeding import stream
+from rlgen_cli.data.images import Splits
+from rlgen_cli.data.sequences import Sequences
+from rlgen_cli.domains.music.encodings import MusicEncoding, Tokens
 
 START = 0  # the token before the first
 
@@ -71,10 +71,10 @@ class OracleSamples:
         require(count >= 10, f"count: must be at least 10, got {count}.")
         self.path, self.count, self.seed = Path(path), count, seed
 
-    def load(self, encoding: Encoding, length: int, bar: int) -> Splits:
+    def load(self, encoding: MusicEncoding, length: int, bar: int) -> Splits:
         if not isinstance(encoding, Tokens):
             raise UserError("data=oracle: has no notes; use encoding=tokens.")
         oracle, rng = Oracle(self.path), stream(self.seed, "oracle")
-        fitted = encoding.fitted([f"w{i}" for i in range(len(oracle.bias))], " ")
+        fitted = encoding.with_vocabulary([f"w{i}" for i in range(len(oracle.bias))], " ")
         counts = (self.count, self.count // 10, self.count // 10)
         return Splits(*(Sequences(oracle.sample(n, length, rng).unsqueeze(2), fitted) for n in counts))

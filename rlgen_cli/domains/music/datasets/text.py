@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 
-from rlgen_cli.data.images import Splits
-from rlgen_cli.data.sequences import TEST, VALID, Sequences
-from rlgen_cli.domains.music.encodings import Encoding, Tokens
 from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.data.images import Splits
+from rlgen_cli.data.sequences import Sequences
+from rlgen_cli.domains.music.datasets.windows import TEST, VALID
+from rlgen_cli.domains.music.encodings import MusicEncoding, Tokens
 
 UNKNOWN = "?"
 
@@ -25,7 +26,7 @@ class Text:
         require(vocabulary >= 2, f"vocabulary: must be at least 2, got {vocabulary}.")
         self.path, self.unit, self.limit = path, unit, vocabulary
 
-    def load(self, encoding: Encoding, length: int, bar: int) -> Splits:
+    def load(self, encoding: MusicEncoding, length: int, bar: int) -> Splits:
         if not isinstance(encoding, Tokens):
             raise UserError("data=text: holds no notes; use encoding=tokens.")
         try:
@@ -46,6 +47,6 @@ class Text:
             f"data.path: {self.path} is too short for 10 sequences of env.length = {length} tokens.",
         )
         windows = torch.stack([tokens[start : start + length] for start in starts]).unsqueeze(2)
-        fitted = encoding.fitted(common, "" if self.unit == "character" else " ")
+        fitted = encoding.with_vocabulary(common, "" if self.unit == "character" else " ")
         first, last = round(len(starts) * (1 - VALID - TEST)), round(len(starts) * (1 - TEST))
         return Splits(*(Sequences(part, fitted) for part in (windows[:first], windows[first:last], windows[last:])))

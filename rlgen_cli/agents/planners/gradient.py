@@ -1,0 +1,43 @@
+"""Gradient ascent on each action: a baseline that searches, and a polish (`start.guide=RUN`, `samples=1`)."""
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.agents.planners.tries import Start, rewards_of, rows_of, tries_around
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.protocols import Differentiable, Env, Reward
+from rlgen_cli.core.specs import Continuous, EnvSpec, State
+from rlgen_cli.core.tree import repeat
+
+
+class Gradient:
+    """Adam up the reward from several starts, where environment and reward are differentiable.
+
+    Args:
+        start: where it begins (tries.Start). samples: starts. rounds: steps of Adam. learning_rate: Adam's.
+    """
+
+    @staticmethod
+    def accepts(spec: EnvSpec) -> bool:
+        return isinstance(spec.action, Continuous) and spec.differentiable
+
+    def __init__(self, *, reward: Reward, start: Start, samples: int, rounds: int, learning_rate: float) -> None:
+        require(min(samples, rounds) >= 1, f"samples: must be at least 1, as rounds, got {samples} and {rounds}.")
+        require(learning_rate > 0, f"learning_rate: must be above 0, got {learning_rate}.")
+        self.reward, self.start, self.samples, self.rounds = reward, start, samples, rounds
+        self.learning_rate = float(learning_rate)
+
+    @torch.enable_grad()
+    def plan(self, env: Env, state: State, rng: torch.Generator) -> Tensor:
+        assert isinstance(env, Differentiable)
+        mean, deviation = self.start(env, state)
+        copies = repeat(state, self.samples)
+        floats = env.differentiable_state(copies)
+        x = tries_around(mean, deviation, self.samples, rng).detach().requires_grad_()
+        optimizer = torch.optim.Adam([x], self.learning_rate)
+        for _ in range(self.rounds):
+            (x.grad,) = torch.autograd.grad(-rewards_of(env, self.reward, floats, x).sum(), x)
+            optimizer.step()
+        with torch.no_grad():
+            best = rewards_of(env, self.reward, copies, x).argmax(1, keepdim=True)
+            return torch.special.ndtr(rows_of(x, best).squeeze(1))

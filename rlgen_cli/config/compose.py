@@ -1,0 +1,137 @@
+"""Composing a command's config, with errors in one sentence. Imports no torch."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rlgen_cli.config.locate import choices, config_folder
+from rlgen_cli.config.renamed import new_choice, new_name
+from rlgen_cli.core.errors import UserError, nearest
+
+# Groups that other configs choose from, and where they are put.
+ENV_GROUPS = ("brush", "start", "steering", "generator", "damage", "encoding")
+AGENT_GROUPS = ("replay", "backup", "exploration", "target_update", "optimizer", "baseline")
+
+
+def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> DictConfig:
+    """The config that a command runs with.
+
+    Args:
+        command: train, pretrain, sample or eval. arguments: Hydra's overrides and flags.
+        keep_hydra: with Hydra's own node, for whoever makes the run's folder.
+
+    Raises:
+        UserError: for a key, a choice or a word that Hydra cannot take.
+    """
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path, get_args_parser
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    register_resolvers()
+
+    def compose() -> DictConfig:
+        version.setbase("1.3")
+        parsed = get_args_parser().parse_args([placed(argument) for argument in arguments])
+        path = create_config_search_path(str(config_folder()))
+        if parsed.config_dir:
+            if not os.path.isdir(parsed.config_dir):
+                raise UserError(f"--config-dir: there is no folder {parsed.config_dir}.")
+            path.prepend("command-line", f"file://{os.path.abspath(parsed.config_dir)}")
+        # A program that runs under Hydra itself (and uses our environments) keeps its own.
+        outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+        try:
+            hydra = Hydra.create_main_hydra2("rlgen", path)
+            name = parsed.config_name or config_name(command, arguments)
+            config = hydra.compose_config(name, list(parsed.overrides), RunMode.RUN)
+        finally:
+            GlobalHydra.instance().hydra = outer
+        if not keep_hydra:
+            with open_dict(config):
+                del config["hydra"]
+        OmegaConf.set_struct(config, True)
+        return config
+
+    return with_hydra_errors(command, arguments, compose)
+
+
+def config_name(command: str, arguments: list[str]) -> str:
+    """The config a command begins with; there is one to pretrain for each environment where that makes sense."""
+    if command != "pretrain":
+        return command
+    env, able = value_of("env", arguments) or "music", choices("pretrain")
+    if env not in able:
+        raise UserError(f"env={env}: has nothing to pretrain; use env={' or env='.join(able)}.")
+    return f"pretrain/{env}"
+
+
+def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], Any]) -> Any:
+    """Run `action`; what Hydra and OmegaConf say about wrong input becomes one sentence."""
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return action()
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+        if error.options:
+            said = new_choice(group, name) or f"there is no such choice; {nearest(name, error.options)}"
+            raise UserError(f"{group}={name}: {said}") from None
+        raise UserError(" ".join(str(error).split())) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        text = str(error.__cause__ or error)
+        match = re.search(r"Could not override '([^']+)'", str(error))
+        if match and ("not in struct" in text or "No match in the defaults" in str(error)):
+            key = match.group(1)
+            said = new_name(key) or new_choice(key, _choice(key, arguments))
+            raise UserError(f"{key}: {said or f'is no key here; {nearest_key(command, arguments, key)}'}") from None
+        raise UserError(" ".join(str(error).split())) from None
+
+
+def nearest_key(command: str, arguments: list[str], key: str) -> str:
+    """Valid names beside an unknown `key`, from the config without it."""
+    others = [a for a in arguments if a.startswith("-") or "=" not in a or a.partition("=")[0].lstrip("+~") != key]
+    parent, _, name = key.rpartition(".")
+    config: Any = composed(command, others)
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig):
+        return nearest_key(command, others, parent) if parent else ""
+    return nearest(name, [str(k) for k in node if not str(k).startswith("_")])
+
+
+def placed(argument: str) -> str:
+    """`network=gru` as Hydra wants it: a group that other configs choose from is named with its place. An argument that
+    has its place already stays as it is."""
+    group, equals, choice = argument.partition("=")
+    if not equals or "@" in group:
+        return argument
+    sign = "+" if group.startswith("+") else ""
+    group = group.removeprefix("+")
+    if group in ENV_GROUPS:
+        return f"{sign}{group}@env.{group}={choice}"
+    if group in AGENT_GROUPS or group == "network" or group.startswith("network/"):
+        return f"{sign}{group}@agent.{group.replace('/', '.')}={choice}"
+    return argument
+
+
+def value_of(key: str, arguments: list[str]) -> str | None:
+    """The value of `key=value` on the command line; null counts as none."""
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
+    return values[-1].strip("'\"") if values and values[-1] not in ("null", "") else None
+
+
+def register_resolvers() -> None:
+    """`${run_id:}`: six hex digits of no seed, so that runs started in the same second have their own folders.
+    `${rest:X}`: 1 − X, and `${times:X,Y}`, for weights that hang together."""
+    OmegaConf.register_new_resolver("run_id", lambda: os.urandom(3).hex(), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("rest", lambda share: 1.0 - share, replace=True)
+    OmegaConf.register_new_resolver("times", lambda one, two: one * two, replace=True)
+
+
+def _choice(key: str, arguments: list[str]) -> str:
+    """What the command line chooses for a group."""
+    return value_of(key, [placed(argument) for argument in arguments]) or value_of(key, arguments) or ""

@@ -1,0 +1,127 @@
+"""From a config node to the object that it describes.
+
+A node with `_target_` names a class; its other keys are that class's keyword arguments. Keys are checked against the
+signature and values against the annotations before anything runs, and nested nodes are built first (or bound, with
+`_partial_: true`, when the class that takes them finishes them). What a class asks for beyond its YAML (the
+environment, a random stream, the device) is given by name.
+"""
+
+import functools
+import importlib
+import inspect
+import types as python_types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rlgen_cli.config.renamed import new_name
+from rlgen_cli.core.errors import UserError, nearest, require
+
+
+def plain(node: Any) -> dict[str, Any]:
+    """A config node as nested dicts and lists, interpolations resolved."""
+    return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+
+
+def find(target: Any, path: str) -> Any:
+    """The class or function that a `_target_` names."""
+    require(isinstance(target, str), f"{path}._target_: must name a class, got {target!r}.")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}._target_: {target} cannot be imported ({error}).") from None
+
+
+def component(node: Any, path: str, **runtime: Any) -> Any:
+    """The object that `node` describes; of `runtime`, it gets what its signature asks for."""
+    require(isinstance(node, DictConfig | dict), f"{path}: must be a component with a _target_, got {node!r}.")
+    values = plain(node) if isinstance(node, DictConfig) else dict(node)
+    target, partial = find(values.pop("_target_", None), path), values.pop("_partial_", False)
+    return call(target, values, path, runtime, partial)
+
+
+def call(
+    target: Callable[..., Any], values: dict[str, Any], path: str, runtime: dict[str, Any], partial: bool = False
+) -> Any:
+    """`target(**values, **runtime)` with keys, types and missing values checked against the signature."""
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    everything = runtime
+    runtime = {key: value for key, value in runtime.items() if key in parameters and key not in values}
+    valid = [name for name in parameters if name not in runtime]
+    prefix = f"{path}." if path else ""
+    arguments = {}
+    for key, value in values.items():
+        if key not in parameters and not open_ended:
+            said = new_name(f"{prefix}{key}") or f"is no key here; {nearest(str(key), valid)}"
+            raise UserError(f"{prefix}{key}: {said}")
+        arguments[key] = _value(value, hints.get(key, Any), f"{prefix}{key}", everything)
+    if partial:
+        return functools.partial(_reporting(target, path), **arguments, **runtime)
+    for name, parameter in parameters.items():
+        given = name in arguments or name in runtime
+        if not given and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+            raise UserError(f"{prefix}{name}: is missing.")
+    return _reporting(target, path)(**arguments, **runtime)
+
+
+def _reporting(target: Callable[..., Any], path: str) -> Callable[..., Any]:
+    """`target`, with the config path put before the key that its own errors begin with."""
+
+    def build(**arguments: Any) -> Any:
+        try:
+            return target(**arguments)
+        except UserError as error:
+            message = str(error)
+            known = message.startswith(("env.", "agent.", "reward.", "data.", "data:")) or not path
+            raise UserError(message if known else f"{path}.{message}") from None
+
+    return build
+
+
+def _value(value: Any, hint: Any, path: str, runtime: dict[str, Any]) -> Any:
+    """`value` as `hint` wants it: nested components built, whole numbers made floats, wrong types refused."""
+    if isinstance(value, dict) and "_target_" in value:
+        return component(value, path, **runtime)
+    if value == "???":
+        raise UserError(f"{path}: must be given.")
+    if not fits(value, hint):
+        raise UserError(f"{path}: must be {describe(hint)}, got {value!r}.")
+    return float(value) if hint is float else value
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain config value has the annotated type; annotations of objects fit anything."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, python_types.UnionType):
+        return any(fits(value, option) for option in typing.get_args(hint))
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, typing.get_args(hint)[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(item, typing.get_args(hint)[1]) for item in value.values())
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool, type(None)):
+        return isinstance(value, hint)
+    return hint is Any or not isinstance(value, int | float | str | bool | list | type(None))
+
+
+def describe(hint: Any) -> str:
+    """An annotation in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(str, arguments))
+    if origin in (typing.Union, python_types.UnionType):
+        return " or ".join(describe(option) for option in arguments)
+    if origin is list:
+        return f"a list, each {describe(arguments[0])}"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(hint, f"a component with a _target_ ({getattr(hint, '__name__', hint)})")

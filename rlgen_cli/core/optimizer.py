@@ -1,0 +1,72 @@
+"""Adam with a learning rate that follows the training's progress, and clipped gradients."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.schedules import Linear
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) on some parameters.
+
+    Args:
+        parameters: those that are not frozen are trained.
+        learning_rate: a schedule over the training. max_grad_norm: gradients are scaled down to this length at most.
+        eps: Adam's ε. weight_decay: L2 penalty, half the price of each weight's square.
+    """
+
+    def __init__(
+        self,
+        *,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: Linear,
+        max_grad_norm: float,
+        eps: float,
+        weight_decay: float,
+    ) -> None:
+        require(max_grad_norm > 0, f"max_grad_norm: must be above 0, got {max_grad_norm}.")
+        require(eps > 0, f"eps: must be above 0, got {eps}.")
+        require(weight_decay >= 0, f"weight_decay: must be at least 0, got {weight_decay}.")
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.learning_rate, self.max_grad_norm = learning_rate, float(max_grad_norm)
+        on_cuda = self.parameters[0].device.type == "cuda"
+        self.adam = torch.optim.Adam(
+            self.parameters, lr=learning_rate(0.0), eps=eps, weight_decay=weight_decay, foreach=True,
+            capturable=on_cuda,  # the step count stays on the device
+        )  # fmt: skip
+
+    def step(self, loss: Tensor, progress: float, keep: Tensor | None = None) -> None:
+        """One step down the gradient of `loss`. Where `keep`, a bool scalar on the device, is false, weights and Adam's
+        own state stay as they were, without the host's having to look."""
+        self.adam.zero_grad(set_to_none=True)
+        grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        for group in self.adam.param_groups:
+            group["lr"] = self.learning_rate(progress)
+        before = {} if keep is None else {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        self.adam.step()
+        if keep is not None:
+            with torch.no_grad():
+                for name, tensor in self._tensors().items():
+                    if tensor.device == keep.device:
+                        # Adam begins with zeros when it first sees a parameter.
+                        tensor.copy_(torch.where(keep, tensor, before.get(name, torch.zeros_like(tensor))))
+
+    def _tensors(self) -> dict[tuple[int, str], Tensor]:
+        """All that a step changes: weights, moments and step counts."""
+        found: dict[tuple[int, str], Tensor] = {(i, "weight"): weight for i, weight in enumerate(self.parameters)}
+        for i, weight in enumerate(self.parameters):
+            found |= {(i, name): tensor for name, tensor in self.adam.state.get(weight, {}).items()}
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.adam.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adam.load_state_dict(state)

@@ -1,0 +1,265 @@
+"""The contracts between components.
+
+An environment holds a batch of unfinished samples as tensors and applies actions to them. A reward scores what an
+action did. A policy chooses actions from observations; a planner may use the environment. A learner is whatever
+improves from what happens: an agent, a discriminator, a KL price, a generator. What only some components can do is a
+protocol of its own, which others ask for by `isinstance`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from rlgen_cli.core.specs import (
+        Carry, Decision, EnvSpec, Metrics, Observation, Scored, State, Stroke, Transition, View,
+    )  # fmt: skip
+
+
+class Encoding(Protocol):
+    """What a sequence's tokens mean, as far as everything outside its domain needs to know."""
+
+    vocabulary: tuple[int, ...]
+    kinds: frozenset[str]
+    voices: int  # tokens that one step in time takes
+
+
+class Env(Protocol):
+    """Pure functions over a state; nothing that an episode depends on lives outside it."""
+
+    spec: EnvSpec
+
+    def reset(self, n: int, rng: torch.Generator) -> State:
+        """N fresh episodes, all randomness taken from `rng`."""
+        ...
+
+    def step(self, state: State, action: Tensor) -> State:
+        """The states after `action`; no auto-reset, no host sync; a finished state stays as it is."""
+        ...
+
+    def done(self, state: State) -> Tensor:
+        """bool [N]: the sample is finished."""
+        ...
+
+    def observe(self, state: State) -> Observation:
+        """What policies see, as `spec.observation` says."""
+        ...
+
+    def view(self, state: State) -> View:
+        """What rewards see."""
+        ...
+
+    def action_mask(self, state: State) -> Tensor | None:
+        """bool [N, A] of allowed actions, or None when all are."""
+        ...
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """An environment on whose states gradients can flow (where `spec.differentiable` says that its actions have any)."""
+
+    def differentiable_state(self, state: State) -> State:
+        """The same states in floats, on which `step` gives the same numbers and lets gradients through."""
+        ...
+
+
+@runtime_checkable
+class DrawsStrokes(Protocol):
+    """An environment whose marks can be written as vectors."""
+
+    size: int  # of the square canvas, pixels
+    background: Tensor  # float [C] in [0, 1]
+
+    def stroke(self, state: State, action: Tensor) -> Stroke:
+        """`action` as vectors; nothing is drawn where the episode is over."""
+        ...
+
+
+@runtime_checkable
+class HasExpert(Protocol):
+    """An environment that knows where a scripted baseline should go when no action gains at once."""
+
+    def expert_action(self, state: State) -> Tensor | None:
+        """Actions [N], or None where this configuration has no expert."""
+        ...
+
+
+@runtime_checkable
+class TeachesSequences(Protocol):
+    """An environment of sequences, whose steps can be replayed for training by maximum likelihood."""
+
+    def primes(self, n: int, rng: torch.Generator) -> Tensor:
+        """What N sequences are heard to follow, int16 [N, F]."""
+        ...
+
+    def teacher_states(self, tokens: Tensor, prime: Tensor) -> State:
+        """The states in which each token of finished sequences [N, T, F], after `prime` [N, F], was set: [T · N]."""
+        ...
+
+
+@runtime_checkable
+class PacksStates(Protocol):
+    """An environment whose states have a smaller exact form for a replay memory."""
+
+    def pack(self, state: State) -> State:
+        """The states in their small form, a NamedTuple of tensors [N, …]."""
+        ...
+
+    def unpack(self, packed: State) -> State:
+        """The inverse of `pack`, to the bit."""
+        ...
+
+
+class Policy(Protocol):
+    """Acts on observations alone."""
+
+    def initial_carry(self, n: int) -> Carry:
+        """The memory at the start of N episodes; None for a policy that has none."""
+        ...
+
+    def act(
+        self, observation: Observation, mask: Tensor | None, carry: Carry, *, explore: bool, rng: torch.Generator
+    ) -> Decision:
+        """What to do in N states; `mask` bool [N, A] of allowed actions, or None."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that acting needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """Acts by trying things out in the environment; it learns nothing and keeps nothing."""
+
+    def plan(self, env: Env, state: State, rng: torch.Generator) -> Tensor:
+        """Actions in N states."""
+        ...
+
+
+class Trainable(Protocol):
+    """Something that improves by updates of its own."""
+
+    def update(self, progress: float) -> Metrics:
+        """Learn; {} when it is not time to. `progress` in [0, 1] is the share of the training that is over."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Learner(Trainable, Protocol):
+    """Something that learns from episodes."""
+
+    def observe(self, step: Transition) -> None:
+        """Take in one batched step."""
+        ...
+
+
+class Agent(Trainable, Protocol):
+    """A trainable (mostly a learner) with a policy. Its own `state_dict` is what training needs beyond the policy's."""
+
+    policy: Policy
+
+
+@runtime_checkable
+class StartsGroups(Protocol):
+    """An agent that compares episodes which begin in the same state and end together."""
+
+    group_size: int
+
+
+class Score(Protocol):
+    """A number per sample, higher is better. `judges` says of what (EnvSpec.kinds, or any); `needs` names what it reads
+    of a view's context and info. A class that is better with some context, though it can do without, names it in
+    `prefers`."""
+
+    judges: str
+    needs: frozenset[str]
+
+    def __call__(self, view: View) -> Tensor:
+        """[N]."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A score that is a sum over steps, so that what the newest step added is cheaper to find than two scores."""
+
+    def gain(self, after: View) -> Tensor:
+        """Score after − score before the newest step, [N]."""
+        ...
+
+
+@runtime_checkable
+class LearnedScore(Protocol):
+    """A score that changes as training goes on, and so is recomputed when a replay batch is drawn."""
+
+    learned: bool
+
+
+class Reward(Protocol):
+    """The weighted sum of named terms."""
+
+    @property
+    def has_learned_terms(self) -> bool:
+        """Some of it goes stale in a replay memory."""
+        ...
+
+    def __call__(self, before: View, after: View, done: Tensor) -> Scored: ...
+
+    def learned_reward(self, before: View, after: View, done: Tensor) -> Tensor:
+        """The part of the reward that learned terms give now, [N]."""
+        ...
+
+
+class Generator(Protocol):
+    """Makes samples of latents: what the latent environments steer."""
+
+    latent: int  # numbers in z
+    classes: int  # labels that it takes; 0 for none
+    coordinates: int  # of the space of its channels' gains and biases; 0 where they are not known
+    shape: tuple[int, ...]  # of a raw sample
+    differentiable: bool
+
+    def __call__(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """Raw samples [N, *shape] of z [N, latent]; `shift` [N, coordinates] is added to gains and biases."""
+        ...
+
+    def finished(self, raw: Tensor) -> Tensor:
+        """What rewards see of raw samples: pictures in [0, 1], or tokens."""
+        ...
+
+    def directions(self, name: str) -> Tensor:
+        """Directions in the latent space, [K, latent], from the one that matters most; see `direction_names`."""
+        ...
+
+    @property
+    def direction_names(self) -> tuple[str, ...]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class HasCritic(Protocol):
+    """A generator that comes with a discriminator of its own."""
+
+    def realism(self, sample: Tensor, label: Tensor | None) -> Tensor:
+        """How real samples look, logits [N]."""
+        ...
+
+
+@runtime_checkable
+class HasGenerator(Protocol):
+    """An environment that steers a generator."""
+
+    generator: Generator

@@ -1,0 +1,86 @@
+"""What every brush can do, and what only some can."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.specs import ActionSpec, Stroke
+
+
+class Mark(NamedTuple):
+    """What N actions leave: opacity per pixel, colour, and where the pen is afterwards."""
+
+    opacity: Tensor  # whole numbers [N, H, W], 0 where nothing changes, 255 where the colour covers
+    colour: Tensor  # whole numbers [N, C]; uint8 in brushes that look colours up, float where gradients flow
+    pen: Tensor  # int16 [N, 2]
+    drawn: Tensor  # bool [N]: this was a mark, not just a move
+
+
+class Brush(Protocol):
+    """Turns actions into marks. A brush is stateless: the pen's position is the environment's, int16 [N, 2] as (x, y)
+    in the brush's own units."""
+
+    pen_range: tuple[int, int]  # smallest and largest pen coordinate; (0, 0) for brushes without a pen
+    patch_size: int  # side of the close view around the pen, pixels; 0 for none
+    differentiable: bool  # gradients flow from a mark back to its action
+    exact_palette: bool  # marks never blend: a pixel that they change has a palette colour
+
+    @property
+    def action(self) -> ActionSpec: ...
+
+    def mark(self, pen: Tensor, action: Tensor) -> Mark:
+        """What actions leave when the pen is at `pen` [N, 2]."""
+        ...
+
+    def stroke(self, pen: Tensor, action: Tensor) -> Stroke:
+        """The same as vectors."""
+        ...
+
+    def pen_xy(self, pen: Tensor) -> Tensor:
+        """The pen in pixels, float [N, 2]."""
+        ...
+
+
+@runtime_checkable
+class PredictsGain(Protocol):
+    """A brush that knows by geometry how much nearer each action would bring the canvas to a target."""
+
+    preview_scale: float  # factor of what the policy is shown; 0 shows nothing
+
+    def action_gain(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
+        """What each action would gain at once, float [N, A]; canvas and target are float [N, C, H, W] in [0, 1]."""
+        ...
+
+    def expert_action(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
+        """The move towards the nearest place where a mark would help, int64 [N]."""
+        ...
+
+
+def check_widths(widths: list[float]) -> list[float]:
+    """The widths as floats.
+
+    Raises:
+        UserError: unless they are positive.
+    """
+    require(len(widths) > 0 and min(widths) > 0, f"widths: must be positive numbers, got {list(widths)}.")
+    return [float(width) for width in widths]
+
+
+def check_margin(margin: int, size: int) -> None:
+    """Refuse a margin that leaves no room to draw in.
+
+    Raises:
+        UserError: for a value out of range.
+    """
+    require(0 <= 2 * margin < size - 1, f"margin: must be from 0 to {(size - 2) // 2}, got {margin}.")
+
+
+def check_patch_size(patch_size: int) -> None:
+    """Refuse a close view that has no middle pixel.
+
+    Raises:
+        UserError: unless it is odd, or 0 for none.
+    """
+    odd = patch_size > 0 and patch_size % 2 == 1
+    require(odd or patch_size == 0, f"patch_size: must be odd, or 0 for none, got {patch_size}.")

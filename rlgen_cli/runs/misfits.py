@@ -1,0 +1,86 @@
+"""What cannot be combined: why, and what would fit. Derived from specs and from what the shipped YAMLs name."""
+
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from rlgen_cli.config.instantiate import find
+from rlgen_cli.config.locate import choices, config_folder
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.specs import EnvSpec
+
+
+def targets(group: str) -> dict[str, Any]:
+    """The classes that a config group's YAMLs name, those of the YAMLs that they build on included."""
+    found = {}
+    for name in choices(group):
+        target = _target(group, name)
+        if target is not None:
+            found[name] = find(target, group)
+    return found
+
+
+def _target(group: str, name: str) -> str | None:
+    node = yaml.safe_load((config_folder() / group / f"{name}.yaml").read_text())
+    if not isinstance(node, dict):
+        return None
+    if "_target_" in node:
+        return str(node["_target_"])
+    for base in node.get("defaults", []):
+        if isinstance(base, str) and not base.startswith(("_self_", "/")):
+            return _target(group, base)
+    return None
+
+
+def agent(config: DictConfig, spec: EnvSpec) -> str:
+    """Why an agent cannot act in an environment, and which could."""
+    able = ", ".join(name for name, kind in targets("agent").items() if kind.accepts(spec))
+    name = config.agent._target_.rpartition(".")[2]
+    for key in ("brush", "steering", "encoding"):
+        if key in config.env:
+            others = ", ".join(choices(key))
+            here = config.env[key]._target_.rpartition(".")[2]
+            return (
+                f"agent: {name} cannot act in env.{key}={here}, which has {spec.action}; use another {key} ({others}) "
+                f"or an agent that can ({able})."
+            )
+    return f"agent: {name} cannot act in this environment, which has {spec.action}; use an agent that can ({able})."
+
+
+def check_network(node: DictConfig, required: str) -> None:
+    """Refuse a network of another kind than the agent takes."""
+    given = getattr(find(node.get("_target_"), "agent.network"), "gives", required)
+    if given != required:
+        name = node._target_.rpartition(".")[2]
+        able = ", ".join(name for name, kind in targets("network").items() if getattr(kind, "gives", "") == required)
+        raise UserError(f"agent.network: {name} is no {required} network; use network= with one of {able}.")
+
+
+def check_score(score: Any, spec: EnvSpec, path: str, condition: str | None) -> None:
+    """Refuse a score of something else than what the environment makes, or one that needs what it does not give."""
+    judges = getattr(score, "judges", "picture")
+    if judges != "any" and judges not in spec.kinds:
+        fitting = [
+            name for name, kind in targets("reward/term").items() if getattr(kind, "judges", "") in {"any", *spec.kinds}
+        ]
+        made = "/".join(sorted(spec.kinds))
+        raise UserError(
+            f"{path}: judges samples of the kind {judges}, and this environment makes {made}; it can have "
+            f"{', '.join(fitting)}."
+        )
+    missing = set(getattr(score, "needs", frozenset())) - spec.readable
+    if missing:
+        what = " and ".join(sorted(missing))
+        given = "" if condition is None else f" with env.condition={condition}"
+        advice = "use env.condition=auto" if condition not in (None, "auto") else "choose another reward or task"
+        raise UserError(f"{path}: needs {what}, which this environment does not give{given}; {advice}.")
+
+
+def data(dataset: str, gives_pictures: bool, env: str, wants_pictures: bool) -> str:
+    """Why a dataset does not serve an environment."""
+    kinds = {True: "pictures", False: "sequences"}
+    return (
+        f"data: {dataset} gives {kinds[gives_pictures]}, and {env} takes {kinds[wants_pictures]}; "
+        f"rlgen list data shows others."
+    )
