@@ -1,35 +1,52 @@
-"""What every benchmark does with its numbers: a Markdown table below docs/results, with how it was measured."""
+"""What every benchmark does with its numbers: a Markdown table with how it was measured, and figures."""
 
-import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import torch
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
+from benchmarks.harness import Call
+
+Row: TypeAlias = list[object]
+Line: TypeAlias = Sequence[tuple[float, float]]  # (x, y)
 
 
-def table(rows: list[list[object]]) -> str:
+class Band(NamedTuple):
+    """A line with an interval around it; all of one length."""
+
+    x: Sequence[float]
+    middle: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def table(rows: Sequence[Row]) -> str:
     """Markdown; the first row is the head."""
     lines = [" | ".join(str(cell) for cell in row) for row in rows]
     return "\n".join(f"| {line} |" for line in [lines[0], " | ".join("---" for _ in rows[0]), *lines[1:]])
 
 
-def write(name: str, title: str, parts: list[str]) -> None:
-    """Print and keep `docs/results/<name>.md`."""
+def write(call: Call, title: str, parts: Sequence[str], name: str | None = None) -> None:
+    """Print the page and keep it as `<name>.md` (the benchmark's own name where none is given)."""
     threads = (
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores {platform.machine()}"
     )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     text = "\n\n".join([f"# {title}", *parts, f"Measured with {threads}, {device}."]) + "\n"
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    (call.results / f"{name or call.name}.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def curves(path: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], x: str) -> None:
-    """Panels side by side, each a named line (x, y) or more; a line of two equal heights is drawn dashed."""
+def summary(doc: str | None) -> str:
+    """The first paragraph of a module's docstring, in one line."""
+    return " ".join(str(doc).split("\n\n")[0].split())
+
+
+def curves(path: Path, panels: Mapping[str, Mapping[str, Line]], x: str) -> None:
+    """Panels side by side, each with named lines; a line of two equal heights is drawn dashed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -39,45 +56,26 @@ def curves(path: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], 
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
         for name, points in lines.items():
             level = len({y for _, y in points}) == 1
-            axis.plot(*zip(*points, strict=True), "--" if level else "o-", label=name, markersize=3)
+            style = "--" if level and len(points) > 1 else "o-"
+            axis.plot([at for at, _ in points], [y for _, y in points], style, label=name, markersize=3)
         axis.set(title=title, xlabel=x)
         axis.legend(fontsize=7)
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
-def bands(path: Path, lines: dict[str, tuple], x: str, y: str) -> None:
-    """Named lines (x, middle, low, high), each with the band from low to high."""
+def bands(path: Path, lines: Mapping[str, Band], x: str, y: str) -> None:
+    """Named lines, each with its interval as a band."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    for name, (at, middle, low, high) in lines.items():
-        axis.plot(at, middle, label=name)
-        axis.fill_between(at, low, high, alpha=0.2)
+    for name, band in lines.items():
+        axis.plot(band.x, band.middle, label=name)
+        axis.fill_between(band.x, band.low, band.high, alpha=0.2)
     axis.set(xlabel=x, ylabel=y)
     axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
-
-
-def finished(run: Path) -> bool:
-    """Whether a run's training came to its end."""
-    path = run / "status.json"
-    return path.is_file() and json.loads(path.read_text())["status"] == "finished"
-
-
-def seconds_until(run: Path, step: int) -> float:
-    """Wall time that a run's training took until `step`."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return max((line["seconds"] for line in lines if line["step"] <= step), default=0.0)
-
-
-def runs_named(arguments: list[str]) -> list[Path]:
-    """The folders given as run=FOLDER."""
-    return [Path(argument.removeprefix("run=")) for argument in arguments if argument.startswith("run=")]
-
-
-def new_run(name: str) -> Path:
-    """A fresh folder for a benchmark's own training."""
-    return Path("outputs") / "benchmarks" / f"{name}_{os.urandom(3).hex()}"
+    plt.close(figure)

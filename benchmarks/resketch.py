@@ -1,109 +1,113 @@
 """ReSketch: our DQN beside random, the greedy oracle and the published one, on the official test digits.
 
-python -m benchmarks.resketch run=outputs/pixel/dqn/…    judges a run (trained by experiment=resketch)
-python -m benchmarks.resketch                            trains one first
+    python -m benchmarks.resketch [seeds=1,2] [runs=FOLDER,FOLDER]
+
+Trains experiment=resketch with each seed, and once without the preview of what each move gains. `runs` are judged
+instead of trained.
 """
 
 import sys
+from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
+from torch import Tensor
 
-from benchmarks.judge import SHARED, Classifier, train_classifier
-from benchmarks.report import RESULTS, new_run, runs_named, seconds_until, table, write
+from benchmarks.files import mnist
+from benchmarks.harness import Call, run
+from benchmarks.judge import Classifier, pictures, recogniser
+from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, trained, with_planner
+from benchmarks.report import Row, summary, table, write
+from benchmarks.rollouts import episodes
 from rlgen_cli.core import checkpoint
-from rlgen_cli.runs.assemble import Session, build
-from rlgen_cli.cli.main import composed, register_resolvers
-from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.core.specs import View
+from rlgen_cli.core.tree import join
 from rlgen_cli.evaluation.media.pictures import sheet
-from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.runs.trainer import train
-from rlgen_cli.core.types import View
+from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.runs.assemble import Session
 
-EXPERIMENT = ["experiment=resketch", f"data.root={SHARED / 'mnist'}"]
-
-
-def recogniser(session: Session) -> Classifier:
-    """A classifier of the binarised training digits."""
-    images, labels = session.data.train.images.float() / 255, session.data.train.labels
-
-    def batch(rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        index = torch.randint(len(images), (128,), generator=rng)
-        return images[index], labels[index]
-
-    return train_classifier(batch, 28, 10, 1800, 0)
+SMALL = [
+    *QUICK, "total_steps=768", "eval_interval=384", "checkpoint_interval=384", "agent.batch_size=8",
+    "agent.learning_starts=64", "agent.replay.buffer_size=2000", "agent.network.body.width=16",
+]  # fmt: skip
+NO_PREVIEW = "env.brush.preview_scale=0"
+SHOWN = 64
 
 
 @torch.no_grad()
-def draw(session: Session, digits: int, seed: int = 0) -> tuple[View, torch.Tensor, float]:
-    """The first `digits` test digits as drawn: what was made, true labels, mean step of the last mark."""
+def drawn(session: Session, digits: int) -> tuple[View, float]:
+    """The first test digits as drawn, and after how many steps, on average, the last mark was made."""
     env, views, last = session.envs["test"], [], []
-    for start in range(0, digits, 1000):
-        rng = stream(seed, f"resketch/{start}")
-        index = torch.arange(start, min(start + 1000, digits))
-        result = rollout(env, session.agent, env.begin(index, rng), rng, record=True)
-        marks = torch.stack([state.marks for state in result.states] + [result.final.marks])  # [T + 1, N]
-        last.append((marks < marks[-1]).sum(0))  # steps before the last mark was made
-        views.append(env.view(result.final))
-    samples, targets = (torch.cat(parts) for parts in zip(*((v.sample, v.context.target) for v in views), strict=True))
-    view = View(samples, views[0].context._replace(target=targets), torch.zeros(digits))
-    return view, session.data.test.labels[:digits], float(torch.cat(last).float().mean())
+    for played in episodes(session, torch.arange(digits), "resketch", at_once=1000, record=True):
+        marks = torch.stack([state.marks for state in [*played.states, played.final]])  # [T + 1, N]
+        last.append((marks < marks[-1]).sum(0))
+        views.append(env.view(played.final))
+    return join(*views), float(torch.cat(last).float().mean())
 
 
-def similarity(view: View) -> torch.Tensor:
-    """1 − Σ (canvas − target)² / Σ target², per image."""
-    error = (view.sample - view.context.target).square().flatten(1).sum(1)
-    return 1 - error / view.context.target.square().flatten(1).sum(1)
+def similarity(view: View) -> Tensor:
+    """1 − Σ (canvas − target)² / Σ target², [N]."""
+    target = view.context["target"]
+    return 1 - (view.sample - target).square().flatten(1).sum(1) / target.square().flatten(1).sum(1)
 
 
-def row(name: str, session: Session, judge: Classifier, digits: int, note: str = "") -> tuple[list[object], View]:
-    view, labels, last = draw(session, digits)
-    sims = similarity(view)
-    known = (judge.classify(view.sample) == labels).float().mean()
-    cells = [
-        name,
-        digits,
-        f"{sims.mean():.4f} ± {1.96 * sims.std() / digits**0.5:.4f}",
-        f"{sims.median():.4f}",
-    ]
-    return [*cells, f"{known:.2%}", f"{last:.1f}", note], view
+def row(name: str, session: Session, judge: Classifier, digits: int, note: str = "") -> tuple[Row, View]:
+    """A line of the table, and what was drawn."""
+    labels = data_of(session).test.labels[:digits]
+    view, last = drawn(session, len(labels))
+    sims, right = similarity(view), (judge.classify(view.sample) == labels.cpu()).float().mean()
+    interval = 1.96 * sims.std() / len(labels) ** 0.5
+    cells: Row = [name, len(labels), f"{sims.mean():.4f} ± {interval:.4f}", f"{sims.median():.4f}"]
+    return [*cells, f"{right:.2%}", f"{last:.1f}", note], view
 
 
-def main() -> None:
-    register_resolvers()
-    runs = runs_named(sys.argv[1:])
-    if not runs:
-        runs = [new_run("resketch")]
-        train(build(composed("train", EXPERIMENT)), runs[0])
-    baseline = {name: build(composed("train", [*EXPERIMENT, f"agent={name}"])) for name in ("random", "greedy")}
-    judge = recogniser(baseline["random"])
-    test = baseline["random"].data.test
-    right = (judge.classify(test.images.float() / 255) == test.labels).float().mean()
-    rows: list[list[object]] = [["", "digits", "sim (95 % CI)", "median", "recognised", "last mark", ""]]
-    rows.append(row("random", baseline["random"], judge, 10_000)[0])
-    rows.append(row("one-step greedy oracle", baseline["greedy"], judge, 1_000, "sees the true reward")[0])
+def runs_of(call: Call, words: list[str]) -> list[Path]:
+    """Those that are asked for, or trained: one a seed, and one with the first seed that sees no preview."""
+    if call.each("runs"):
+        return [Path(folder) for folder in call.each("runs")]
+    seeds = call.seeds()
+    runs = [trained(call.parts / f"seed_{seed}", [*words, f"seed={seed}"]) for seed in seeds]
+    blind = [*words, NO_PREVIEW, f"seed={seeds[0]}"]
+    return [*runs, trained(call.parts / f"no_preview_{seeds[0]}", blind)]
+
+
+def measure(call: Call) -> None:
+    words = ["experiment=resketch", *mnist(call), *call.pick([], SMALL)]
+    runs = runs_of(call, words)
+    random = with_planner(words, "random")
+    judge = recogniser(data_of(random).train, call.pick(1800, 20))
+    test = data_of(random).test
+    right = (judge.classify(pictures(test)) == test.labels.cpu()).float().mean()
+    many, few = call.pick(10_000, 20), call.pick(1_000, 8)
+    rows: list[Row] = [["", "digits", "sim (95 % CI)", "median", "recognised", "last mark", ""]]
+    rows.append(row("random", random, judge, many)[0])
+    greedy = with_planner(words, "greedy")
+    rows.append(row("one-step greedy oracle", greedy, judge, few, "sees the true reward")[0])
     rows.append(["published DQN (ReSketch)", "", "0.908", "", "97.1 %", "", ""])
-    for run in runs:
-        session = build(OmegaConf.load(run / "config.yaml"))
-        for folder in checkpoint.steps(run):
-            saved = checkpoint.load(folder, "cpu", frozenset(["agent", "reward", "loop"]))
-            session.load(saved)
-            seconds = seconds_until(run, saved["loop"]["step"])
-            name = f"rlgen DQN, seed {session.config.seed}, {saved['loop']['step']:,} steps"
-            cells, view = row(name, session, judge, 10_000, f"{seconds / 60:.1f} min of training")
+    for folder in runs:
+        for saved in checkpoint.steps(folder):
+            session = opened(saved)
+            seen = "" if session.config.env.brush.preview_scale else ", without the preview"
+            name = f"rlgen DQN{seen}, seed {session.settings.seed}, {step_of(saved):,} steps"
+            note = f"{seconds_until(folder, step_of(saved)) / 60:.1f} min of training"
+            cells, view = row(name, session, judge, many, note)
             rows.append(cells)
-    write_png(RESULTS / "resketch.png", enlarge(sheet(View(view.sample[:64], view.context, view.effort)), 480))
-    parts = [
-        "Copying MNIST digits by pen: 28 × 28, 98 moves, 64 steps, the first test digits in their official order. "
-        f"The recogniser is right on {right:.2%} of the binarised test digits. Our DQN's observation holds a preview "
-        "of what each pen move gains at once (`env.preview`), which is what the greedy oracle knows too; the published "
-        "DQN has no such thing. Drawn on the left, wanted on the right:",
+            if folder == runs[0]:
+                shown = View(view.sample[:SHOWN], {"target": view.context["target"][:SHOWN]}, {})
+    write_png(call.results / "resketch.png", enlarge(sheet(shown), 480))
+    write(call, "ReSketch", [
+        f"{summary(__doc__)} Copying MNIST digits by pen: 28 × 28, 98 moves, 64 steps, the first test digits in their "
+        f"official order. The recogniser is right on {right:.2%} of the binarised test digits. Our DQN's observation "
+        "holds a preview of what each pen move gains at once (`env.brush.preview_scale`), which is what the greedy "
+        "oracle knows too; the published DQN has no such thing, nor have the rows without it. Drawn on the left, "
+        "wanted on the right:",
         "![drawn and wanted](resketch.png)",
         table(rows),
-    ]
-    write("resketch", "ReSketch", parts)
+    ])  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    run("resketch", measure, arguments, seeds="1,2", runs="")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,72 +1,70 @@
 """Sprites in colour: the copying error beside the blank canvas and the best that the palette allows.
 
-python -m benchmarks.sprites run=outputs/pixel/dqn/…    judges a run (trained by experiment=sprites)
-python -m benchmarks.sprites                            trains one first
+    python -m benchmarks.sprites [seeds=1] [runs=FOLDER,FOLDER]
+
+`runs` are judged instead of trained (by experiment=sprites).
 """
 
 import sys
+from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
+from torch import Tensor
 
-from benchmarks.judge import SHARED
-from benchmarks.report import RESULTS, new_run, runs_named, seconds_until, table, write
-from rlgen_cli.core import checkpoint
-from rlgen_cli.runs.assemble import build
-from rlgen_cli.cli.main import composed, register_resolvers
+from benchmarks.files import SPRITES, published
+from benchmarks.harness import Call, run
+from benchmarks.parts import QUICK, data_of, opened, seconds_until, trained
+from benchmarks.report import Row, table, write
+from benchmarks.rollouts import copies
+from rlgen_cli.core.specs import View
 from rlgen_cli.data.palette import quantise
-from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.domains.canvas.environment import Canvas
 from rlgen_cli.evaluation.media.pictures import sheet
-from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.runs.trainer import train
-from rlgen_cli.core.types import View
+from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.runs.assemble import Session
 
-EXPERIMENT = ["experiment=sprites", f"data.path={SHARED / 'sprites'}"]
+SMALL = [*QUICK, "env.max_steps=16", "agent.batch_size=8", "agent.learning_starts=64", "agent.network.channels=4"]
 
 
-def error(made: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Mean over images of the squared distance, summed over pixels and colours."""
-    return float((made - wanted).square().flatten(1).sum(1).mean())
+def error(made: Tensor, target: Tensor) -> float:
+    """Mean over pictures of the squared difference, summed over pixels and colours."""
+    return float((made - target).square().flatten(1).sum(1).mean())
 
 
-@torch.no_grad()
-def main() -> None:
-    register_resolvers()
-    runs = runs_named(sys.argv[1:])
-    if not runs:
-        runs = [new_run("sprites")]
-        with torch.enable_grad():
-            train(build(composed("train", EXPERIMENT)), runs[0])
-    rows: list[list[object]] = [["", "mean L2", "share of blank"]]
-    for run in runs:
-        session = build(OmegaConf.load(run / "config.yaml"))
-        saved = checkpoint.load_newest(run, "cpu", frozenset(["agent", "reward", "loop"]))
-        session.load(saved)
-        env, rng = session.envs["test"], stream(0, "sprites")
-        wanted = env.images.float() / 255
-        made = rollout(env, session.agent, env.begin(torch.arange(len(wanted)), rng), rng).final.canvas.float() / 255
+def references(session: Session, blank: float, target: Tensor) -> list[Row]:
+    """The blank canvas, and each pixel in the nearest colour of the palette."""
+    env = session.envs["test"]
+    assert isinstance(env, Canvas)
+    nearest = error(quantise(env.images, env.palette).float() / 255, target)
+    return [["blank canvas", f"{blank:.2f}", "100 %"],
+            ["nearest palette colours", f"{nearest:.2f}", f"{nearest / blank:.1%}"]]  # fmt: skip
+
+
+def measure(call: Call) -> None:
+    words = ["experiment=sprites", f"data.path={published(call, SPRITES)}", *call.pick([], SMALL)]
+    runs = [Path(folder) for folder in call.each("runs")] or [
+        trained(call.parts / f"seed_{seed}", [*words, f"seed={seed}"]) for seed in call.seeds()
+    ]
+    rows: list[Row] = [["", "mean L2", "share of blank"]]
+    for folder in runs:
+        session = opened(folder)
+        count = len(data_of(session).test.images)
+        view = copies(session, torch.arange(count), "sprites")
+        target = view.context["target"]
+        blank, drawn = error(torch.zeros_like(target), target), error(view.sample, target)
         if len(rows) == 1:
-            blank = error(torch.zeros_like(wanted), wanted)
-            nearest = error(quantise(env.images, env.palette).float() / 255, wanted)
-            rows += [
-                ["blank canvas", f"{blank:.2f}", "100 %"],
-                ["nearest palette colours", f"{nearest:.2f}", f"{nearest / blank:.1%}"],
-            ]
-        minutes = seconds_until(run, saved["loop"]["step"]) / 60
-        drawn = error(made, wanted)
-        rows.append(
-            [
-                f"rlgen DQN, seed {session.config.seed}, {minutes:.1f} min",
-                f"{drawn:.2f}",
-                f"{drawn / blank:.1%}",
-            ]
-        )
-    view = View(made[:64], env.view(env.begin(torch.arange(64), rng)).context, torch.zeros(64))
-    write_png(RESULTS / "sprites.png", enlarge(sheet(view), 600))
-    text = f"Copying {len(wanted)} held-out sprites at 16 × 16, pixel by pixel, 32 colours. Drawn left, wanted right:"
-    write("sprites", "Sprites", [text, "![drawn and wanted](sprites.png)", table(rows)])
+            rows += references(session, blank, target)
+        name = f"rlgen DQN, seed {session.settings.seed}, {seconds_until(folder) / 60:.1f} min"
+        rows.append([name, f"{drawn:.2f}", f"{drawn / blank:.1%}"])
+    shown = View(view.sample[:64], {"target": target[:64]}, {})
+    write_png(call.results / "sprites.png", enlarge(sheet(shown), 600))
+    text = f"Copying {count} held-out sprites at 16 × 16, pixel by pixel, 32 colours. Drawn left, wanted right:"
+    write(call, "Sprites", [text, "![drawn and wanted](sprites.png)", table(rows)])
+
+
+def main(arguments: list[str]) -> None:
+    run("sprites", measure, arguments, seeds="1", runs="")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -238,9 +238,9 @@ def as_tensor(spec: ActionSpec, action: np.ndarray, device: torch.device) -> Ten
 
 
 def arrays(observation: Observation) -> Arrays:
-    """N observations, float32 [N, …] each (whole numbers int64)."""
+    """N observations, float32 [N, …] each (whole numbers int64), as copies, since callers keep them."""
     return {
-        name: (field.float() if field.dtype != torch.int64 else field).numpy(force=True)
+        name: (field.float() if field.dtype != torch.int64 else field).numpy(force=True).copy()
         for name, field in observation.items()
     }
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from rlgen_cli.core.protocols import Reward
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Scored, View
@@ -42,11 +41,8 @@ class Brightness:
         values = sample.mean((1, 2, 3))
         return Scored(values, values, {})
 
-    def learned_reward(self, before: View, after: View, done: torch.Tensor) -> None:
-        return None
 
-
-def make_gan(device: str = "cpu", reward: Reward | None = None, **changes: Any) -> GAN:
+def make_gan(device: str = "cpu", reward: Any = None, **changes: Any) -> GAN:
     """`changes` win over what is small."""
     weight = changes.pop("reward_weight", 1.0 if reward is not None else 0.0)
     settings: dict[str, Any] = {

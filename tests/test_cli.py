@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from rlgen_cli.cli import main as cli
-from rlgen_cli.runs.assemble import config_folder
+from rlgen_cli.cli.listing import GROUPS
+from rlgen_cli.config.locate import config_folder
 from tests.conftest import small, write_idx
 
 
@@ -35,14 +36,37 @@ def written() -> list[Path]:
     return [path for path in Path.cwd().rglob("*") if path.is_file() and "cache" not in path.parts]
 
 
-def test_help_names_every_subcommand_and_imports_no_torch(rlgen):
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "agent"], ["train", "--help"]])
+def test_help_and_lists_import_no_torch(words):
+    script = (
+        f"import sys, atexit; sys.argv = {['rlgen', *words]}; import rlgen_cli.cli.main as c; "
+        "atexit.register(lambda: print('torch' in sys.modules)); c.main()"
+    )
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_completion_imports_no_torch():
+    script = (
+        "import sys, os; os.environ['COMP_LINE'] = 'rlgen train agent='; sys.argv = ['rlgen', '-sc', 'query=bash']; "
+        "import rlgen_cli.cli.main as c; c.main(); print('torch' in sys.modules)"
+    )
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
+    assert "agent=dqn" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_python_m_runs_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "rlgen_cli", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("rlgen ")
+
+
+def test_help_names_every_subcommand(rlgen):
     code, out, _ = rlgen("--help")
     assert code == 0
     assert all(f"rlgen {name}" in out for name in cli.COMMANDS)
-    script = "import sys, rlgen_cli.cli.main as c; sys.argv = ['rlgen', '--help']; c.main(); print('torch' in sys.modules, 'hydra' in sys.modules)"
-    root = str(Path(__file__).parent.parent)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
-    assert done.stdout.splitlines()[-1] == "False False"
 
 
 def test_hydras_own_help_and_config(rlgen):
@@ -55,11 +79,16 @@ def test_hydras_own_help_and_config(rlgen):
     assert not written()
 
 
-@pytest.mark.parametrize("group", ["env", "agent", "reward", "data", "experiment"])
-def test_list_has_a_line_for_every_yaml(rlgen, group):
-    code, out, _ = rlgen("list", group)
+def test_list_knows_every_group():
+    groups = {str(file.parent.relative_to(config_folder())) for file in config_folder().rglob("*.yaml")}
+    assert groups - {".", "pretrain"} == set(GROUPS.values())
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_list_has_a_line_for_every_yaml(rlgen, name):
+    code, out, _ = rlgen("list", name)
     assert code == 0
-    for file in (config_folder() / group).glob("*.yaml"):
+    for file in (config_folder() / GROUPS[name]).glob("*.yaml"):
         line = next(line for line in out.splitlines() if line.split()[:1] == [file.stem])
         assert len(line.split()) > 2, f"{file.name} says nothing of itself in its first comment"
 
@@ -83,18 +112,18 @@ WRONG = {
     "train reward=beauty": r"reward=beauty: there is no such choice; .*target",
     "train agent.batch_size=big": r"agent\.batch_size: must be a whole number, got 'big'",
     "train agent.batch_size=1.5": r"agent\.batch_size: must be a whole number, got 1\.5",
-    "train agent.tau=true": r"agent\.tau: must be a number, got True",
-    "train agent.tau=2": r"agent\.tau: must be in \(0, 1\], got 2",
-    "train agent.double=1": r"agent\.double: must be true or false, got 1",
-    "train env.line=curly": r"env\.line: must be smooth or pixel, got 'curly'",
+    "train agent.target_update.tau=true": r"agent\.target_update\.tau: must be a number, got True",
+    "train agent.target_update.tau=2": r"agent\.target_update\.tau: must be in \(0, 1\], got 2",
+    "train agent.backup.double=1": r"agent\.backup\.double: must be true or false, got 1",
+    "train env.brush.line=curly": r"env\.brush\.line: must be smooth or pixel, got 'curly'",
     "train env.size=1000": r"env\.size: must be from 8 to 128, got 1000",
-    "train env.widths=3": r"env\.widths: must be a list",
+    "train env.brush.widths=3": r"env\.brush\.widths: must be a list",
     "train total_steps=0": r"total_steps: must be at least 1",
     "train seed=one": r"seed: must be a whole number, got 'one'",
     "train device=tpu": r"device: tpu cannot be used",
     "train precision=int4": r"precision: must be auto or float32 or bfloat16",
-    "train agent.epsilon.share=0": r"agent\.epsilon\.share: must be in \(0, 1\], got 0",
-    "train agent.epsilon.start=x": r"agent\.epsilon\.start: must be a number, got 'x'",
+    "train agent.exploration.epsilon.share=0": r"agent\.exploration\.epsilon\.share: must be in \(0, 1\], got 0",
+    "train agent.exploration.epsilon.start=x": r"agent\.exploration\.epsilon\.start: must be a number, got 'x'",
     "train agent.network.head=big": r"agent\.network\.head: must be auto or plain or maps",
     "train reward.terms.target.form=sum": r"reward\.terms\.target\.form: must be potential or terminal",
     "train reward.terms.target.weight=much": r"reward\.terms\.target\.weight: must be a number",
@@ -103,22 +132,29 @@ WRONG = {
     "train data=mnist data.root=nowhere": r"data\.root: there is no folder nowhere",
     "train data=folder": r"data\.path: must be given",
     "train data=folder data.path=nowhere": r"data\.path: there is no folder nowhere",
-    "train env.action=stroke env.patch=0": r"DQN cannot act in env\.action=stroke.*random",
-    "train env.condition=none": r"reward\.terms\.target: needs a target, .*env\.condition=auto",
+    "train brush=stroke": r"DQN cannot act in env\.brush=Stroke.*random",
+    "train env.condition=none": r"reward\.terms\.target: needs target, .*env\.condition=auto",
     "train env=tiny reward=adversarial": r"reward\.terms\.adversarial: needs data",
-    "train agent=dqn env.action=brush_free env.patch=0": r"DQN cannot act in env\.action=brush_free.*actor_critic",
-    "train agent=ppo agent.clip=-1": r"agent\.clip: must be above 0, or null for none, got -1",
-    "train agent=ppo agent.minibatches=3": r"agent\.minibatches: must divide 2048 steps, got 3",
+    "train agent=dqn brush=spiral_continuous": r"DQN cannot act in env\.brush=SpiralContinuous.*actor_critic",
+    "train agent=ppo agent.objective.clip_range=-1": r"agent\.objective\.clip_range: must be above 0, or null for none, got -1",
+    "train agent=ppo agent.num_minibatches=3": r"agent\.num_minibatches: must divide 2048 steps, got 3",
     "train agent=ppo agent.gama=1": r"agent\.gama: .*did you mean gamma",
     "train agent=ppo agent.anchor.prior=nowhere": r"agent\.anchor\.prior: must be none, start, the folder",
     "train agent=ppo network=grru": r"network=grru: there is no such choice; did you mean gru",
-    "train agent=ppo network=q": r"agent\.network: QNetwork is no policy network; use network=policy",
-    "train agent=policy_gradient agent.baseline=group agent.group=7": r"agent\.group: must divide num_envs = 128, got 7",
-    "train agent=policy_gradient agent.estimator=pathwise": r"agent\.estimator: pathwise needs an environment that is diff",
+    "train agent=ppo network=q_mlp": r"agent\.network: QNetwork is no policy network; use network= with one of .*mlp",
+    "train agent=policy_gradient baseline=group agent.baseline.group_size=7": r"agent\.baseline\.group_size: must divide num_envs = 128, got 7",
+    "train agent=pathwise": r"Pathwise cannot act in env\.brush=Pen.*another brush \(.*stroke",
     "train agent=ppo env=tiny network=vae": r"agent\.network\.body\._target_: an autoencoder needs images",
-    "train env.action=stroke env.patch=0 agent=ppo env.edge=0": r"env\.edge: must be above 0, got 0",
-    "train env.sight=99": r"env\.sight: must be from 4 to env\.size = 28, or null, got 99",
-    "train reward=adversarial reward.terms.adversarial.pairs=true": r"reward\.terms\.adversarial\.pairs: a sample is judged",
+    "train brush=stroke agent=ppo env.brush.edge=0": r"env\.brush\.edge: must be above 0, got 0",
+    "train env.observation_size=99": r"env\.observation_size: must be from 4 to env\.size = 28, or null, got 99",
+    "train reward=adversarial reward.terms.adversarial.net.pairs=true env.condition=none": r"reward\.terms\.adversarial\.net\.pairs: a sample is judged",
+    "train agent.trace=1": r"agent\.trace: is called agent\.td_lambda.* now",
+    "train env.action=stroke": r"env\.action: is called brush= .* now",
+    "train env=latent_gan env.gan.steps=3": r"env\.gan\.steps: is called env\.generator\.steps now",
+    "train env=latent_gan gan=r1": r"gan: is called generator=r1 now",
+    "train agent=ppo network=policy": r"network=policy: is called network=mlp now",
+    "pretrain agent=likelihood": r"agent=likelihood: is called agent=maximum_likelihood now",
+    "train env=latent_gan reward=repair": r"reward=repair: is called reward=reconstruction now",
     "train resume=nowhere": r"resume: nowhere is no run's folder",
     "train --config-dir=nowhere": r"--config-dir: there is no folder nowhere",
     "train agent=dqn agent=random=": r"agent=random=",
@@ -163,7 +199,7 @@ def test_a_training_then_samples(rlgen):
     assert len(list(Path("one/svg").glob("0*.svg"))) == 9
     newest = sorted(Path("here/checkpoints").iterdir())[-1]
     assert rlgen("sample", f"run={newest}", "n=2", "format=png", "out=checkpoint")[0] == 0
-    code, out, err = rlgen("eval", "run=here", "n=5", "steps=2")
+    code, out, err = rlgen("eval", "run=here", "n=5", "updates=2")
     assert code == 0, err
     assert "ink_cost" in out
     assert json.loads(Path("here/eval/test_n5_seed0.json").read_text())["n"] == 5
@@ -175,7 +211,7 @@ def test_a_training_then_samples(rlgen):
 def test_svg_holds_the_strokes_in_order(rlgen):
     import xml.etree.ElementTree as ElementTree
 
-    words = ["env.action=pen", "env.pen=grid", "env.grid=4"]
+    words = ["brush=pen_grid", "env.brush.grid=4"]
     assert rlgen("train", *small("agent=random", *words), "hydra.run.dir=here")[0] == 0
     assert rlgen("sample", "run=here", "n=4", "format=svg", "out=out")[0] == 0
     for file in Path("out").glob("0*.svg"):

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.specs import Discrete, EnvSpec, PictureSpec, View, image
 from rlgen_cli.rewards.clip import Clip
-from rlgen_cli.core.types import Context, EnvSpec, ObservationSpec, View
 from tests.conftest import session, small, write_clip
 from tests.test_train import resumes
 
@@ -21,20 +21,21 @@ MEAN, STD = torch.tensor([0.4815, 0.4578, 0.4082]), torch.tensor([0.2686, 0.2613
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "clip")
 
 
 def spec(channels: int = 3, size: int = 12) -> EnvSpec:
-    return EnvSpec(ObservationSpec((1, 1, 1), (0, 0, 0), 1), None, (channels, size, size), 1, frozenset(), 0)  # type: ignore[arg-type]
+    seen = {"canvas": image(channels, size, size)}
+    return EnvSpec(observation=seen, action=Discrete(2), sample=PictureSpec(channels, size, size), max_steps=1)
 
 
-def term(folder: Path | str, prompt: str = "a star", **more) -> Clip:
+def term(folder: Path | str, prompt: str = "a star", **more: int) -> Clip:
     return Clip(spec=spec(**more), device=torch.device("cpu"), model=str(folder), prompt=prompt)
 
 
 def view(sample: torch.Tensor) -> View:
-    return View(sample, Context(), torch.ones(len(sample), dtype=torch.long))
+    return View(sample, {}, {})
 
 
 def pictures(n: int, channels: int = 3, size: int = 12) -> torch.Tensor:
@@ -90,7 +91,8 @@ def test_the_gradient_is_that_of_the_picture_alone(folder):
     score = term(folder)
     for part in (score.vision, score.projection):
         part.double()
-    score.wanted, score.mean, score.std = score.wanted.double(), score.mean.double(), score.std.double()
+    for name in ("prompt_features", "mean", "std"):
+        setattr(score, name, getattr(score, name).double())
     sample = pictures(2, 1, 5).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: score(view(x)), sample)
     assert not any(weight.requires_grad for part in (score.vision, score.projection) for weight in part.parameters())
@@ -136,13 +138,13 @@ def test_a_long_prompt_is_cut_with_a_warning_and_an_empty_one_refused(folder, ca
             term(folder, prompt)
 
 
-STEERED = ["env=latent_gan", "env.action=move", "env.basis=random", "+reward/term=latent_way"]
+STEERED = ["env=latent_gan", "steering=continuous_step", "env.steering.basis=random", "+reward/term=latent_distance"]
 RUNS = {
     "canvas": ["env=pixel", "agent=dqn"],
-    "colours": ["env=latent_gan", "agent=dqn", "env.action=step", "env.channels=3"],
+    "colours": ["env=latent_gan", "agent=dqn", "steering=discrete_step", "env.channels=3"],
     "ppo": [*STEERED, "agent=ppo"],
-    "pathwise": [*STEERED, "agent=policy_gradient", "agent.estimator=pathwise"],
-    "fused": [*STEERED, "agent=ppo", "env.gan.fused=0.3"],
+    "pathwise": [*STEERED, "agent=pathwise"],
+    "fused": [*STEERED, "agent=ppo", "env.generator.fused_reward.weight=0.3"],
 }
 
 
@@ -153,8 +155,9 @@ def test_training_runs_and_resumes_bit_for_bit(run, folder, tmp_path):
     assert -1 <= scores["scores"]["clip"] <= 1
 
 
-def without_file(folder: Path, name: str) -> None:
-    (folder / name).unlink()
+def without_file(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).unlink()
 
 
 def of_another_kind(folder: Path) -> None:
@@ -173,7 +176,7 @@ def of_another_size(folder: Path) -> None:
 DAMAGES = {
     "no config": (lambda folder: without_file(folder, "config.json"), r"config\.json"),
     "no tokenizer": (
-        lambda folder: [without_file(folder, n) for n in ("vocab.json", "merges.txt")],
+        lambda folder: without_file(folder, "vocab.json", "merges.txt"),
         "tokenizer's files",
     ),
     "broken config": (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON"),

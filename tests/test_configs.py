@@ -3,7 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from rlgen_cli.runs.assemble import build, config_folder
+from rlgen_cli.config.locate import choices as names
+from rlgen_cli.config.locate import config_folder
+from rlgen_cli.runs.assemble import assemble
 from tests.conftest import (
     compose,
     small,
@@ -16,10 +18,6 @@ from tests.conftest import (
     write_tunes,
 )
 from tests.test_own import saved
-
-
-def names(group: str) -> list[str]:
-    return sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
 
 
 def data_for(name: str, tmp_path) -> list[str]:
@@ -60,32 +58,91 @@ def without(overrides: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("name", names("data"))
 def test_data(name, tmp_path):
-    built = build(compose(*without(small(f"data={name}", *data_for(name, tmp_path)))))
+    built = assemble(compose(*without(small(f"data={name}", *data_for(name, tmp_path)))))
     assert built.data is not None
     assert all(len(split[0]) for split in built.data)
 
 
 @pytest.mark.parametrize("name", names("env"))
 def test_env(name):
-    build(compose(*small(f"env={name}")))
+    assemble(compose(*small(f"env={name}")))
 
 
 @pytest.mark.parametrize("name", names("encoding"))
 def test_encoding(name):
     reward = "novelty" if name != "chorale" else "harmony"
-    built = build(compose(*small("env=music", f"encoding={name}", f"reward={reward}")))
+    built = assemble(compose(*small("env=music", f"encoding={name}", f"reward={reward}")))
     assert len(built.data.train.tokens) > 0
 
 
 def for_agent(name: str) -> list[str]:
-    if name in ("best_of", "cem", "gradient"):
-        return ["env.action=stroke"]
-    return ["env=music"] if name == "likelihood" else []
+    if name in ("best_of", "cem", "gradient", "pathwise"):
+        return ["brush=stroke"]
+    return ["env=music"] if name == "maximum_likelihood" else []
 
 
 @pytest.mark.parametrize("name", names("agent"))
 def test_agent(name):
-    build(compose(*small(f"agent={name}", *for_agent(name))))
+    assemble(compose(*small(f"agent={name}", *for_agent(name))))
+
+
+# What each group of an agent's components needs beside it.
+COMPONENTS = {"replay": "dqn", "backup": "dqn", "exploration": "dqn", "target_update": "dqn", "optimizer": "ppo"}
+COMPONENTS |= {"baseline": "policy_gradient"}
+WARM = ["agent.temperature.start=0.1", "agent.temperature.end=0.1"]
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in COMPONENTS for name in names(group)])
+def test_component_of_an_agent(group, name, tmp_path):
+    words = [f"agent={COMPONENTS[group]}", f"{group}={name}"]
+    if group == "backup" and name != "max":
+        words += WARM
+    if name == "g":
+        note_rnn = write_note_rnn(tmp_path / "note_rnn.npz")
+        words += ["env=music", f"agent.prior.source={note_rnn}", "network=q_note_rnn", "+network@agent.prior.network=note_rnn"]
+        words = [word for word in small(*words) if ".network.body.width" not in word and ".channels=" not in word]
+        assemble(compose(*words, "env.history=1"))
+        return
+    more = ["agent.baseline.group_size=2"] if name == "group" else []
+    assemble(compose(*small(*words), *more))
+
+
+@pytest.mark.parametrize("name", names("brush"))
+def test_brush(name):
+    assemble(compose(*small(f"brush={name}", "agent=random")))
+
+
+@pytest.mark.parametrize("name", names("start"))
+def test_start(name):
+    assemble(compose(*small(f"start={name}", "agent=random")))
+
+
+@pytest.mark.parametrize("name", names("steering"))
+@pytest.mark.parametrize("env", ["latent_gan", "latent_music"])
+def test_steering(name, env):
+    assemble(compose(*small(f"env={env}", f"steering={name}", "agent=random")))
+
+
+@pytest.mark.parametrize("name", names("network"))
+def test_network(name):
+    agent = "dqn" if name.startswith("q_") else "ppo"
+    env = "music" if name in ("lstm", "note_rnn", "q_lstm", "q_note_rnn") else "pixel"
+    words = [word for word in small(f"agent={agent}", f"network={name}", f"env={env}") if "agent.network" not in word]
+    more = ["agent.network.body.updates=2"] if name == "vae" else []
+    assemble(compose(*words, *more))
+
+
+@pytest.mark.parametrize("name", names("network/body"))
+def test_body(name):
+    env = "music" if name == "last_token" else "pixel"
+    words = [w for w in small("agent=ppo", f"network/body={name}", f"env={env}") if "agent.network" not in w]
+    assemble(compose(*words, "agent.network.head=plain"))
+
+
+@pytest.mark.parametrize("name", names("network/recurrent"))
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_recurrent(name, agent):
+    assemble(compose(*small(f"agent={agent}", f"network/recurrent={name}"), "agent.network.head=plain"))
 
 
 def for_reward(name: str, tmp_path) -> list[str]:
@@ -104,18 +161,9 @@ def for_reward(name: str, tmp_path) -> list[str]:
         return ["env=latent_music"]
     if name == "colourfulness":
         return ["env=latent_gan", "env.channels=3"]
-    if name in ("repair", "fit"):
-        return ["env=latent_gan", "+damage@env.damage=hole"]
-    pictures = (
-        "pixel",
-        "tiny",
-        "coverage",
-        "target",
-        "adversarial",
-        "classifier",
-        "adversarial_classifier",
-        "ink_cost",
-    )
+    if name in ("reconstruction", "consistency"):
+        return ["env=latent_gan", "damage=centre_hole"]
+    pictures = ("pixel", "tiny", "coverage", "target", "adversarial", "classifier", "adversarial_classifier", "ink_cost")
     return kinds.get(name, [] if name in pictures else ["env=music"])
 
 
@@ -124,7 +172,7 @@ def test_reward(name, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def ink(x):\n    return x.mean((1, 2, 3))\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     words = [f"reward={name}", *for_reward(name, tmp_path)]
-    built = build(compose(*small(*words)))
+    built = assemble(compose(*small(*words)))
     assert set(built.reward.terms) == set(compose(*words).reward.terms)
 
 
@@ -136,28 +184,28 @@ def test_adding_a_term_is_one_override(name):
     assert terms == {"coverage"} | (set(OmegaConf.create(file)) if several else {name})
 
 
-@pytest.mark.parametrize("name", names("gan"))
-def test_gan(name, tmp_path):
-    if name == "file":  # more of it in test_own.py
-        words = [f"env.gan.path={saved(tmp_path / 'own')}", "reward=sharpness"]
-        assert build(compose(*small("env=latent_gan", "gan=file", *words))).gan.latent == 6
+@pytest.mark.parametrize("name", names("generator"))
+def test_generator(name, tmp_path):
+    if name == "file":  # more of it in test_generator_from_file.py
+        words = [f"env.generator.path={saved(tmp_path / 'own')}", "reward=sharpness"]
+        built = assemble(compose(*small("env=latent_gan", "generator=file", *words)))
+        assert built.source.generator.latent == 6
         return
     env = "latent_music" if name == "melody" else "latent_gan"
-    built = build(compose(*small(f"env={env}", f"gan@env.gan={name}")))
-    assert built.gan.updates == 2
+    built = assemble(compose(*small(f"env={env}", f"generator={name}")))
+    assert [stage.name for stage in built.stages] == ["generator"]
 
 
 @pytest.mark.parametrize("name", names("damage"))
 def test_damage(name):
-    built = build(compose(*small("env=latent_gan", f"+damage@env.damage={name}", "reward=repair")))
-    assert {"given", "known", "target"} <= built.envs["train"].spec.context
+    built = assemble(compose(*small("env=latent_gan", f"damage={name}", "reward=reconstruction")))
+    assert {"damaged", "known_mask", "target"} <= built.envs["train"].spec.context.keys()
 
 
 @pytest.mark.parametrize("name", names("task"))
 def test_task(name, tmp_path):
     words = ["reward.terms.style.reference=" + str(write_picture(tmp_path / "a.png"))] if name == "style" else []
-    fast = {"style": ["reward.terms.style.steps=2"], "generate": ["reward.terms.classifier.steps=2"]}.get(name, [])
-    build(compose(*small("env=latent_gan", f"task={name}", *words, *fast)))
+    assemble(compose(*small("env=latent_gan", f"task={name}", *words)))
 
 
 @pytest.mark.parametrize("name", names("experiment"))
@@ -177,11 +225,8 @@ def test_experiment(name, tmp_path):
         where = [f"{key}={weights}" for key in keys]
     elif "prior" in config.agent.get("anchor", {}) and config.agent.anchor.prior.startswith("outputs"):
         where.append("agent.anchor.prior=none")  # a run that the experiment's first line says how to make
-    light = ["agent.capacity=4000"] if "capacity" in config.agent else []  # a small replay memory
-    if "gan" in config.env:
-        light += ["env.gan.steps=2"]
-        light += ["reward.terms.classifier.steps=2"] if "classifier" in config.reward.terms else []
+    light = ["agent.replay.buffer_size=4000"] if "replay" in config.agent else []
     overrides = [f"experiment={name}", "threads=1", *light, *without(where)]
-    built = build(compose(*overrides))
+    built = assemble(compose(*overrides))
     assert built.config.total_steps > 0
     assert OmegaConf.is_config(built.config.env)

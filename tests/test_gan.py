@@ -4,6 +4,7 @@ fused in, joint training, other devices, the cache."""
 import math
 import warnings
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from rlgen_cli.generators.networks import DiscriminatorNetwork, GeneratorNetwork
 from rlgen_cli.memory.sample_buffer import SampleBuffer
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.pretrain import pretrain, resume
+from tests.conftest import compose, session, small
 from tests.resuming import same
 from tests.small_gan import LATENT, Brightness, make_gan, pictures, rng
 
@@ -96,6 +98,7 @@ def test_augmentations_let_gradients_through(kind):
     assert changed.shape == x.shape
     assert not torch.equal(changed, x)
     changed.sum().backward()
+    assert x.grad is not None
     assert bool(x.grad.any())
 
 
@@ -215,7 +218,7 @@ def test_scoring_changes_no_spectral_norm():
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-def labels_as_logits(gan, monkeypatch) -> None:
+def labels_as_logits(gan: GAN, monkeypatch: pytest.MonkeyPatch) -> None:
     """A discriminator that says nothing but the label under which it is asked."""
 
     def logits(sample: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -244,7 +247,12 @@ def test_joint_training_takes_half_of_its_latents_from_the_policy(monkeypatch):
     learner = gan.joint_learner()
     assert isinstance(learner, JointGANLearner)
     seen = []
-    monkeypatch.setattr(gan, "update_on", lambda *arguments: seen.append(arguments) or {})
+
+    def note(*arguments: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append(arguments)
+        return {}
+
+    monkeypatch.setattr(gan, "update_on", note)
     learner.update(0.0)  # before any sample is finished
     latent = torch.full((3, LATENT), 7.0)
     learner.observe(finished(latent, torch.tensor([2, 2, 2])))
@@ -309,7 +317,7 @@ def test_a_reward_is_told_how_many_tokens_there_are():
             views.extend([before, after])
             return Scored(torch.zeros(2), torch.zeros(2), {})
 
-    fused = FusedReward(weight=1.0, balance="fixed", noise_std=0.3)
+    fused: Any = FusedReward(weight=1.0, balance="fixed", noise_std=0.3)
     fused.attach(Reward())
     fused.values(torch.ones(2, 5, 1, dtype=torch.long), torch.zeros(2, LATENT), torch.zeros(2, dtype=torch.long))
     assert [view.info["num_tokens"].tolist() for view in views] == [[0, 0], [5, 5]]
@@ -429,7 +437,7 @@ def test_components_out_of_range_are_refused(build, message):
         build()
 
 
-def build(*words: str, agent: str = "random"):
+def build(*words: str, agent: str = "random") -> Any:
     """A session that steers a GAN; `words` win over what is small."""
     return session(*small("env=latent_gan", f"agent={agent}"), *words)
 

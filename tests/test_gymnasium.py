@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from rlgen_cli.runs.assemble import config_folder
+from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.seeding import stream
-from rlgen_cli.core.types import Continuous, Factored, Mixed
-from tests.conftest import CANVAS, GAN, LATENT, SONG, TUNE, session
+from rlgen_cli.core.specs import Continuous, Factored, Mixed
+from tests.conftest import ENVS, GAN, session
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -22,21 +22,21 @@ from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics  #
 from rlgen_cli.gymnasium import action_space, as_tensor  # noqa: E402
 
 ACTIONS = [
-    "action=pixel",
-    "action=pen env.patch=5",
-    "action=pen env.pen=grid env.grid=4",
-    "action=stroke",
-    "action=stroke_grid env.grid=4",
-    "action=brush env.grid=4",
-    "action=brush_free",
+    "brush=pixel",
+    "brush=pen env.brush.patch_size=5",
+    "brush=pen_grid env.brush.grid=4",
+    "brush=stroke",
+    "brush=stroke_grid env.brush.grid=4",
+    "brush=spiral env.brush.grid=4",
+    "brush=spiral_continuous",
 ]
-PIXEL = [f"env.{action}" for action in ACTIONS]
+PIXEL = list(ACTIONS)
 VARIANTS = [
-    "env.channels=3 env.colours=4", "env.noise=2", "env.stop=true env.action=pixel", "env.start=random",
+    "env.channels=3 env.colours=4", "env.noise=2", "env.stop=true brush=pixel", "start=random",
     "reward=adversarial", "reward=coverage +reward/term=ink_cost", "experiment=resketch data=glyphs ~data.root ~data.threshold",
 ]  # fmt: skip
-SONGS = ["", "encoding=notes reward=tonality", "encoding=chorale reward=harmony", "encoding=tokens reward=novelty"]
-STEERED = ["", "env.action=move env.space=parameters env.basis=random"]
+SONGS = ["", "encoding=notes reward=tonality", "encoding=chorale reward=harmony", "encoding=tokens reward=sequence_novelty"]
+STEERED = ["", "steering=continuous_step env.steering.space=parameters"]
 SHIPPED = (
     [("tiny", "")]
     + [("pixel", words) for words in PIXEL + VARIANTS]
@@ -46,17 +46,10 @@ SHIPPED = (
 )
 
 
-def names() -> list[str]:
-    return sorted(file.stem for file in (config_folder() / "env").glob("*.yaml"))
-
-
 def overrides(env: str, words: str = "") -> list[str]:
     """Small and fast."""
-    return [
-        "threads=1",
-        *{"pixel": CANVAS, "music": SONG, "latent_gan": LATENT + GAN, "latent_music": TUNE + GAN}.get(env, []),
-        *words.split(),
-    ]
+    gan = [*GAN, "env.steering.directions=4"] if env.startswith("latent") else []
+    return ["threads=1", *ENVS.get(env, []), *gan, *words.split()]
 
 
 def single(env: str, words: str = "", **more):
@@ -68,8 +61,8 @@ def vector(env: str, words: str = "", n: int = 3, **more):
 
 
 def test_every_environment_has_an_id_and_is_checked_here():
-    assert {f"rlgen/{name}-v0" for name in names()} <= set(gymnasium.registry)
-    assert {env for env, _ in SHIPPED} == set(names()), "add the new environment to SHIPPED"
+    assert {f"rlgen/{name}-v0" for name in choices("env")} <= set(gymnasium.registry)
+    assert {env for env, _ in SHIPPED} == set(choices("env")), "add the new environment to SHIPPED"
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space.*infinity")
@@ -102,9 +95,9 @@ def test_a_vector_keeps_its_spaces_through_several_episodes(env, words):
     [
         ("tiny", ""),
         ("pixel", ""),
-        ("pixel", "env.action=stroke"),
-        ("pixel", "env.action=brush"),
-        ("pixel", "env.action=pixel +reward/term=ink_cost"),
+        ("pixel", "brush=stroke"),
+        ("pixel", "brush=spiral"),
+        ("pixel", "brush=pixel +reward/term=ink_cost"),
         ("music", ""),
         ("music", "encoding=notes reward=tonality"),
     ],
@@ -117,9 +110,9 @@ def test_it_is_the_plain_environment(env, words):
     state = plain.reset(4, rng)
     seen, _ = envs.reset(seed=5)
     for _ in range(plain.spec.max_steps):
-        for name, field in plain.observe(state)._asdict().items():
-            assert (name in seen) == (field is not None and field.numel() > 0)
-            assert name not in seen or np.array_equal(seen[name], field.numpy())
+        observed = plain.observe(state)
+        assert observed.keys() == seen.keys()
+        assert all(np.array_equal(seen[name], field.numpy()) for name, field in observed.items())
         action = plain.spec.action.sample(4, policy)
         after = plain.step(state, action)
         with torch.no_grad():
@@ -148,7 +141,7 @@ def test_single_and_vector_agree_and_a_seed_repeats_all_episodes():
 
 
 def test_finished_episodes_begin_again_in_the_same_step():
-    envs = vector("pixel", "env.action=pixel env.stop=true")
+    envs = vector("pixel", "brush=pixel env.stop=true")
     assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     stop = envs.single_action_space.n - 1
     before, _ = envs.reset(seed=1)
@@ -156,11 +149,11 @@ def test_finished_episodes_begin_again_in_the_same_step():
     after, _, terminated, _, infos = envs.step(np.array([8, stop, 8]))
     assert terminated.tolist() == infos["_final_obs"].tolist() == infos["_final_info"].tolist() == [False, True, False]
     assert infos["final_obs"][0] is None
-    assert np.array_equal(infos["final_obs"][1]["image"], before["image"][1]), "stopping marks nothing"
+    assert np.array_equal(infos["final_obs"][1]["canvas"], before["canvas"][1]), "stopping marks nothing"
     assert infos["final_obs"][1] in envs.single_observation_space
     assert infos["final_info"]["term/target"][1] == infos["term/target"][1]
-    assert after["vector"][1, 0] == 1, "all its time is left"
-    assert after["vector"][0, 0] < before["vector"][0, 0]
+    assert after["time"][1, 0] == 1, "all its time is left"
+    assert after["time"][0, 0] < before["time"][0, 0]
 
 
 def test_gymnasiums_wrappers_understand_the_infos():
@@ -170,17 +163,17 @@ def test_gymnasiums_wrappers_understand_the_infos():
         _, _, terminated, _, infos = envs.step(np.array([1, 2]))
     assert terminated.all()
     assert [info["episode"]["l"] for info in infos] == [4, 4]
-    assert [set(info["final_obs"]) for info in infos] == [{"image", "vector"}] * 2
+    assert [set(info["final_obs"]) for info in infos] == [{"canvas", "target", "time"}] * 2
 
 
 def test_pictures():
-    for words, extra in (("", 1), ("env.channels=3 env.colours=4", 3)):
-        envs = vector("pixel", f"env.action=pixel {words}", render_mode="rgb_array")
+    for words in ("", "env.channels=3 env.colours=4"):
+        envs = vector("pixel", f"brush=pixel {words}", render_mode="rgb_array")
         observation, _ = envs.reset(seed=1)
         observation, *_ = envs.step(np.array([200, 210, 220]))
         frames = envs.render()
         assert [(frame.shape, frame.dtype) for frame in frames] == [((12, 12, 3), np.uint8)] * 3
-        drawn = observation["image"][:, :extra].transpose(0, 2, 3, 1) * 255
+        drawn = observation["canvas"].transpose(0, 2, 3, 1) * 255
         assert np.allclose(np.stack(frames), drawn)
     assert vector("tiny").render() is None
 
@@ -188,7 +181,7 @@ def test_pictures():
 def test_the_discriminator_learns_along_with_known_progress():
     words = "reward=adversarial reward.terms.adversarial.interval=1 reward.terms.adversarial.learning_rate={start:1e-3,end:1e-4}"
     envs = vector("pixel", words, n=4, total_steps=80)
-    score = envs.episodes.reward.terms["adversarial"].score
+    score = envs.episodes.learners["adversarial"]
     before = {name: value.clone() for name, value in score.net.state_dict().items()}
     envs.reset(seed=1)
     for _ in range(11):
@@ -199,7 +192,7 @@ def test_the_discriminator_learns_along_with_known_progress():
 
 
 def test_held_out_data():
-    train, test = (vector("pixel", n=32, split=split).reset(seed=1)[0]["image"][:, 1] for split in ("train", "test"))
+    train, test = (vector("pixel", n=32, split=split).reset(seed=1)[0]["target"] for split in ("train", "test"))
     assert not np.array_equal(train, test)
     with pytest.raises(UserError, match=r"^split: must be train or valid or test, got 'tset'"):
         single("pixel", split="tset")
@@ -211,7 +204,7 @@ def test_held_out_data():
         ("env.size=1000", r"env\.size: must be from 8 to 128, got 1000"),
         ("env.colour=3", r"env\.colour: .*did you mean colours"),
         ("reward=beauty", r"reward=beauty: there is no such choice"),
-        ("env.condition=none", r"reward\.terms\.target: needs a target"),
+        ("env.condition=none", r"reward\.terms\.target: needs target"),
     ],
 )
 def test_wrong_overrides_are_refused_as_on_the_command_line(words, message):
@@ -256,3 +249,14 @@ def test_without_gymnasium_one_line_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(ImportError, match=r"^rlgen_cli\.gymnasium needs Gymnasium: pip install 'rlgen\[gym\]'\.$"):
         importlib.import_module("rlgen_cli.gymnasium")
+
+
+def test_a_generator_learns_along_where_joint_is_true():
+    """The generator's and the discriminator's weights change under Gymnasium as they do in a training."""
+    envs = vector("latent_gan", "joint=true", n=4, total_steps=80)
+    gan = envs.episodes.learners["generator"].gan
+    before = {name: value.clone() for name, value in gan.network.state_dict().items()}
+    envs.reset(seed=1)
+    for _ in range(4):
+        envs.step(envs.action_space.sample())
+    assert any(not torch.equal(value, before[name]) for name, value in gan.network.state_dict().items())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,15 +11,16 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Differentiable, HasCritic, HasGenerator
 from rlgen_cli.core.specs import View
 from rlgen_cli.data.images import Images
-from rlgen_cli.domains.latent.damage import CentreHole, GaussianNoise, RandomHole, Scratches, Watermark
+from rlgen_cli.domains.latent.damage import CentreHole, Damage, GaussianNoise, RandomHole, Scratches, Watermark
 from rlgen_cli.domains.latent.scores import HiddenRegionError, KnownRegionError, LatentDistance, LatentPrior, Realism
-from tests.conftest import session, small, write_picture
+from rlgen_cli.runs.assemble import assemble
+from tests.conftest import compose, session, small, write_picture
 from tests.contracts import check_environment, check_on_meta
 from tests.resuming import resumes
 from tests.small_gan import LATENT, make_env, make_gan, pictures, rng
 
 STEERINGS = ["discrete_step", "continuous_step", "set_latent"]
-DAMAGES = {
+DAMAGES: dict[str, Damage] = {
     "centre_hole": CentreHole(side=0.4),
     "random_hole": RandomHole(side=0.4),
     "scratches": Scratches(count=2, reach=0.5, width=2.0),
@@ -48,7 +50,7 @@ def steering_of(agent: str) -> str:
     return "steering=discrete_step" if agent in ("dqn", "greedy") else "steering=continuous_step"
 
 
-def make(*words: str, agent: str = "ppo"):
+def make(*words: str, agent: str = "ppo") -> Any:
     """A session; `words` win over what is small."""
     return session(*small("env=latent_gan", f"agent={agent}", *[w for w in words if "steering=" in w]), *words)
 
@@ -76,6 +78,24 @@ def test_contract(steering, space, changes, observed, known, device):
         check_on_meta(env)
     else:
         check_environment(env, rng(), env.device)
+
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+CHOICES = [f"steering={path.stem}" for path in sorted((CONFIGS / "steering").glob("*.yaml"))]
+CHOICES += [f"generator={path.stem}" for path in sorted((CONFIGS / "generator").glob("*.yaml"))]
+CHOICES += [f"task={path.stem}" for path in sorted((CONFIGS / "task").glob("*.yaml"))]
+CHOICES += [f"damage={path.stem}" for path in sorted((CONFIGS / "damage").glob("*.yaml"))]
+ELSEWHERE = ("generator=file", "generator=melody", "task=style")  # they need a file, or sequences
+
+
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in ELSEWHERE])
+def test_every_choice_runs_with_its_defaults(choice):
+    words = ["env=latent_gan", "agent=random", "reward=coverage", "data.per_class=4", "threads=1", "env.max_steps=2"]
+    words += ["env.generator.updates=1", "env.generator.batch_size=4"]
+    words = [word for word in words if not (word.startswith("reward") and choice.startswith(("task", "damage")))]
+    words += ["task=inpaint"] if choice.startswith("damage") else []
+    env = assemble(compose(*words, choice)).envs["train"]
+    check_environment(env, rng(), torch.device("cpu"))
 
 
 def test_the_sample_is_what_the_generator_makes():
@@ -150,6 +170,7 @@ def test_gradients_reach_the_action_and_nothing_else():
     action = torch.full((2, LATENT), 0.4, requires_grad=True)
     seen = env.view(env.step(env.differentiable_state(env.reset(2, rng())), action))
     (seen.sample.sum() + source.generator.realism(seen.sample, None).sum()).backward()
+    assert action.grad is not None
     assert bool((action.grad != 0).all())
     assert all(weight.grad is None for weight in source.generator.parameters())
 

@@ -1,35 +1,63 @@
 """A generator of sequences and its steering: shapes and gradients by hand, every agent, the joint loop."""
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from rlgen_cli.runs.assemble import build
-from rlgen_cli.data.sequences import Sequences
-from rlgen_cli.domains.music.encodings import Melody
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.data.images import Splits
+from rlgen_cli.data.sequences import Sequences
+from rlgen_cli.domains.latent.sequences import LatentSequences
+from rlgen_cli.domains.latent.steering import ContinuousStep, DiscreteStep, SetLatent
+from rlgen_cli.domains.music.encodings import Melody
 from rlgen_cli.evaluation.evaluate import evaluate
-from rlgen_cli.generators.sequences import Composer, Listener, as_pictures, widen
+from rlgen_cli.generators.gan import GAN
+from rlgen_cli.generators.sequences import (
+    SequenceDiscriminatorNetwork,
+    SequenceGeneratorNetwork,
+    as_pictures,
+    pixel_shuffle_1d,
+)
+from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.pretrain import pretrain
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.trainer import train
 from tests.conftest import compose, session, small
-from tests.test_train import resumes
+from tests.contracts import check_environment, check_on_meta
+from tests.resuming import resumes
+from tests.small_gan import LATENT, make_gan, rng
 
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+CPU = torch.device("cpu")
+ENCODING = Melody(low=60, high=62, grid=1)  # rest, hold and three notes
 
 
 def words(*more: str, agent: str = "ppo") -> list[str]:
-    return small("env=latent_music", f"agent={agent}", f"env.action={'step' if agent == 'dqn' else 'move'}", *more)
+    """A session of seconds, with a steering in which the agent can act."""
+    steering = "steering=discrete_step" if agent in ("dqn", "random") else "steering=continuous_step"
+    return small("env=latent_music", f"agent={agent}", steering, *more)
+
+
+def sequences(device: str = "cpu", length: int = 8) -> Sequences:
+    """Random melodies."""
+    return Sequences(torch.randint(0, 5, (20, length, 1), generator=rng()), ENCODING).to(device)
+
+
+def sequence_gan(device: str = "cpu", **changes: Any) -> GAN:
+    """A GAN of melodies, built by hand."""
+    networks: dict[str, Any] = {
+        "network": partial(SequenceGeneratorNetwork, width=8),
+        "discriminator": partial(SequenceDiscriminatorNetwork, width=4, hidden=6, spectral_norm=False),
+    }
+    return make_gan(device, real=sequences(device), **networks | changes)
 
 
 @pytest.mark.parametrize("length", [5, 8, 20, 32, 64])
-def test_composer_of_every_length(length):
-    net = Composer(sample=(1, 7, length), latent=3, classes=0, width=8).eval()
+def test_networks_of_every_length(length):
+    net = SequenceGeneratorNetwork(sample=(1, 7, length), latent=3, classes=0, width=8).eval()
     z = torch.randn(4, 3, generator=rng())
     made = net(z)
     assert made.shape == (4, 1, 7, length)
@@ -39,47 +67,88 @@ def test_composer_of_every_length(length):
     assert tokens.shape == (4, length, 1)
     shift = torch.zeros(4, net.coordinates)
     assert torch.equal(net(z, None, shift), made)
-    listener = Listener(sample=(1, 7, length), classes=0, width=4, hidden=6, spectral=True).eval()
-    assert torch.allclose(listener(tokens), listener(made), atol=1e-5)
+    judge = SequenceDiscriminatorNetwork(sample=(1, 7, length), classes=0, width=4, hidden=6, spectral_norm=True).eval()
+    assert torch.allclose(judge(tokens), judge(made), atol=1e-5)
 
 
 def test_the_choice_is_hard_and_its_gradient_soft():
-    net = Composer(sample=(1, 5, 8), latent=3, classes=0, width=8).eval()
+    net = SequenceGeneratorNetwork(sample=(1, 5, 8), latent=3, classes=0, width=8).eval()
     z = torch.randn(2, 3, generator=rng(), requires_grad=True)
     (net(z)[:, 0, 2]).sum().backward()
+    assert z.grad is not None
     assert bool((z.grad != 0).any())
 
 
-def test_widen_by_hand():
+def test_channels_become_time_steps_by_hand():
     x = torch.arange(8.0).view(1, 4, 1, 2)  # channels (0, 1), (2, 3), (4, 5), (6, 7)
-    assert widen(x)[0, :, 0].tolist() == [[0, 2, 1, 3], [4, 6, 5, 7]]
+    assert pixel_shuffle_1d(x)[0, :, 0].tolist() == [[0, 2, 1, 3], [4, 6, 5, 7]]
 
 
 def test_pictures_of_tokens_and_back():
-    encoding = Melody(low=60, high=62, grid=1)  # rest, hold and three notes
     tokens = torch.tensor([[0, 3, 1, 4], [2, 2, 0, 1]]).unsqueeze(2)
-    images = as_pictures(Sequences(tokens, encoding)).images
+    images = as_pictures(Sequences(tokens, ENCODING)).images
     assert images.shape == (2, 1, 5, 4)
     assert images[0, 0, :, 1].tolist() == [0, 0, 0, 255, 0]
-    assert torch.equal(Composer.finished(images), tokens)
+    assert torch.equal(SequenceGeneratorNetwork.finished(images), tokens)
 
 
-@pytest.mark.parametrize("action", ["step", "move", "place"])
-@pytest.mark.parametrize("more", [[], ["encoding=chorale", "reward=harmony"], ["encoding=tokens"]])
-def test_contract(action, more):
-    env = session(*words(*more, agent="random"), f"env.action={action}").envs["train"]
-    state = env.reset(5, rng())
-    for step in range(env.spec.max_steps):
-        seen, what = env.observe(state), env.view(state)
-        assert seen.tokens.shape == (5, env.spec.observation.history, 1)
-        assert seen.vector.shape == (5, env.spec.observation.vector)
-        assert torch.equal(what.sample, env.gan.finished(env.gan(state.point)))
-        assert {name for name, value in what.context._asdict().items() if value is not None} == env.spec.context
-        assert not bool(env.done(state).any())
-        state = env.step(state, env.spec.action.sample(5, rng(step)))
-    assert bool(env.done(state).all())
-    after = env.step(state, env.spec.action.sample(5, rng(9)))
-    assert all(torch.equal(one, two) for one, two in zip(state, after, strict=True))
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("steering", ["discrete_step", "continuous_step", "set_latent"])
+@pytest.mark.parametrize("space", ["latent", "parameters"])
+def test_contract(steering, space, device):
+    if space == "parameters" and steering == "set_latent":
+        return
+    gan = sequence_gan(device)
+    steps: dict[str, Any] = {
+        "device": gan.device,
+        "space": space,
+        "basis": "auto",
+        "directions": 4,
+        "stride": 0.7,
+        "limit": 3.0,
+    }
+    steerings: dict[str, Any] = {
+        "discrete_step": lambda: DiscreteStep(generator=gan.generator, **steps),
+        "continuous_step": lambda: ContinuousStep(generator=gan.generator, **steps),
+        "set_latent": lambda: SetLatent(generator=gan.generator, limit=3.0),
+    }
+    data = sequences(device)
+    env = LatentSequences(
+        data=Splits(data, data, data), device=gan.device, generator=gan.generator, steering=steerings[steering](),
+        encoding=ENCODING, length=8, bar=4, tempo=100.0, max_steps=3, start="prior",
+    )  # fmt: skip
+    assert set(env.spec.observation) == {"tokens", "time", space}
+    assert set(env.spec.context) == {"prime", "start_latent"}
+    assert set(env.spec.info) == {"num_tokens", "latent"}
+    if device == "meta":
+        check_on_meta(env)
+        return
+    check_environment(env, rng(), CPU)
+    state = env.step(env.reset(5, rng()), env.spec.action.sample(5, rng(1)))
+    shift = None if space == "latent" else state.point
+    raw = gan.generator(env.view(state).info["latent"], None, shift)
+    assert torch.equal(env.view(state).sample, gan.generator.finished(raw))
+    assert env.view(state).info["num_tokens"].tolist() == [8] * 5
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_update_and_its_directions(device):
+    gan = sequence_gan(device)
+    metrics = gan.update(0.0)
+    assert metrics["generator_loss"].device.type == device
+    gan.stage().finish()
+    assert gan.generator.directions("learned").shape == (LATENT, LATENT)
+
+
+def test_sequences_are_not_augmented():
+    with pytest.raises(UserError, match=r"^augment: changes pictures"):
+        sequence_gan(augment=["colour"])
+
+
+@pytest.mark.parametrize("more", [["encoding=chorale", "reward=harmony"], ["encoding=tokens"]])
+def test_other_encodings(more):
+    env = session(*words(*more, agent="random")).envs["train"]
+    check_environment(env, rng(), CPU)
 
 
 @pytest.mark.parametrize("agent", ["dqn", "ppo", "actor_critic", "policy_gradient", "cem", "best_of", "random"])
@@ -90,90 +159,118 @@ def test_every_agent_steers_and_resumes_bit_for_bit(agent, tmp_path):
 
 
 @pytest.mark.parametrize("agent", ["dqn", "ppo", "policy_gradient"])
-def test_policy_composer_and_listener_learn_together(agent, tmp_path):
-    resumes(words("joint=true", "env.gan.memory=20", agent=agent), 160, tmp_path)
+def test_policy_generator_and_discriminator_learn_together(agent, tmp_path):
+    more = ["joint=true", "env.generator.joint_training.buffer_size=20"]
+    resumes([*words(agent=agent), *more], 160, tmp_path)
     records = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
-    assert any("gan/generator_loss" in record for record in records)
+    assert any("generator/generator_loss" in record for record in records)
 
 
 def test_parameters_are_a_space_too(tmp_path):
-    resumes([*words(), "env.space=parameters", "env.basis=random"], 160, tmp_path)
+    resumes([*words(), "env.steering.space=parameters"], 160, tmp_path)
 
 
 def test_pretraining_leaves_melodies(tmp_path):
-    built = build(compose(*words(agent="random")), pretrained=False)
-    before = built.gan.average(torch.ones(2, 6))
+    built: Any = assemble(compose(*words(agent="random")))
+    made = built.source.generator
+    before = made(torch.ones(2, LATENT))
     assert pretrain(built, tmp_path / "run") == "finished"
-    assert not torch.equal(built.gan.average(torch.ones(2, 6)), before)
+    assert not torch.equal(made(torch.ones(2, LATENT)), before)
     assert len(list((tmp_path / "run" / "samples" / "final").glob("*.mid"))) == 16
-    assert not (tmp_path / "run" / "generator").exists()  # what gan=file reads are pictures
+    assert not (tmp_path / "run" / "generator").exists()  # what generator=file reads are pictures
 
 
 def test_a_fused_rule_is_followed_through_z():
-    """Rules have no gradient: what is shaped is struck more often than what the same generator makes of bare z."""
-    more = ["reward=pitch_entropy", "env.gan.batch_size=32", "env.gan.steps=300", "env.gan.spread=0.5"]
-    built = session(*words(agent="random"), *more, "env.gan.fused=5")
-    assert built.gan.smooth is False
-    z = torch.randn(256, 6, generator=rng())
-    heard = []
-    for net in (built.gan, built.gan.average):
+    """Rules have no gradient: more different notes are struck than in what the same generator makes of bare z."""
+    more = ["reward=pitch_entropy", "env.generator.batch_size=32", "env.generator.updates=300"]
+    more += ["env.generator.fused_reward.weight=5", "env.generator.fused_reward.noise_std=0.5"]
+    built: Any = session(*words(agent="random"), *more)
+    assert built.source.fused_reward.has_gradient is False
+    made, z, env = built.source.generator, torch.randn(256, LATENT, generator=rng()), built.envs["train"]
+    scores = []
+    for net in (made, made.network):
         with torch.no_grad():
-            view = built.envs["train"].view(built.envs["train"].reset(256, rng()))
-            heard.append(built.reward.score(view._replace(sample=built.gan.finished(net(z))))["pitch_entropy"].mean())
-    assert heard[0] > heard[1]
+            view = env.view(env.reset(256, rng()))._replace(sample=made.finished(net(z)))
+            scores.append(built.reward.score(view)["pitch_entropy"].mean())
+    assert scores[0] > scores[1]
 
 
 def test_training_makes_what_the_data_is_like():
     """Pairs of tokens that occur in the data, before and after."""
-    more = ["env.gan.steps=200", "env.gan.batch_size=16", "env.gan.generator.width=32", "data.count=60"]
-    built = build(compose(*words(agent="random"), *more), pretrained=False)
-    tokens = built.data.train.tokens[:, :, 0]
+    more = ["env.generator.updates=200", "env.generator.batch_size=16", "env.generator.network.width=32"]
+    built: Any = assemble(compose(*words(agent="random"), *more, "data.count=60"))
+    source, tokens = built.source, built.data.train.tokens[:, :, 0]
     known = torch.zeros(38, 38, dtype=torch.bool)
     known[tokens[:, :-1], tokens[:, 1:]] = True
 
-    def share() -> float:
+    def known_share() -> float:
         with torch.no_grad():
-            made = built.gan.finished(built.gan(torch.randn(200, 6, generator=rng())))[:, :, 0]
+            made = source.generator.finished(source.generator(torch.randn(200, LATENT, generator=rng())))[:, :, 0]
         return float(known[made[:, :-1], made[:, 1:]].float().mean())
 
-    before = share()
-    built.gan.train(built.reward)
-    assert share() > before + 0.3
+    before = known_share()
+    for i in range(200):
+        source.update(i / 200)
+    assert known_share() > before + 0.3
 
 
+@pytest.mark.slow
 def test_a_policy_beats_chance():
     """DQN walks to where more different notes are struck."""
-    more = ["reward=pitch_entropy", "env.gan.steps=300", "env.gan.batch_size=16", "env.gan.generator.width=32"]
-    more += ["env.directions=0", "env.max_steps=6", "env.stride=1.0", "num_envs=16", "total_steps=6000"]
-    more += ["eval_interval=6000", "agent.batch_size=64", "agent.capacity=4000", "agent.network.body.width=64"]
-    built = session(*words(agent="dqn"), *more)
-    before = evaluate(built, "valid", 64, 0).scores["pitch_entropy"]
+    more = ["reward=pitch_entropy", "env.generator.updates=300", "env.generator.batch_size=16"]
+    more += ["env.generator.network.width=32", "env.steering.directions=null", "env.max_steps=6"]
+    more += ["env.steering.stride=1.0", "num_envs=16", "total_steps=6000", "eval_interval=6000"]
+    more += ["agent.batch_size=64", "agent.replay.buffer_size=4000", "agent.network.body.width=64"]
+    built: Any = session(*words(agent="dqn"), *more)
+
+    def entropy() -> float:
+        found = evaluate(built.envs["valid"], built.actor, built.reward, episodes=64, seed=0, device=CPU)
+        return found.scores["pitch_entropy"]
+
+    before = entropy()
     assert train(built, Path("run")) == "finished"
-    assert evaluate(built, "valid", 64, 0).scores["pitch_entropy"] > before + 0.1
+    assert entropy() > before + 0.1
 
 
-def test_samples_are_heard(tmp_path):
+def test_samples_are_written_as_midi(tmp_path):
     write_samples(session(*words(agent="random")), "test", 3, 0, ["midi"], tmp_path)
     assert len(list(tmp_path.glob("*.mid"))) == 3
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
-        (["gan=r1"], r"env\.gan\.generator: makes pictures, and the data are sequences; use gan=melody"),
-        (["encoding=notes", "reward=novelty"], "makes tokens of one part; use encoding=melody"),
-        (["env.gan.augment=[colour]"], "augment: changes pictures"),
-        (["env.gan.conditional=true"], "needs data with labels"),
-        (["env.tempo=5"], "env.tempo: must be from 20"),
-        (["env.max_steps=0"], "env.max_steps: must be"),
-        (["env.length=1"], "env.length: must be from 2"),
-        (["data=glyphs"], "GlyphImages gives pictures|gives pictures, and LatentMusic takes sequences"),
-        (["reward=sharpness"], "judges a picture"),
+        (
+            ["generator=r1"],
+            r"env\.generator\.network: makes pictures, and the data are sequences; use generator=melody",
+        ),
+        (["encoding=notes", "reward=sequence_novelty"], "makes tokens of one part; use encoding=melody"),
+        (["env.generator.augment=[colour]"], r"env\.generator\.augment: changes pictures"),
+        (["env.generator.conditional=true"], "needs data with labels"),
+        (["env.tempo=5"], r"env\.tempo: must be from 20"),
+        (["env.max_steps=0"], r"env\.max_steps: must be"),
+        (["env.length=1"], r"env\.length: must be from 2"),
+        (["data=glyphs"], "gives pictures, and LatentSequences takes sequences"),
+        (["reward=sharpness"], "judges samples of the kind picture"),
     ],
 )
-def test_wrong_input_says_what_is_right(more, said):
+def test_wrong_input_says_what_is_right(more, message):
     given = [*words(agent="random"), *more]
     if "data=glyphs" in more:
         given = [word for word in given if not word.startswith(("data.count", "reward"))]
-    with pytest.raises(UserError, match=said):
-        build(compose(*given))
+    with pytest.raises(UserError, match=message):
+        assemble(compose(*given))
+
+
+def test_rewards_add_up_to_the_difference_of_scores():
+    """Also those of a rule that is a sum over tokens, though a step here changes all tokens at once."""
+    built: Any = session(*words("reward=music_theory", agent="random"))
+    env, reward = built.envs["train"], built.reward
+    state = first = env.reset(5, rng())
+    total = torch.zeros(5)
+    for i in range(env.spec.max_steps):
+        after = env.step(state, env.spec.action.sample(5, rng(i)))
+        total += reward(env.view(state), env.view(after), env.done(after)).total
+        state = after
+    before, now = (reward.static_score(env.view(one)) for one in (first, state))
+    assert torch.allclose(total, now - before, atol=1e-4)

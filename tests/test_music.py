@@ -3,6 +3,9 @@
 import json
 import logging
 import math
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -35,6 +38,7 @@ from rlgen_cli.generators.losses import AdversarialLoss, R1R2Penalty
 from rlgen_cli.policies.anchor import adopt
 from rlgen_cli.policies.distributions import Categorical
 from rlgen_cli.policies.note_rnn import note_rnn, note_rnn_weights
+from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision
 from rlgen_cli.rewards.adversarial import Adversarial, FakeSamples
 from rlgen_cli.rewards.controller import Controller, Gains
@@ -49,7 +53,7 @@ from tests.conftest import SHARED, needs_shared, session, small, write_note_rnn,
 CPU, META = torch.device("cpu"), torch.device("meta")
 C, D, E, F, G, A, B = 14, 16, 18, 19, 21, 23, 25  # codes of the octave from middle C
 LOW = 48
-ENCODINGS = {
+ENCODINGS: dict[str, Any] = {
     "melody": Melody(low=48, high=83, grid=1),
     "notes": Notes(low=48, high=83, longest=16, dynamics=4),
     "chorale": Chorale(ranges=[[60, 81], [52, 74], [46, 69], [36, 66]], grid=2),
@@ -57,9 +61,11 @@ ENCODINGS = {
 }
 
 
-def composition(encoding: str = "melody", device: torch.device = CPU, split: str = "train", **changes) -> Composition:
+def composition(
+    encoding: str = "melody", device: torch.device = CPU, split: Literal["train", "test"] = "train", **changes: Any
+) -> Composition:
     """An environment of 16 tokens a piece, in bars of 8 sixteenths."""
-    chosen = {
+    chosen: dict[str, Any] = {
         "length": 16, "bar": 8, "tempo": 100.0, "key": "C", "scale": "chromatic", "prime": "random", "given_tokens": 0,
         "harmonise": False, "history": 4, "time_encoding": "fraction",
     } | changes  # fmt: skip
@@ -167,10 +173,14 @@ def test_extremes():
     assert values("unique_highest", *rest[:10]) == [0.0] * 10
 
 
+def theory(rule: Any, env: Composition) -> MusicTheory:
+    return MusicTheory(spec=env.spec, rule=rule, tonic=60)
+
+
 def test_a_rules_score_is_the_sum_of_its_gains():
     env, rng = composition(length=24), stream(0, "x")
     reward = WeightedSum({
-        rule: Term(MusicTheory(spec=env.spec, rule=rule, tonic=60), 1.0, "potential") for rule in RULES
+        rule: Term(theory(rule, env), 1.0, "potential") for rule in RULES
     })  # fmt: skip
     state = env.reset(50, rng)
     total = {name: torch.zeros(50) for name in reward.terms}
@@ -183,7 +193,7 @@ def test_a_rules_score_is_the_sum_of_its_gains():
         torch.testing.assert_close(total[name], score, rtol=1e-4, atol=1e-3)
 
 
-def decoded(encoding, piece: Piece, length: int) -> Piece:
+def decoded(encoding: Any, piece: Piece, length: int) -> Piece:
     """A piece encoded and decoded again."""
     tokens = encoding.windows(piece, length)[0].unsqueeze(0)
     return pieces(encoding.roll(tokens), piece.bar, piece.tempo)[0]
@@ -230,7 +240,7 @@ def test_pitch_names():
     assert pitch_number("the") is None
 
 
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "melody": ("melody", {}),
     "notes": ("notes", {}),
     "chorale": ("chorale", {}),
@@ -308,16 +318,17 @@ def test_teacher_states_are_those_that_the_policy_saw():
         assert torch.equal(value, torch.cat([part[name] for part in seen]))
 
 
-def sequence_scores(env: Composition) -> dict[str, object]:
+def sequence_scores(env: Composition) -> dict[str, Any]:
     """All scores that this environment can have, the learned ones included."""
-    kinds, spec, found = env.spec.kinds, env.spec, {}
+    kinds, spec = env.spec.kinds, env.spec
+    found: dict[str, Any] = {}
     if "music" in kinds:
         names = ("Tonality", "RatioOfSteps", "ScaleConsistency", "PitchEntropy", "Groove")
         found |= {name: getattr(scores, name)(spec=spec) for name in names}
     if "chorale" in kinds:
         found["harmony"] = scores.Harmony(spec=spec, parallels=1.0, crossings=1.0)
     if "melody" in kinds:
-        found |= {rule: MusicTheory(spec=spec, rule=rule, tonic=60) for rule in RULES}
+        found |= {rule: theory(rule, env) for rule in RULES}
         found |= {"longest": LongestRepetition(), "repeated": RepeatedFraction()}
         gains = Gains(integral=8.0, proportional=3.0, initial_price=0.0, min_price=None)
         found["controller"] = Controller(
@@ -330,9 +341,9 @@ def sequence_scores(env: Composition) -> dict[str, object]:
     for kind in ("cnn", "gru"):
         found[kind] = Adversarial(
             spec=spec, real=real, rng=stream(0, kind, env.device), device=env.device, noise_std=0.05, batch_size=8,
-            net=lambda kind=kind, **given: SequenceDiscriminator(kind=kind, embed=4, width=8, prefixes=0.5, **given),
+            net=partial(SequenceDiscriminator, kind=kind, embed=4, width=8, prefixes=0.5),
             loss=AdversarialLoss(kind="nonsaturating", penalty=R1R2Penalty(weight=0.01, interval=1)), interval=1,
-            buffer=lambda **given: FakeSamples(buffer_size=100, recent=10, old_fraction=0.5, **given),
+            buffer=partial(FakeSamples, buffer_size=100, recent=10, old_fraction=0.5),
             learning_rate=Linear(1e-3, 1e-3, 1.0),
         )  # fmt: skip
     return found
@@ -359,7 +370,9 @@ def test_everything_runs_on_the_device(encoding, device):
             updates += bool(learner.update(0.5))
         state = after
     assert updates
-    assert reward.static_score(views[1]).shape == reward.learned_reward(*views, done).shape == (8,)
+    static_score = reward.static_score(views[1])
+    assert static_score is not None
+    assert static_score.shape == reward.learned_reward(*views, done).shape == (8,)
     states = env.teacher_states(views[1].sample.clamp(min=0), views[1].context["prime"])
     assert env.observe(states)["tokens"].device.type == device.type
 
@@ -433,7 +446,7 @@ def test_membership_by_hand():
     assert scores.is_among(torch.tensor([0, 1, 11, 4]), (0, 4, 11)).tolist() == [True, False, True, True]
 
 
-def note_rnn_of(path, env: Composition):
+def note_rnn_of(path: Path, env: Composition) -> PolicyNetwork:
     net = note_rnn(env.spec.observation, env.spec.action, Precision("float32"))
     adopt(net, note_rnn_weights(path, "prior"), "prior")
     return net
@@ -506,7 +519,7 @@ NOTE_RNN = "{_target_: rlgen_cli.policies.note_rnn.note_rnn, _partial_: true}"
 
 def test_a_wider_network_begins_as_its_prior(tmp_path):
     path = write_note_rnn(tmp_path / "note_rnn.npz")
-    run = session(
+    run: Any = session(
         *without_network("agent=ppo", "env.time_encoding=one_hot"), "env.history=8", "network=lstm",
         "agent.network.body.embed=0", "agent.network.body.lags=[1,8]", "agent.network.recurrent.width=100",
         f"agent.anchor.prior={path}", f"agent.anchor.network={NOTE_RNN}",
@@ -523,7 +536,9 @@ def test_a_wider_network_begins_as_its_prior(tmp_path):
 
 def test_a_q_network_begins_with_the_priors_logits(tmp_path):
     path = write_note_rnn(tmp_path / "note_rnn.npz")
-    run = session(*without_network("agent=dqn"), "env.history=1", "network=q_note_rnn", f"agent.prior.source={path}")
+    run: Any = session(
+        *without_network("agent=dqn"), "env.history=1", "network=q_note_rnn", f"agent.prior.source={path}"
+    )
     env, q_network = run.envs["train"], run.agent.policy.net
     net = note_rnn_of(path, env)
     state = env.teacher_states(torch.randint(38, (5, 16, 1)), env.primes(5, stream(0, "x")))
@@ -544,7 +559,7 @@ def test_soft_values_by_hand():
 def test_g_learning_weighs_by_its_prior(tmp_path):
     """The policy is p exp G: with a constant G it is the prior."""
     path = write_note_rnn(tmp_path / "note_rnn.npz")
-    run = session(
+    run: Any = session(
         *without_network("agent=dqn"), "env.history=1", "network=q_note_rnn", "backup=g",
         "agent.temperature={start:1.0,end:1.0}", f"agent.prior.source={path}", f"agent.prior.network={NOTE_RNN}",
     )  # fmt: skip
@@ -575,7 +590,7 @@ def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
         "env=music", "env.length=16", "env.bar=8", "data.count=40", "threads=1", "agent.network.recurrent.width=32",
         "env.history=1", "env.prime=none",
     ]  # fmt: skip
-    run = assemble(composed("pretrain/music", [*words, "epochs=12", "patience=2", "keep=best"]))
+    run: Any = assemble(composed("pretrain/music", [*words, "epochs=12", "patience=2", "keep=best"]))
     before = held_out(run, run.agent, "valid")["nll/valid"]
     folder = tmp_path / "prior"
     assert pretrain(run, folder) == "finished"
@@ -584,20 +599,20 @@ def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
     found = [value for line in lines for name, value in line.items() if name.endswith("nll/valid")]
     assert found[-1] == pytest.approx(min(found), abs=1e-4)
     assert (folder / "samples" / "final" / "000.mid").exists()
-    tuned = session(
+    tuned: Any = session(
         *words, "agent=ppo", "network=lstm", f"agent.anchor.prior={folder}", "+reward/term=prior",
         f"reward.terms.prior.source={folder}", "num_envs=8",
     )  # fmt: skip
     tokens = tuned.data.valid.tokens[:4]
     log_p = -run.agent.nll(tokens, stream(0, "x")).sum(0)
-    view, score = finished(tokens, prime=torch.full((4, 1), -1)), tuned.reward.terms["prior"].score
-    torch.testing.assert_close(score(view), log_p, rtol=1e-4, atol=1e-3)
+    whole, prior = finished(tokens, prime=torch.full((4, 1), -1)), tuned.reward.terms["prior"].score
+    torch.testing.assert_close(prior(whole), log_p, rtol=1e-4, atol=1e-3)
     # What the newest token adds is the difference of two scores, since a sequence model reads earlier tokens only.
-    part = view._replace(sample=tokens.clone(), info={"num_tokens": torch.full((4,), 9)})
+    part = whole._replace(sample=tokens.clone(), info={"num_tokens": torch.full((4,), 9)})
     part.sample[:, 9:] = -1
-    before = part._replace(sample=part.sample.clone())
-    before.sample[:, 8:] = -1
-    torch.testing.assert_close(score.gain(part), score(part) - score(before), rtol=1e-4, atol=1e-4)
+    earlier = part._replace(sample=part.sample.clone())
+    earlier.sample[:, 8:] = -1
+    torch.testing.assert_close(prior.gain(part), prior(part) - prior(earlier), rtol=1e-4, atol=1e-4)
 
 
 def test_a_prior_that_is_none_is_named(tmp_path):
@@ -643,7 +658,9 @@ def test_wrong_input_is_named(words):
 def test_your_own_function_takes_the_tokens(tmp_path, monkeypatch):
     (tmp_path / "my_score.py").write_text("def low(x):\n    return (x == 0).float().mean((1, 2))\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    run = session(*small("env=music", "agent=random", "reward=function"), "reward.terms.function.path=my_score:low")
+    run: Any = session(
+        *small("env=music", "agent=random", "reward=function"), "reward.terms.function.path=my_score:low"
+    )
     tokens = torch.zeros(2, 16, 1, dtype=torch.long)
     tokens[1] = 5
     assert run.reward.terms["function"].score(finished(tokens)).tolist() == [1.0, 0.0]
@@ -671,7 +688,7 @@ def test_agents_learn_to_compose(agent, tmp_path):
         found = evaluate(run.envs["valid"], run.actor, run.reward, episodes=200, seed=0, device=run.device)
         return found.scores["tonality"]
 
-    run = session(*words, f"agent={agent}", "agent.network.body.width=64", *more[agent])
+    run: Any = session(*words, f"agent={agent}", "agent.network.body.width=64", *more[agent])
     random = tonality(session(*words, "agent=random"))
     train(run, tmp_path / "run")
     assert tonality(run) > max(4 * random, 0.3)
@@ -704,7 +721,7 @@ def test_left_out_pieces_are_counted(tmp_path, caplog):
 @pytest.mark.slow
 @needs_shared("nottingham")
 def test_nottingham_and_chorales_become_sequences():
-    run = session(
+    run: Any = session(
         "env=music", "data=midi", f"data.path={SHARED / 'nottingham'}", "agent=random", "threads=1", "env.length=64"
     )
     assert len(run.data.train.tokens) > 10_000
@@ -725,7 +742,7 @@ def test_text_is_read_learned_and_written(unit, tmp_path):
         "env.length=8", "env.history=4", "env.prime=none", "reward=adversarial_sequence", "threads=1", "num_envs=16",
         "total_steps=6400", "eval_interval=6400", "log_interval=6400", "checkpoint_interval=6400",
     ]  # fmt: skip
-    run = session(*words, "agent=maximum_likelihood", "agent.network.recurrent.width=32", "agent.batch_size=32")
+    run: Any = session(*words, "agent=maximum_likelihood", "agent.network.recurrent.width=32", "agent.batch_size=32")
     train(run, tmp_path / "run")
     write_samples(run, "test", 20, 0, ["txt"], tmp_path / "out")
     lines = (tmp_path / "out" / "samples.txt").read_text().splitlines()
@@ -763,7 +780,7 @@ def test_repetition_by_hand():
 
 
 def test_a_temperature_sharpens_what_was_learned():
-    sharp = tempered(Categorical(torch.tensor([[0.0, math.log(3.0)]])), 0.5)
+    sharp: Any = tempered(Categorical(torch.tensor([[0.0, math.log(3.0)]])), 0.5)
     assert sharp.log_p.exp()[0].tolist() == pytest.approx([0.1, 0.9])
 
 

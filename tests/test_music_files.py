@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.domains.music.datasets.chorale_file import read_chorales
 from rlgen_cli.domains.music.datasets.midi_file import Rejected, melody, read_folder, read_midi
 from rlgen_cli.domains.music.datasets.tunes import TUNES, tonal_melody, tune
-from rlgen_cli.core.errors import UserError
 from rlgen_cli.domains.music.midi import write_midi
+from rlgen_cli.domains.music.notes import Note, Piece
 from rlgen_cli.domains.music.piano_roll import BAR, VOICES, roll, roll_grid, row_height
 from rlgen_cli.domains.music.sound import PEAK, RATE, synthesise, write_wav
-from rlgen_cli.domains.music.notes import Note, Piece
 from tests.conftest import SHARED, needs_shared
 
 WHITE_KEYS = {0, 2, 4, 5, 7, 9, 11}
@@ -169,7 +169,8 @@ def test_broken_files_are_rejected_with_a_reason(tmp_path, content, reason):
 
 def test_broken_bytes_raise_nothing_else(tmp_path):
     write_midi(tmp_path / "a.mid", DUET)
-    content, rng, outcomes = (tmp_path / "a.mid").read_bytes(), random.Random(0), set()
+    content, rng = (tmp_path / "a.mid").read_bytes(), random.Random(0)
+    outcomes: set[bool | str] = set()
     for _ in range(400):
         broken = bytearray(content)
         for _ in range(rng.randint(1, 4)):
@@ -209,6 +210,7 @@ def test_melody_is_the_top_line():
     assert melody(Piece(())).notes == ()
 
 
+@pytest.mark.slow
 @needs_shared("nottingham")
 def test_nottingham_reads_whole():
     pieces, rejected = read_folder(SHARED / "nottingham")

@@ -207,6 +207,11 @@ class DQN:
         self.first_calls = max(learning_starts // num_envs, self.length + 1)
         self.optimizer = optimizer(parameters=online.parameters())
         self.replay = replay(env=env, num_envs=num_envs, device=device, whole_episodes=self.remembers)
+        # So that a window can always begin: in one of two successive frames, or where an episode does.
+        least = 2 * self.length + 1 if self.remembers else self.length + 2
+        enough = self.replay.frames >= least
+        size = f"must be at least {least} frames for each of {num_envs} environments = {least * num_envs}"
+        require(enough, f"replay.buffer_size: {size}, to hold windows of {self.length} steps.")
         self.credit, self.updates = 0.0, 0
 
     def observe(self, step: Transition) -> None:
@@ -229,18 +234,21 @@ class DQN:
         frames = self._frames(window)
         shape = (self.batch_size, self.length)
         q = self.policy.of_action(self._online(frames), window.action.flatten(0, 1)).view(*shape, -1)  # [B, L, F]
+        # What stands beside a final frame is no action that was taken there, and may be forbidden.
+        q = q.masked_fill(~window.valid.unsqueeze(2), 0.0)
         with torch.no_grad():
             td_target = self._td_target(window, frames, progress)
         td_error = (q - td_target.unsqueeze(2)).abs()  # [B, L, F]
         weight = window.valid * window.weight.unsqueeze(1)
         huber = smooth_l1_loss(q, td_target.unsqueeze(2).expand_as(q), reduction="none").mean(2)
-        loss = (huber * weight).sum() / window.valid.sum().clamp(min=1)
+        steps = window.valid.sum().clamp(min=1)
+        loss = (huber * weight).sum() / steps
         self.optimizer.step(loss, progress)
         self.updates += 1
         self.target_update.follow(self.target, self.policy.net, self.updates)
         error = (td_error.detach().mean(2) * window.valid).mean(1)
         self.replay.set_priority(window.start, error)
-        return {"loss": loss.detach(), "q": q.detach().mean(), "td_error": error.mean()}
+        return {"loss": loss.detach(), "q": q.detach().mean(2).sum() / steps, "td_error": error.mean()}
 
     def _td_target(self, window: Window, frames: "Frames", progress: float) -> Tensor:
         """λ-returns of each position of the windows, [B, L]."""
@@ -259,6 +267,7 @@ class DQN:
             chosen = q.view(*shape, -1)[:, :-1].flatten(0, 1)
             chosen_q = self.policy.of_action(chosen, window.action[:, 1:].flatten(0, 1)).mean(1)
             bonus = value[:, :-1] - chosen_q.view(self.batch_size, self.length - 1)
+            bonus = bonus.masked_fill(~window.valid[:, 1:], 0.0)  # no action was taken there
         ended = window.terminated | ~window.valid
         return lambda_returns(reward, value, ended, self.gamma(progress), self.td_lambda, bonus)
 
@@ -267,21 +276,20 @@ class DQN:
         before and after each step."""
         batch, length = self.batch_size, self.length
         if not self.remembers:
-            start = torch.zeros_like(window.valid).view(1, -1)
-            seen = []
-            for which in (BEFORE, AFTER):
-                state = rows(window.states, (batch, length), which)
-                seen.append((self.env.observe(state), self.env.action_mask(state)))
-            return Frames(*seen, start)
+            before, after = (self._seen(rows(window.states, (batch, length), which)) for which in (BEFORE, AFTER))
+            return Frames(before, after, torch.zeros_like(window.valid).view(1, -1))
 
         def ordered(field: Tensor) -> Tensor:
             return field.view(batch, length + 1, *field.shape[1:]).transpose(0, 1).flatten(0, 1)
 
-        state = map_tensors(ordered, window.states)
         final = ~window.valid  # the next frame begins another episode
         start = torch.cat([torch.zeros_like(final[:, :1]), final], 1).T
-        whole = (self.env.observe(state), self.env.action_mask(state))
+        whole = self._seen(map_tensors(ordered, window.states))
         return Frames(whole, whole, start)
+
+    def _seen(self, state: State) -> tuple[Observation, Tensor | None]:
+        """What a network sees of states, and which actions are allowed there."""
+        return self.env.observe(state), self.env.action_mask(state)
 
     def _online(self, frames: "Frames") -> Tensor:
         """Q of the online network before each step, [B · L, A]."""

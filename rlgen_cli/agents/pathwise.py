@@ -95,6 +95,7 @@ class Pathwise:
             start = map_tensors(lambda field, i=i: field[i :: self.gradient_steps], starts)
             objective, metrics = self._unroll(start, self.rng, self.entropy_coef(progress))
             self.optimizer.step(-objective.mean(), progress)
+            self.anchor.kl = metrics.pop("kl", None)
         return metrics
 
     def _unroll(self, start: State, rng: torch.Generator, entropy_coef: float) -> tuple[Tensor, Metrics]:
@@ -122,7 +123,7 @@ class Pathwise:
                 excess = excess + log_prob - log_prior
         metrics: Metrics = {"return": total.detach().mean(), "entropy": bonus.detach().mean() / steps}
         if self.anchor.active:
-            self.anchor.kl = excess.detach().mean() / steps
+            metrics["kl"] = excess.detach().mean() / steps
             total = total - self.anchor.beta * excess
         return total + entropy_coef * bonus, metrics
 

@@ -141,7 +141,7 @@ def under_hydra(command: str, arguments: list[str]) -> None:
     from rlgen_cli.config.compose import placed, register_resolvers, with_hydra_errors
 
     register_resolvers()
-    sys.argv = [os.path.basename(sys.argv[0]), *(placed(argument) for argument in arguments)]
+    sys.argv = [os.path.basename(sys.argv[0]), *placed(arguments)]
     errors: list[UserError] = []
     with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command), errors)))
     if len(errors) == 1:

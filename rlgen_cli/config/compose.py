@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -36,7 +37,7 @@ def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> Di
 
     def compose() -> DictConfig:
         version.setbase("1.3")
-        parsed = get_args_parser().parse_args([placed(argument) for argument in arguments])
+        parsed = get_args_parser().parse_intermixed_args(placed(arguments))
         path = create_config_search_path(str(config_folder()))
         if parsed.config_dir:
             if not os.path.isdir(parsed.config_dir):
@@ -103,19 +104,55 @@ def nearest_key(command: str, arguments: list[str], key: str) -> str:
     return nearest(name, [str(k) for k in node if not str(k).startswith("_")])
 
 
-def placed(argument: str) -> str:
-    """`network=gru` as Hydra wants it: a group that other configs choose from is named with its place. An argument that
-    has its place already stays as it is."""
-    group, equals, choice = argument.partition("=")
-    if not equals or "@" in group:
-        return argument
-    sign = "+" if group.startswith("+") else ""
-    group = group.removeprefix("+")
-    if group in ENV_GROUPS:
-        return f"{sign}{group}@env.{group}={choice}"
-    if group in AGENT_GROUPS or group == "network" or group.startswith("network/"):
-        return f"{sign}{group}@agent.{group.replace('/', '.')}={choice}"
-    return argument
+def placed(arguments: list[str]) -> list[str]:
+    """`network=gru` and `+reward/term=ink_cost` as Hydra wants them: a group that other configs choose from is named
+    with its place. An argument that has its place already stays as it is."""
+    found: list[str] = []
+    for argument in arguments:
+        group, equals, choice = argument.partition("=")
+        sign, group = ("+", group[1:]) if group.startswith("+") else ("", group)
+        if equals and sign and group == "reward/term":
+            found += placed_terms(choice, own_folder(arguments))
+        elif equals and group in ENV_GROUPS:
+            found.append(f"{sign}{group}@env.{group}={choice}")
+        elif equals and (group in AGENT_GROUPS or group == "network" or group.startswith("network/")):
+            found.append(f"{sign}{group}@agent.{group.replace('/', '.')}={choice}")
+        else:
+            found.append(argument)
+    return found
+
+
+def placed_terms(choice: str, own: str | None) -> list[str]:
+    """Terms that are added to a reward, one or a list, each at `reward.terms.<name>`. A YAML of several terms says in
+    its `@package` line where they belong.
+
+    Raises:
+        UserError: for a sweep, since its jobs would have to differ in more than a value.
+    """
+    listed = choice.startswith("[") and choice.endswith("]")
+    names = [name.strip() for name in choice.strip("[]").split(",")]
+    if len(names) > 1 and not listed:
+        raise UserError(
+            "reward/term: a sweep needs one place for all its terms; use +reward/term@reward.terms.NAME=" + choice
+        )
+    several = [name for name in names if names_its_place(f"reward/term/{name}.yaml", own)]
+    together = [f"+reward/term=[{','.join(several)}]"] if several else []
+    return together + [f"+reward/term@reward.terms.{name}={name}" for name in names if name not in several]
+
+
+def names_its_place(path: str, own: str | None) -> bool:
+    """Whether a YAML has a `@package` line; the user's own folder comes first."""
+    files = [folder / path for folder in ((Path(own),) if own else ()) + (config_folder(),)]
+    text = next((file.read_text() for file in files if file.is_file()), "")
+    return any(line.startswith("#") and "@package" in line for line in text.splitlines())
+
+
+def own_folder(arguments: list[str]) -> str | None:
+    """The folder of `--config-dir`, if there is one."""
+    from hydra._internal.utils import get_args_parser
+
+    folder: str | None = get_args_parser().parse_known_intermixed_args(arguments)[0].config_dir
+    return folder
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:
@@ -134,4 +171,4 @@ def register_resolvers() -> None:
 
 def _choice(key: str, arguments: list[str]) -> str:
     """What the command line chooses for a group."""
-    return value_of(key, [placed(argument) for argument in arguments]) or value_of(key, arguments) or ""
+    return value_of(key, placed(arguments)) or value_of(key, arguments) or ""

@@ -34,8 +34,6 @@ def cache_folder() -> Path:
 def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
     """Write a checkpoint: parts by name, each of components by name, each a state dict (nested dicts and lists of
     tensors and plain values)."""
-    partial = folder.with_name(f".partial_{folder.name}_{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
     files: dict[str, bytes] = {}
     for part, components in parts.items():
         plain = {}
@@ -45,35 +43,31 @@ def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
             if tensors:
                 files[f"{part}/{name}.safetensors"] = save_tensors(tensors)
         files[f"{part}/state.json"] = json.dumps(plain, indent=1).encode()
-        (partial / part).mkdir(parents=True)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files["manifest.json"] = json.dumps({"format": FORMAT, "sha256": digests}, indent=1).encode()
-    for name, content in files.items():
-        _write_synced(partial / name, content)
-    for part in parts:
-        _sync(partial / part)
-    _sync(partial)
-    if folder.exists():
-        old = folder.with_name(f".old_{folder.name}_{os.getpid()}")
-        os.replace(folder, old)
-        os.replace(partial, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(partial, folder)
-    _sync(folder.parent)
+    partial = folder.with_name(f".partial_{folder.name}_{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had this number
+    try:
+        for part in parts:
+            (partial / part).mkdir(parents=True)
+        for name, content in files.items():
+            _write_synced(partial / name, content)
+        for part in parts:
+            _sync(partial / part)
+        _sync(partial)
+        _replace(folder, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # what a failure left half-written
 
 
 def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
     """The components of one part of a checkpoint, each of its files checked against the manifest.
 
     Raises:
-        UserError: for a missing or damaged file, or a checkpoint of an earlier version.
+        UserError: for a missing or damaged file, or a checkpoint of another version.
     """
-    manifest = _read_json(folder / "manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"checkpoint: {folder} was written by another version of rlgen, which cannot be read.")
     contents = {}
-    for name, digest in manifest["sha256"].items():
+    for name, digest in _digests(folder).items():
         if name.partition("/")[0] != part:
             continue
         path = folder / part / Path(name).name
@@ -113,10 +107,9 @@ def check(folder: Path) -> None:
     """Compare every file of a checkpoint with its digest, so that all parts come from one intact checkpoint.
 
     Raises:
-        UserError: for a missing or damaged file.
+        UserError: for a missing or damaged file, or a checkpoint of another version.
     """
-    manifest = _read_json(folder / "manifest.json")
-    for name, digest in manifest["sha256"].items():
+    for name, digest in _digests(folder).items():
         path = folder / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise UserError(f"checkpoint: {path} is damaged (its SHA-256 is not the manifest's).")
@@ -162,13 +155,32 @@ def _ravel(tree: Any, tensors: dict[str, Tensor]) -> Any:
     return tree
 
 
-def _read_json(path: Path) -> Any:
+def _digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file, by its path in the checkpoint, from the manifest."""
+    path = folder / "manifest.json"
     try:
-        return json.loads(path.read_bytes())
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
     except OSError:
         raise UserError(f"checkpoint: there is no {path}; name a run folder or a checkpoint folder.") from None
     except ValueError:
         raise UserError(f"checkpoint: {path} is damaged (it is no JSON).") from None
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"checkpoint: {folder} was written by another version of rlgen, which cannot be read.")
+    digests: dict[str, str] = manifest["sha256"]
+    return digests
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Give `new` the name `folder`, in the place of what may have it."""
+    if folder.exists():
+        old = folder.with_name(f".old_{folder.name}_{os.getpid()}")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+        os.replace(new, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(new, folder)
+    _sync(folder.parent)
 
 
 def _write_synced(path: Path, content: bytes) -> None:

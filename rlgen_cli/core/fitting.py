@@ -16,7 +16,7 @@ class SupervisedFit:
     whatever the device, so that a fit that was cut off goes on elsewhere.
 
     Args:
-        net: what is fitted.
+        net: what is fitted; frozen but during an update, so that nothing that uses it trains it, before or after.
         loss: the loss of one batch, a scalar, drawn by the generator that it is given.
         learning_rate: Adam's.
     """
@@ -26,13 +26,16 @@ class SupervisedFit:
         self.rng = torch.Generator().manual_seed(0)
         uniform_weights(net, self.rng)
         self.optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
+        self.freeze()
 
     def update(self, progress: float) -> Metrics:
         """One step of Adam."""
+        self.net.requires_grad_(True)
         loss = self.loss(self.rng)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        self.freeze()
         return {"loss": loss.detach()}
 
     def freeze(self) -> None:

@@ -69,4 +69,7 @@ class Adam:
         return self.adam.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adam.load_state_dict(state)
+        """Also of an optimizer on another device: where the step count is kept stays as it is here."""
+        here = [{"capturable": group["capturable"]} for group in self.adam.param_groups]
+        groups = [saved | own for saved, own in zip(state["param_groups"], here, strict=True)]
+        self.adam.load_state_dict(state | {"param_groups": groups})

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.protocols import Learner, Reward
+from rlgen_cli.core.protocols import Reward
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
@@ -155,7 +155,7 @@ class GAN:
             streams=("generator",),
         )
 
-    def joint_learner(self) -> Learner:
+    def joint_learner(self) -> JointGANLearner:
         """What trains the GAN along with a policy."""
         return JointGANLearner(self, self.joint_training)
 

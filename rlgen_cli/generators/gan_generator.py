@@ -44,7 +44,7 @@ class GANGenerator(nn.Module):
         self.classes: int = net.classes
         self.coordinates: int = net.coordinates
         self.finished: Callable[[Tensor], Tensor] = net.finished
-        self.shape = shape
+        self.shape: tuple[int, ...] = shape
         for name in self.direction_names:
             self.register_buffer(name, torch.eye(self.latent))
         self.directions_found = False

@@ -80,10 +80,11 @@ class PictureDiscriminator(nn.Module):
         )
         planes, high, wide = spec.picture().shape
         classes = spec.classes if "label" in spec.context else 0
+        planes = 2 * planes if pairs else planes
         self.pairs = pairs
-        self.shape = (2 * planes if pairs else planes, high, wide)
-        self.blur = Blur(self.shape[0]) if blur else nn.Identity()
-        self.net = ConvNet(self.shape, channels, width, slope=0.2)
+        self.shape: tuple[int, ...] = (planes, high, wide)
+        self.blur = Blur(planes) if blur else nn.Identity()
+        self.net = ConvNet((planes, high, wide), channels, width, slope=0.2)
         self.out = nn.Linear(width, 1)
         self.classes = nn.Embedding(classes, width) if classes else None
         if self.classes is not None:
@@ -137,7 +138,8 @@ class SequenceDiscriminator(nn.Module):
         require(isinstance(spec.sample, SequenceSpec), "_target_: judges sequences; use reward=adversarial here.")
         require(0.0 <= prefixes <= 1.0, f"prefixes: must be in [0, 1], got {prefixes}.")
         sample = spec.sequence()
-        self.shape, self.prefixes = (sample.length, len(sample.vocabulary)), prefixes
+        self.shape: tuple[int, ...] = (sample.length, len(sample.vocabulary))
+        self.prefixes = prefixes
         self.embedding = TokenEmbedding(sample.vocabulary, embed)
         inputs = self.embedding.features
         self.gru = nn.GRU(inputs, width, batch_first=True) if kind == "gru" else None

@@ -65,7 +65,7 @@ class Melody:
         _check_range(low, high)
         require(grid >= 1, f"grid: must be at least 1 sixteenth, got {grid}.")
         self.low, self.high, self.grid = low, high, grid
-        self.vocabulary = (high - low + 3,)
+        self.vocabulary: tuple[int, ...] = (high - low + 3,)
 
     def windows(self, piece: Piece, length: int) -> list[Tensor]:
         line = _events(_top(piece), piece.steps, self.grid, self.low, self.high)
@@ -95,7 +95,7 @@ class Chorale:
             _check_range(*pair)
         self.ranges, self.grid, self.voices = [(low, high) for low, high in ranges], grid, len(ranges)
         self.low, self.high = min(low for low, _ in self.ranges), max(high for _, high in self.ranges)
-        self.vocabulary = (self.high - self.low + 3,)
+        self.vocabulary: tuple[int, ...] = (self.high - self.low + 3,)
 
     def windows(self, piece: Piece, length: int) -> list[Tensor]:
         parts = [[note for note in piece.notes if note.voice == voice] for voice in range(self.voices)]
@@ -138,7 +138,7 @@ class Notes:
         require(longest >= 1, f"longest: must be at least 1 sixteenth, got {longest}.")
         require(1 <= dynamics <= 127, f"dynamics: must be from 1 to 127 levels, got {dynamics}.")
         self.low, self.high, self.longest, self.dynamics = low, high, longest, dynamics
-        self.vocabulary = (high - low + 2, longest, dynamics)
+        self.vocabulary: tuple[int, ...] = (high - low + 2, longest, dynamics)
 
     def windows(self, piece: Piece, length: int) -> list[Tensor]:
         notes = _fold(_top(piece), self.low, self.high)
@@ -205,7 +205,7 @@ class Tokens:
         self.names = tuple(names) if names is not None else tuple(pitch_name(p) for p in range(low, high + 1))
         require(len(self.names) > 1, "names: must hold at least two tokens.")
         require(len(set(self.names)) == len(self.names), "names: must differ from each other.")
-        self.vocabulary = (len(self.names),)
+        self.vocabulary: tuple[int, ...] = (len(self.names),)
         pitches = [pitch_number(name) for name in self.names]
         self.pitches = torch.tensor([*(-1 if pitch is None else pitch for pitch in pitches), -1])  # and of no token
         self.pitches_on: dict[torch.device, Tensor] = {}  # copied once to each device
