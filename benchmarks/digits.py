@@ -1,170 +1,165 @@
 """Digits from nothing: how many an 11-class judge accepts, and how far they are from real ones, over the training.
 
-python -m benchmarks.digits run=outputs/pixel/dqn/…    judges a run (trained by experiment=digits)
-python -m benchmarks.digits                            trains one first
+    python -m benchmarks.digits [seeds=1] [judge=0] [runs=FOLDER,FOLDER]
+
+Trains experiment=digits with each seed; `judge` is the judge's own. `runs` are judged instead of trained.
 """
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from benchmarks.judge import (
-    NOT_A_DIGIT,
-    SHARED,
-    Classifier,
-    Features,
-    blend,
-    digit_judge,
-    shuffle_patches,
-)  # fmt: skip
-from benchmarks.report import RESULTS, curves, new_run, runs_named, seconds_until, table, write
+from benchmarks.files import mnist
+from benchmarks.harness import Call, run
+from benchmarks.judge import NOT_A_DIGIT, FixedJudge, blend, digit_judge, pictures, shuffle_patches
+from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, trained, with_planner
+from benchmarks.report import Line, Row, curves, table, write
+from benchmarks.rollouts import copies, samples
 from rlgen_cli.core import checkpoint
-from rlgen_cli.runs.assemble import Session, build
-from rlgen_cli.cli.main import composed, register_resolvers
 from rlgen_cli.evaluation.distances import frechet, neighbourhoods
 from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
-from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.runs.trainer import train
+from rlgen_cli.runs.assemble import Session
 
-EXPERIMENT = ["experiment=digits", f"data.root={SHARED / 'mnist'}"]
+SMALL = [
+    *QUICK, "agent.batch_size=8", "agent.learning_starts=64", "agent.replay.buffer_size=2000",
+    "agent.network.body.width=16", "reward.terms.classifier.updates=10", "checkpoint_interval=256",
+]  # fmt: skip
 WIDTHS, LENGTHS = ("[1.0]", "[1.4]", "[2.0]"), (5, 9, 14)  # random strokes that the judge learns to refuse
-COUNT = 4000
+EACH = 16  # samples of a label that are shown
 
 
-@torch.no_grad()
-def draw(session: Session, n: int, name: str, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Samples [n, 1, S, S] and the labels that were asked for."""
-    env, rng = session.envs["test"], stream(0, f"digits/{name}", session.device)
-    state = env.reset(n, rng)
-    if labels is not None:
-        first = {int(k): int((session.data.test.labels == k).nonzero()[0]) for k in labels.unique()}
-        state = state._replace(index=torch.tensor([first[int(k)] for k in labels], dtype=torch.int32))
-    view = env.view(rollout(env, session.agent, state, rng).final)
-    return view.sample, view.context.label
+class Judged(NamedTuple):
+    """What the judges say of some samples."""
+
+    accepted: float  # share
+    as_asked: float | None  # share; None where nothing was asked for
+    counts: list[int]  # accepted as 0 … 9
+    frechet: float
+    precision: float
+    coverage: float
+
+    def row(self, name: str) -> Row:
+        """A line of the table."""
+        asked = "" if self.as_asked is None else f"{self.as_asked:.1%}"
+        cells = (f"{self.frechet:.1f}", f"{self.precision:.2f}", f"{self.coverage:.2f}")
+        return [name, f"{self.accepted:.1%}", asked, " ".join(map(str, self.counts)), *cells]
 
 
-def untrained(overrides: list[str]) -> Session:
-    """The experiment with an agent that acts at random."""
-    config = composed("train", overrides)
-    OmegaConf.set_struct(config, False)
-    config.agent = {"_target_": "rlgen_cli.agents.planners.random.Random"}
-    return build(config)
+class Judges:
+    """The 11-class judge and the fixed network, with the test pictures that they compare to."""
+
+    def __init__(self, call: Call, session: Session, words: list[str], seed: int) -> None:
+        data, count = data_of(session), call.pick(4000, 50)
+        negatives = random_strokes(words, call.pick(40_000, 90), "train")
+        self.judge = digit_judge(data.train, negatives, call.pick(2500, 10), seed)
+        self.network, self.near = FixedJudge(call), call.pick(2000, 40)
+        test = pictures(data.test)
+        self.known = self.network(test)
+        self.right = float((self.judge.classify(test) == data.test.labels.cpu()).float().mean())
+        rng, some = torch.Generator().manual_seed(1), test[:count]
+        wrong = {"random strokes": random_strokes(words, count, "fresh"), "blends": blend(some, rng)}
+        wrong |= {f"{parts} × {parts} patches": shuffle_patches(some, parts, rng) for parts in (2, 4)}
+        self.fooled = {name: float((self.judge.classify(x) != NOT_A_DIGIT).float().mean()) for name, x in wrong.items()}
+
+    def __call__(self, samples: Tensor, labels: Tensor | None) -> Judged:
+        found, features = self.judge.classify(samples), self.network(samples)
+        near = neighbourhoods(self.known[: self.near], features[: self.near])
+        return Judged(
+            accepted=float((found != NOT_A_DIGIT).float().mean()),
+            as_asked=None if labels is None else float((found == labels.cpu()).float().mean()),
+            counts=torch.bincount(found, minlength=11)[:10].tolist(),
+            frechet=frechet(features, self.known), precision=near["precision"], coverage=near["coverage"],
+        )  # fmt: skip
 
 
-def strokes(base: list[str], n: int, name: str) -> Tensor:
-    """Random strokes of several widths and lengths, none of them drawn by a learner."""
-    parts = []
+def random_strokes(words: list[str], count: int, name: str) -> Tensor:
+    """Strokes of several widths and lengths, none of them drawn by a learner, float [M, 1, S, S]."""
+    each, parts = count // (len(WIDTHS) * len(LENGTHS)) + 1, []
     for width in WIDTHS:
         for length in LENGTHS:
-            session = untrained([*base, f"env.widths={width}", f"env.max_steps={length}"])
-            parts.append(draw(session, n // 9 + 1, f"{name}/{width}/{length}")[0])
+            session = with_planner([*words, f"env.brush.widths={width}", f"env.max_steps={length}"], "random")
+            parts.append(samples(session, each, f"digits/{name}/{width}/{length}", at_once=each).sample)
     return torch.cat(parts)
 
 
-class Court:
-    """All judges, with what they compare to."""
-
-    def __init__(self, session: Session, base: list[str], seed: int) -> None:
-        train_images, test_images = (part.images.float() / 255 for part in (session.data.train, session.data.test))
-        self.judge: Classifier = digit_judge(
-            train_images, session.data.train.labels, strokes(base, 40_000, "train"), 2500, seed
-        )
-        self.features, self.test = Features(), test_images
-        self.known = self.features(test_images)
-        rng = torch.Generator().manual_seed(1)
-        self.right = float((self.judge.classify(test_images) == session.data.test.labels).float().mean())
-        wrong = {"random strokes": strokes(base, COUNT, "fresh"), "blends": blend(test_images[:COUNT], rng)}
-        wrong |= {f"{p} × {p} patches": shuffle_patches(test_images[:COUNT], p, rng) for p in (2, 4)}
-        self.fooled = {name: float((self.judge.classify(x) != NOT_A_DIGIT).float().mean()) for name, x in wrong.items()}
-
-    def row(self, name: str, samples: Tensor, labels: Tensor | None) -> list[object]:
-        found = self.judge.classify(samples)
-        accepted = found != NOT_A_DIGIT
-        counts = torch.bincount(found, minlength=11)[:10]
-        asked = "" if labels is None else f"{(found == labels).float().mean():.1%}"
-        features = self.features(samples)
-        near = neighbourhoods(self.known[:2000], features[:2000])
-        distance = f"{frechet(features, self.known):.1f}"
-        share = f"{accepted.float().mean():.1%}"
-        return [
-            name,
-            share,
-            asked,
-            " ".join(map(str, counts.tolist())),
-            distance,
-            f"{near['precision']:.2f}",
-            f"{near['coverage']:.2f}",
-        ]
+def of_each_label(session: Session) -> Tensor:
+    """Samples of every label, a row each, float [10 · EACH, 1, S, S]."""
+    labels = data_of(session).test.labels
+    first = torch.stack([(labels == label).nonzero()[0, 0] for label in range(10)])
+    return copies(session, first.repeat_interleave(EACH), "digits/grid").sample
 
 
-def main() -> None:
-    register_resolvers()
-    runs = runs_named(sys.argv[1:])
-    if not runs:
-        runs = [new_run("digits")]
-        train(
-            build(composed("train", [*EXPERIMENT, "keep_checkpoints=100", "checkpoint_interval=500000"])),
-            runs[0],
-        )
-    random = untrained(EXPERIMENT)
-    court = Court(random, EXPERIMENT, seed=int(next((a[6:] for a in sys.argv if a.startswith("judge=")), "0")))
-    rows: list[list[object]] = [
-        ["", "accepted", "as asked", "accepted as 0 … 9", "Fréchet distance", "precision", "coverage"],
-        court.row("random strokes", draw(random, COUNT, "random")[0], None),
-    ]
-    real = random.data.train
-    rows.append(court.row("real training images", real.images[:COUNT].float() / 255, real.labels[:COUNT]))
-    points: list[list[float]] = []
-    for run in runs:
-        judged_rows, points = judged(court, run)
-        rows += judged_rows
-    plot(points, rows)
-    fooled = ", ".join(f"{name} {share:.1%}" for name, share in court.fooled.items())
-    parts = [
-        f"Drawn from a blank 16 × 16 canvas in ten strokes by experiment=digits; n = {COUNT} samples a row, against "
-        "the 10 000 test images at the same size. The judge took no part in training: it is right on "
-        f"{court.right:.1%} of the test digits and takes for digits: {fooled}.",
-        "![drawn digits, one row a label](digits.png)",
-        "![over the training](digits_curve.png)",
-        table(rows),
-    ]
-    write("digits", "Digits from nothing", parts)
+class Point(NamedTuple):
+    """A checkpoint judged."""
+
+    minutes: float
+    accepted: float  # percent
+    frechet: float
 
 
-def judged(court: Court, run: Path) -> tuple[list[list[object]], list[list[float]]]:
-    """A row and a point (minutes, accepted, distance) for each checkpoint, and the grid of the last."""
-    session, rows, points = build(OmegaConf.load(run / "config.yaml")), [], []
-    for folder in checkpoint.steps(run):
-        saved = checkpoint.load(folder, "cpu", frozenset(["agent", "reward", "loop"]))
-        session.load(saved)
-        step = saved["loop"]["step"]
-        minutes = seconds_until(run, step) / 60
-        name = f"seed {session.config.seed}, {step:,} steps, {minutes:.1f} min"
-        rows.append(court.row(name, *draw(session, COUNT, "rlgen")))
-        points.append([minutes, *numbers(rows[-1])])
-    labels = torch.arange(10).repeat_interleave(16)
-    write_png(RESULTS / "digits.png", enlarge(grid(draw(session, 160, "grid", labels)[0], columns=16), 600))
+def judged_run(judges: Judges, folder: Path, count: int) -> tuple[list[Row], list[Point]]:
+    """A row and a point for each checkpoint."""
+    rows, points = [], []
+    for saved in checkpoint.steps(folder):
+        session, minutes = opened(saved), seconds_until(folder, step_of(saved)) / 60
+        view = samples(session, count, "digits/rlgen")
+        found = judges(view.sample, view.context["label"])
+        rows.append(found.row(f"seed {session.settings.seed}, {step_of(saved):,} steps, {minutes:.1f} min"))
+        points.append(Point(minutes, 100 * found.accepted, found.frechet))
     return rows, points
 
 
-def numbers(row: list[object]) -> tuple[float, float]:
-    """Accepted, in percent, and the Fréchet distance of a row."""
-    return float(str(row[1]).rstrip("%")), float(str(row[4]))
-
-
-def plot(points: list[list[float]], rows: list[list[object]]) -> None:
+def plot(call: Call, points: list[Point], random: Judged) -> None:
     """Accepted and Fréchet distance over the minutes of training, beside random strokes and the goal."""
-    random, last = numbers(rows[1]), points[-1][0]
-    accepted = {"rlgen DQN": [(p[0], p[1]) for p in points], "goal": [(0.0, 50.0), (last, 50.0)]}
-    distance = {"rlgen DQN": [(0.0, random[1]), *((p[0], p[2]) for p in points)]}
-    distance["goal: a quarter of random's"] = [(0.0, random[1] / 4), (last, random[1] / 4)]
+    last = points[-1].minutes
+    accepted: dict[str, Line] = {
+        "rlgen DQN": [(point.minutes, point.accepted) for point in points], "goal": [(0.0, 50.0), (last, 50.0)],
+    }  # fmt: skip
+    quarter = random.frechet / 4
+    distance: dict[str, Line] = {
+        "rlgen DQN": [(0.0, random.frechet), *((point.minutes, point.frechet) for point in points)],
+        "goal: a quarter of random's": [(0.0, quarter), (last, quarter)],
+    }
     panels = {"accepted as digits, %": accepted, "Fréchet distance": distance}
-    curves(RESULTS / "digits_curve.png", panels, "minutes of training, two cores")
+    curves(call.results / "digits_curve.png", panels, "minutes of training")
+
+
+def measure(call: Call) -> None:
+    words, count = ["experiment=digits", *mnist(call), *call.pick([], SMALL)], call.pick(4000, 50)
+    runs = [Path(folder) for folder in call.each("runs")] or [
+        trained(call.parts / f"seed_{seed}", [*words, "keep_checkpoints=100", f"seed={seed}"]) for seed in call.seeds()
+    ]
+    random = with_planner(words, "random")
+    judges = Judges(call, random, words, int(call.settings["judge"]))
+    by_chance = judges(samples(random, count, "digits/random").sample, None)
+    real = data_of(random).train
+    rows: list[Row] = [["", "accepted", "as asked", "accepted as 0 … 9", "Fréchet distance", "precision", "coverage"]]
+    rows += [
+        by_chance.row("random strokes"),
+        judges(pictures(real)[:count], real.labels[:count]).row("real training images"),
+    ]
+    for folder in runs:
+        found, points = judged_run(judges, folder, count)
+        rows += found
+    plot(call, points, by_chance)
+    write_png(call.results / "digits.png", enlarge(grid(of_each_label(opened(runs[-1])), columns=EACH), 600))
+    fooled = ", ".join(f"{name} {share:.1%}" for name, share in judges.fooled.items())
+    write(call, "Digits from nothing", [
+        f"Drawn from a blank 16 × 16 canvas in ten strokes by experiment=digits; n = {count} samples a row, against "
+        "the 10 000 test images at the same size. The judge took no part in training: it is right on "
+        f"{judges.right:.1%} of the test digits and takes for digits: {fooled}.",
+        "![drawn digits, one row a label](digits.png)",
+        "![over the training](digits_curve.png)",
+        table(rows),
+    ])  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    run("digits", measure, arguments, seeds="1", judge="0", runs="")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,124 +1,110 @@
 """SPIRAL's two findings, as curve pairs: discriminator against L2 reward, and potential against terminal reward.
 
-python -m benchmarks.spiral                  trains four agents (about half an hour on one core)
-python -m benchmarks.spiral seeds=2 target_seeds=1     more seeds of the pair from nothing, or of that with a target
-python -m benchmarks.spiral folder=FOLDER    goes on where a comparison in FOLDER stopped, or only reports it
+    python -m benchmarks.spiral [seeds=1,2] [target_seeds=1]
 
 With a target: the squared distance to it on held-out digits, for an agent rewarded by that distance and for one that is
-rewarded by a discriminator which sees canvas and target. Without: the Fréchet distance of finished drawings to the test
-digits, for the change of the discriminator's score at each of twenty strokes and for its score at the end.
+rewarded by a discriminator which sees canvas and target (`target_seeds`). Without: the Fréchet distance of finished
+drawings to the test digits, for the change of the discriminator's score at each of twenty strokes and for its score at
+the end (`seeds`).
 """
 
-import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-from omegaconf import OmegaConf
-
-from benchmarks.judge import SHARED, Features
-from benchmarks.report import RESULTS, curves, finished, new_run, table, write
+from benchmarks.files import mnist
+from benchmarks.harness import Call, run
+from benchmarks.judge import FixedJudge, pictures
+from benchmarks.parts import QUICK, data_of, evaluations, opened, step_of, trained
+from benchmarks.report import Line, Row, curves, summary, table, write
+from benchmarks.rollouts import samples
 from rlgen_cli.core import checkpoint
-from rlgen_cli.runs.assemble import build
-from rlgen_cli.cli.main import composed, register_resolvers
 from rlgen_cli.evaluation.distances import frechet
-from rlgen_cli.evaluation.media.raster import enlarge, write_png
 from rlgen_cli.evaluation.media.pictures import diversity, sheet
-from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.runs.trainer import train
+from rlgen_cli.evaluation.media.raster import enlarge, write_png
 
-BASE = ["experiment=spiral", f"data.root={SHARED / 'mnist'}", "threads=1", "keep_checkpoints=100"]
-WATCHED = ["+reward/term=target", "reward.terms.target.per=pixel"]
-FREE = ["env.condition=none", "reward.terms.adversarial.pairs=false", "env.max_steps=20", "agent.rollout=20"]
+BASE = ["experiment=spiral", "threads=1", "keep_checkpoints=100"]
+WATCHED = ["+reward/term=target", "reward.terms.target.per=pixel", "reward.terms.target.weight=0"]
+FREE = ["env.condition=none", "reward.terms.adversarial.net.pairs=false", "env.max_steps=20", "agent.num_steps=20"]
 RUNS = {
     "L2 reward": [
-        "reward=target",
-        "~reward.terms.adversarial",
-        "reward.terms.target.per=pixel",
-        "reward.terms.target.weight=100",
+        "reward=target", "~reward.terms.adversarial", "reward.terms.target.per=pixel", "reward.terms.target.weight=100",
     ],
-    "discriminator reward": [*WATCHED, "reward.terms.target.weight=0"],
+    "discriminator reward": WATCHED,
     "potential": [*FREE, "reward.terms.adversarial.form=potential"],
     "terminal": [*FREE, "reward.terms.adversarial.form=terminal"],
-}
+}  # fmt: skip
 FROM_NOTHING = ("potential", "terminal")
-COUNT = 2000
+SMALL = [*QUICK, "agent.network.body.width=16", "checkpoint_interval=256"]
 
 
-def trained(folder: Path, name: str, seed: int) -> Path:
-    run = folder / f"{name.replace(' ', '_')}_{seed}"
-    if not finished(run):
-        words = [word for word in BASE if not (name == "L2 reward" and "adversarial" in word)]
-        train(build(composed("train", [*words, *RUNS[name], f"seed={seed}"])), run)
-    return run
+class Point(NamedTuple):
+    """A checkpoint judged."""
+
+    step: int
+    frechet: float
+    diversity: float
 
 
-def distances(run: Path) -> list[tuple[float, float]]:
-    """(thousand steps, squared distance to held-out targets as a share of the blank canvas's) at each evaluation."""
-    session = build(OmegaConf.load(run / "config.yaml"), fresh=False)
-    blank = float((session.data.valid.images.float() / 255).square().mean())
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(r["step"] / 1000, -100 * r["eval/target"] / blank) for r in lines if "eval/target" in r]
+def distances(folder: Path) -> Line:
+    """(thousand steps, squared distance to held-out targets as a share of the blank canvas's, %) at each evaluation."""
+    blank = float(pictures(data_of(opened(folder)).valid).square().mean())
+    found = evaluations(folder, "eval/target")
+    return [(record["step"] / 1000, -100 * record["eval/target"] / blank) for record in found]
 
 
-@torch.no_grad()
-def judged(run: Path, picture: str, newest: int) -> list[tuple[float, float, float]]:
-    """(thousand steps, Fréchet distance, diversity) at the `newest` checkpoints; the last drawings as `picture`."""
-    session, features, points = build(OmegaConf.load(run / "config.yaml"), fresh=False), Features(), []
-    known = features(session.data.test.images.float() / 255)
-    for folder in checkpoint.steps(run)[-newest:]:
-        saved = checkpoint.load(folder, "cpu", frozenset(["agent", "reward", "loop"]))
-        session.load(saved)
-        rng = stream(0, "spiral")
-        view = session.envs["test"].view(
-            rollout(session.envs["test"], session.agent, session.envs["test"].reset(COUNT, rng), rng).final
-        )
-        distance = frechet(features(view.sample), known)
-        points.append((saved["loop"]["step"] / 1000, distance, diversity(view.sample)))
-    write_png(RESULTS / picture, enlarge(sheet(view), 400))
+def judged(call: Call, judge: FixedJudge, folder: Path, picture: str, newest: int) -> list[Point]:
+    """The `newest` checkpoints; the last drawings are shown as `picture`."""
+    points = []
+    for saved in checkpoint.steps(folder)[-newest:]:
+        session = opened(saved)
+        known = judge(pictures(data_of(session).test))
+        view = samples(session, call.pick(2000, 50), "spiral")
+        points.append(Point(step_of(saved), frechet(judge(view.sample), known), diversity(view.sample)))
+    write_png(call.results / picture, enlarge(sheet(view), 400))
     return points
 
 
-def main() -> None:
-    register_resolvers()
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    folder = Path(given["folder"]) if "folder" in given else new_run("spiral")
-    seeds = {name: int(given.get("seeds" if name in FROM_NOTHING else "target_seeds", 1)) for name in RUNS}
-    runs = {(name, seed): trained(folder, name, seed) for name in RUNS for seed in range(1, seeds[name] + 1)}
-    copies: dict[str, list[tuple[float, float]]] = {}
-    drawings: dict[str, list[tuple[float, float]]] = {}
-    rows: list[list[object]] = [["reward", "seed", "steps", "L2 / blank, held-out", "Fréchet distance", "diversity"]]
-    for (name, seed), run in runs.items():
-        label = name if seeds[name] == 1 else f"{name}, seed {seed}"
-        slug = f"spiral_{name.split()[0].lower()}.png"
-        points = judged(run, slug, 100 if name in FROM_NOTHING else 1)
-        steps = f"{1000 * points[-1][0]:,.0f}"
-        if name in FROM_NOTHING:
-            drawings[label] = [(step, distance) for step, distance, _ in points]
-            rows.append([name, seed, steps, "", f"{points[-1][1]:.0f}", f"{points[-1][2]:.3f}"])
-        else:
-            copies[label] = distances(run)
-            rows.append(
-                [name, seed, steps, f"{copies[label][-1][1]:.1f} %", f"{points[-1][1]:.0f}", f"{points[-1][2]:.3f}"]
-            )
+def measure(call: Call) -> None:
+    judge, count = FixedJudge(call), call.pick(2000, 50)
+    copies: dict[str, Line] = {}
+    drawings: dict[str, Line] = {}
+    rows: list[Row] = [["reward", "seed", "steps", "L2 / blank, held-out", "Fréchet distance", "diversity"]]
+    for name, words in RUNS.items():
+        free = name in FROM_NOTHING
+        seeds = call.seeds("seeds" if free else "target_seeds")
+        for seed in seeds:
+            asked = [*BASE, *mnist(call), *words, f"seed={seed}", *call.pick([], SMALL)]
+            folder = trained(call.parts / f"{name.replace(' ', '_')}_{seed}", asked)
+            label = name if len(seeds) == 1 else f"{name}, seed {seed}"
+            points = judged(call, judge, folder, f"spiral_{name.split()[0].lower()}.png", 100 if free else 1)
+            last, away = points[-1], ""
+            if free:
+                drawings[label] = [(point.step / 1000, point.frechet) for point in points]
+            else:
+                copies[label] = distances(folder)
+                away = f"{copies[label][-1][1]:.1f} %"
+            rows.append([name, seed, f"{last.step:,}", away, f"{last.frechet:.0f}", f"{last.diversity:.3f}"])
     panels = {"with a target: L2 / blank, %": copies, "without: Fréchet distance": drawings}
-    curves(RESULTS / "spiral.png", panels, "thousand environment steps")
-    parts = [
-        f"{__doc__.split(chr(10), 1)[0]} MNIST at 28 × 28, PPO, eight autoregressive decisions a stroke; eight strokes "
+    curves(call.results / "spiral.png", panels, "thousand environment steps")
+    write(call, "SPIRAL's curves", [
+        f"{summary(__doc__)} MNIST at 28 × 28, PPO, eight autoregressive decisions a stroke; eight strokes "
         "with a target, twenty without. The papers publish curves only: there the discriminator's reward ends with a "
         "lower L2 distance than the L2 reward (SPIRAL), and the change of its score at each step beats the score at "
         "the end on long episodes (SPIRAL++).",
         "![the two pairs](spiral.png)",
         table(rows),
-        f"Fréchet distances are of {COUNT} drawings against the 10 000 test digits (real against real 1.6).",
+        f"Fréchet distances are of {count} drawings against the 10 000 test digits (real against real 1.6).",
         "With a target, drawn on the left and wanted on the right: L2 reward, then discriminator reward.",
         "![L2 reward](spiral_l2.png) ![discriminator reward](spiral_discriminator.png)",
         "Without: potential, then terminal.",
         "![potential](spiral_potential.png) ![terminal](spiral_terminal.png)",
-    ]
-    write("spiral", "SPIRAL's curves", parts)
+    ])  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    run("spiral", measure, arguments, seeds="1,2", target_seeds="1")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -17,7 +17,7 @@ from tests.conftest import (
     write_picture,
     write_tunes,
 )
-from tests.test_own import saved
+from tests.test_generator_from_file import saved
 
 
 def data_for(name: str, tmp_path) -> list[str]:
@@ -70,7 +70,7 @@ def test_env(name):
 
 @pytest.mark.parametrize("name", names("encoding"))
 def test_encoding(name):
-    reward = "novelty" if name != "chorale" else "harmony"
+    reward = "sequence_novelty" if name != "chorale" else "harmony"
     built = assemble(compose(*small("env=music", f"encoding={name}", f"reward={reward}")))
     assert len(built.data.train.tokens) > 0
 
@@ -225,7 +225,7 @@ def test_experiment(name, tmp_path):
         where = [f"{key}={weights}" for key in keys]
     elif "prior" in config.agent.get("anchor", {}) and config.agent.anchor.prior.startswith("outputs"):
         where.append("agent.anchor.prior=none")  # a run that the experiment's first line says how to make
-    light = ["agent.replay.buffer_size=4000"] if "replay" in config.agent else []
+    light = ["agent.replay.buffer_size=5000"] if "replay" in config.agent else []
     overrides = [f"experiment={name}", "threads=1", *light, *without(where)]
     built = assemble(compose(*overrides))
     assert built.config.total_steps > 0

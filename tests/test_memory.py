@@ -1,12 +1,23 @@
-from typing import NamedTuple
+"""What agents remember: windows are true stretches of time, kept and saved to the bit."""
+
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.memory.replay import Replay
-from rlgen_cli.core.types import Transition
+from rlgen_cli.core.protocols import Env, PacksStates
+from rlgen_cli.core.specs import Transition
+from rlgen_cli.memory.replay import Prioritized, Replay, Uniform, Window, by_mass, compress, decompress
+from rlgen_cli.memory.rollouts import RolloutBuffer
+from rlgen_cli.memory.sample_buffer import SampleBuffer
+from tests.conftest import session, small
+
+CPU = torch.device("cpu")
+LENGTHS = [3, 5, 7]
 
 
 class Counter(NamedTuple):
@@ -14,6 +25,19 @@ class Counter(NamedTuple):
 
     episode: Tensor
     step: Tensor
+
+
+def prioritized(priority_exponent: float, importance_exponent: float = 0.4) -> Any:
+    return partial(Prioritized, priority_exponent=priority_exponent, importance_exponent=importance_exponent)
+
+
+def replay_of(
+    buffer_size: int, num_envs: int, sampling: Any = Uniform, whole_episodes: bool = False, env: object = None
+) -> Replay:
+    return Replay(
+        env=cast(Env, env), num_envs=num_envs, device=CPU, buffer_size=buffer_size, sampling=sampling,
+        whole_episodes=whole_episodes,
+    )  # fmt: skip
 
 
 def play(replay: Replay, calls: int, lengths: list[int]) -> None:
@@ -24,67 +48,292 @@ def play(replay: Replay, calls: int, lengths: list[int]) -> None:
         action = 100 * episode + step
         done = step + 1 >= length
         before, after = Counter(episode, step), Counter(episode, step + 1)
-        replay.add(Transition(before, action, action.float(), action.float(), after, done))
+        replay.add(Transition(before, action, action.float(), action.float() / 2, after, done))
         episode, step = episode + done, torch.where(done, 0, step + 1)
+
+
+def frames_of(window: Window, batch: int, length: int) -> Counter:
+    """The windows' states, [B, L + 1]."""
+    return Counter(*(field.view(batch, length + 1) for field in window.states))
+
+
+def check_stretches(window: Window, batch: int, length: int, lengths: list[int]) -> None:
+    """Actions, rewards and states of valid steps belong together and follow one another."""
+    states, valid = frames_of(window, batch, length), window.valid
+    here = 100 * states.episode[:, :-1] + states.step[:, :-1]
+    assert torch.equal(here[valid], window.action[valid])  # the frame that the action was taken in
+    assert torch.equal(here[valid].float() / 2, window.static_reward[valid])
+    assert torch.equal(states.episode[:, 1:][valid], states.episode[:, :-1][valid])
+    assert torch.equal(states.step[:, 1:][valid], states.step[:, :-1][valid] + 1)  # the frame it led to
+    whole = torch.tensor(lengths)[window.start % len(lengths)].unsqueeze(1)
+    ends = states.step[:, :-1] + 1 >= whole
+    assert torch.equal(window.terminated[valid], ends[valid])
+    assert torch.equal(valid, states.step[:, :-1] < whole)  # what is not valid is an episode's last frame
+    assert (states.episode >= 0).all()
 
 
 @pytest.mark.parametrize("priority", [0.0, 0.6])
 @pytest.mark.parametrize(("calls", "length"), [(12, 1), (12, 3), (57, 1), (57, 4)])
 def test_windows_are_true_stretches_of_time(calls, length, priority):
-    replay = Replay(60, 3, torch.device("cpu"), priority, 0.4, False)
-    play(replay, calls, [3, 5, 7])
+    replay = replay_of(60, 3, prioritized(priority) if priority else Uniform)
+    play(replay, calls, LENGTHS)
     window = replay.sample(400, length, torch.Generator().manual_seed(0))
-    states = Counter(*(field.view(400, length + 1) for field in window.states))
-    valid = window.valid
-    assert valid.float().mean() > 0.6
-    here = 100 * states.episode[:, :-1] + states.step[:, :-1]
-    assert torch.equal(here[valid], window.action[valid])  # the frame that the action was taken in
-    assert torch.equal(states.episode[:, 1:][valid], states.episode[:, :-1][valid])
-    assert torch.equal(states.step[:, 1:][valid], states.step[:, :-1][valid] + 1)  # the frame it led to
-    lengths = torch.tensor([3, 5, 7])[window.start % 3].unsqueeze(1)
-    ends = states.step[:, :-1] + 1 >= lengths
-    assert torch.equal(window.terminated[valid], ends[valid])
-    assert (states.episode >= 0).all()
+    assert window.valid.float().mean() > 0.6
+    check_stretches(window, 400, length, LENGTHS)
     if priority:
-        assert valid[:, 0].all()  # a window never begins in a final frame
+        assert window.valid[:, 0].all()  # a window never begins in a final frame
+
+
+@pytest.mark.parametrize("sampling", [Uniform, prioritized(0.6)])
+@pytest.mark.parametrize("calls", [8, 12, 57])
+def test_windows_of_whole_episodes_begin_where_episodes_do(calls, sampling):
+    replay = replay_of(60, 3, sampling, whole_episodes=True)
+    play(replay, calls, LENGTHS)
+    window = replay.sample(400, 7, torch.Generator().manual_seed(0))
+    check_stretches(window, 400, 7, LENGTHS)
+    states = frames_of(window, 400, 7)
+    assert (states.step[:, 0] == 0).all()
+    for env, length in enumerate(LENGTHS):
+        steps = states.step[window.start % 3 == env]
+        assert len(steps) > 0
+        assert torch.equal(steps[:, : length + 1], torch.arange(length + 1).expand(len(steps), -1))
+        if length < 7:  # behind an episode's last frame the next one begins
+            assert (steps[:, length + 1] == 0).all()
+
+
+def test_whole_episodes_are_equally_likely():
+    replay = replay_of(60, 3, whole_episodes=True)
+    play(replay, 57, LENGTHS)
+    allowed = replay.allowed(7)
+    window = replay.sample(20_000, 7, torch.Generator().manual_seed(0))
+    share = torch.bincount(window.start, minlength=60) / 20_000
+    assert (share[~allowed] == 0).all()
+    torch.testing.assert_close(share[allowed], torch.full_like(share[allowed], 1 / int(allowed.sum())), atol=0.02, rtol=0)
 
 
 def test_old_frames_are_overwritten():
-    replay = Replay(40, 2, torch.device("cpu"), 0.0, 0.4, False)
+    replay = replay_of(40, 2)
     play(replay, 200, [4, 4])
     window = replay.sample(500, 1, torch.Generator().manual_seed(0))
     episodes = window.states.episode.view(500, 2)[window.valid[:, 0]]
     assert episodes.min() >= 200 // 4 - 20 // 5 - 1
 
 
-def test_urgent_windows_come_more_often():
-    replay = Replay(80, 2, torch.device("cpu"), 1.0, 1.0, False)
+def test_windows_with_a_large_error_come_more_often():
+    replay = replay_of(80, 2, prioritized(1.0, 1.0))
     play(replay, 30, [50, 50])
     rng = torch.Generator().manual_seed(0)
     first = replay.sample(64, 1, rng)
-    replay.set_urgency(torch.arange(80), torch.zeros(80))
-    replay.set_urgency(first.start[:1], torch.tensor([10.0]))
+    replay.set_priority(torch.arange(80), torch.zeros(80))
+    replay.set_priority(first.start[:1], torch.tensor([10.0]))
     again = replay.sample(200, 1, rng)
     share = (again.start == first.start[0]).float().mean()
     assert share > 0.9
     assert again.weight[again.start == first.start[0]].max() < again.weight.max() or share == 1
 
 
+def test_priorities_by_hand():
+    """Three windows with |TD errors| 3, 1 and 0, exponent ½: shares √3.001 : √1.001 : √.001; weights (3 · share)^−β."""
+    replay = replay_of(4, 1, prioritized(0.5, 1.0))
+    play(replay, 3, [9])
+    replay.set_priority(torch.arange(3), torch.tensor([3.0, -1.0, 0.0]))
+    window = replay.sample(20_000, 1, torch.Generator().manual_seed(0))
+    mass = torch.tensor([3.001, 1.001, 0.001]).sqrt()
+    share = mass / mass.sum()
+    torch.testing.assert_close(torch.bincount(window.start) / 20_000, share, atol=0.02, rtol=0)
+    weight = 1 / (3 * share)
+    torch.testing.assert_close(window.weight, (weight / weight.max())[window.start])
+    play(replay, 1, [9])
+    assert cast(Prioritized, replay.sampling).priority[3].item() == pytest.approx(3.001)  # new: as the largest
+
+
+def test_indices_are_drawn_in_proportion_to_their_mass():
+    index, share = by_mass(torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0]), 20_000, torch.Generator().manual_seed(0))
+    assert set(index.tolist()) == {1, 3}
+    assert (index == 3).float().mean().item() == pytest.approx(0.75, abs=0.02)
+    assert torch.equal(share, torch.where(index == 3, 0.75, 0.25))
+
+
 def test_a_memory_too_small_is_refused():
-    with pytest.raises(UserError, match="capacity"):
-        Replay(10, 8, torch.device("cpu"), 0.0, 0.4, False)
+    with pytest.raises(UserError, match="^buffer_size: must be at least 4 × num_envs = 32, got 10"):
+        replay_of(10, 8)
+
+
+class EveryType(NamedTuple):
+    """A state of every type and of several shapes, a field of nothing among them."""
+
+    bool_: Tensor
+    uint8: Tensor
+    int8: Tensor
+    int16: Tensor
+    int32: Tensor
+    int64: Tensor
+    float16: Tensor
+    bfloat16: Tensor
+    float32: Tensor
+    float64: Tensor
+    nothing: Tensor
+
+
+def every_type(n: int, rng: torch.Generator) -> EveryType:
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(n, *shape, generator=rng) * 40
+
+    return EveryType(
+        numbers(3) > 0, numbers(2, 2).abs().to(torch.uint8), numbers(1).to(torch.int8), numbers(5).to(torch.int16),
+        numbers().to(torch.int32), numbers().long() * 2**40, numbers(3).half(), numbers(3).bfloat16(), numbers(2, 3),
+        numbers().double(), numbers(0),
+    )  # fmt: skip
+
+
+def bits(x: Tensor) -> Tensor:
+    """As whole numbers, so that what is no number equals itself, too."""
+    return x.contiguous().view(torch.uint8) if x.dim() else x
+
+
+@pytest.mark.parametrize("sampling", [Uniform, prioritized(0.6)])
+@pytest.mark.parametrize("calls", [0, 3, 40])
+def test_a_replay_is_saved_and_loaded_to_the_bit(calls, sampling, tmp_path):
+    rng, example = torch.Generator().manual_seed(0), every_type(1, torch.Generator().manual_seed(1))
+
+    def transition(n: int) -> Transition:
+        action, reward = torch.rand(n, 2, generator=rng), torch.randn(n, generator=rng)
+        reward[0] = torch.nan
+        ends = torch.rand(n, generator=rng) < 0.3
+        return Transition(every_type(n, rng), action, reward, reward, every_type(n, rng), ends)
+
+    def advance(replay: Replay) -> list[Tensor]:
+        """The next two steps and a batch from them."""
+        rng.manual_seed(7)
+        for _ in range(2):
+            replay.add(transition(4))
+        window = replay.sample(16, 2, torch.Generator().manual_seed(3))
+        replay.set_priority(window.start, torch.arange(16.0))
+        return [*window.states, *window[1:], *replay.sample(16, 2, torch.Generator().manual_seed(4)).states]
+
+    replay, other = (replay_of(60, 4, sampling) for _ in range(2))
+    for _ in range(calls):
+        replay.add(transition(4))
+    checkpoint.save(tmp_path / "step_1", {"training": {"replay": replay.state_dict()}})
+    saved = checkpoint.load(tmp_path / "step_1", "training", "cpu")["replay"]
+    zero = torch.zeros(1)
+    other.load_state_dict(saved, Transition(example, torch.zeros(1, 2), zero, zero, example, zero.bool()))
+    assert replay.calls == other.calls == calls
+    for one, two in zip(advance(replay), advance(other), strict=True):
+        assert one.dtype == two.dtype
+        assert one.shape == two.shape
+        assert torch.equal(bits(one), bits(two))
+
+
+@pytest.mark.parametrize(("frames", "n"), [(1, 1), (1, 3), (7, 1), (5, 3)])
+def test_compression_is_exact(frames, n):
+    for field in every_type(frames * n, torch.Generator().manual_seed(0)):
+        back = decompress(compress(field, frames), field[:1], frames * n, frames)
+        assert back.dtype == field.dtype
+        assert back.shape == field.shape
+        assert torch.equal(bits(back), bits(field))
+
+
+COLOURS = {"one bit": [], "four bits": ["env.colours=16"], "colours of the data": ["env.channels=3", "env.colours=8"]}
+COLOURS |= {"not packed": ["brush=stroke"]}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_frames_of_a_canvas_come_back_as_they_were(name):
+    """Packed and unpacked, each sampled frame is the one that was seen, and its successor what followed."""
+    run = session(*small("agent=random"), *COLOURS[name], "env.noise=1", "env.brush.line=pixel" if name != "not packed" else "")
+    env, rng = run.envs["train"], run.streams["env"]
+    assert isinstance(env, PacksStates)
+    replay, seen = replay_of(120, 4, env=env), {}
+    state = env.reset(4, rng)
+    for step in range(23):
+        action = env.spec.action.sample(4, rng, CPU)
+        after = env.step(state, action)
+        for before in (state, after):
+            seen |= {(before.noise[i].item(), int(before.step[i])): [field[i] for field in before] for i in range(4)}
+        zero = torch.zeros(4)
+        replay.add(Transition(state, action, zero, zero, after, env.done(after)))
+        state = after if step % 6 < 5 else env.reset(4, rng)
+    window = replay.sample(200, 3, rng)
+    assert window.states.canvas.dtype == torch.uint8
+    steps = window.states.step.view(200, 4).tolist()
+    for i, (noise, step) in enumerate(zip(window.states.noise[:, 0].tolist(), sum(steps, []), strict=True)):
+        assert all(torch.equal(field[i], kept) for field, kept in zip(window.states, seen[noise, step], strict=True))
+    assert all(b == a + 1 for row, valid in zip(steps, window.valid.tolist(), strict=True)
+               for a, b, ok in zip(row[:-1], row[1:], valid, strict=True) if ok)  # fmt: skip
+
+
+def test_a_drawn_canvas_is_small_in_memory_and_on_the_disk():
+    """28 × 28 pixels of two colours: 98 bytes a frame instead of 784, and far less where strokes follow each other."""
+    run = session("agent=random", "threads=1", "num_envs=4", "env.max_steps=24", "data.per_class=4", "env.brush.line=pixel")
+    env, rng = run.envs["train"], run.streams["env"]
+    replay, state = replay_of(400, 4, env=env), env.reset(4, rng)
+    for step in range(100):
+        action = env.spec.action.sample(4, rng, CPU)
+        after, zero = env.step(state, action), torch.zeros(4)
+        replay.add(Transition(state, action, zero, zero, after, env.done(after)))
+        state = after if step % 24 < 23 else env.reset(4, rng)
+    assert (state.canvas > 0).any()
+    raw = 400 * 784
+    assert replay.store is not None
+    assert replay.store.state.canvas.numel() == raw / 8
+    assert replay.state_dict()["store"]["state"]["canvas"]["deflated"].numel() < raw / 40
+
+
+def test_a_segment_knows_what_followed():
+    rollout = RolloutBuffer(2)
+    env, rng = session("env=tiny", "agent=random", "threads=1").envs["train"], torch.Generator().manual_seed(0)
+    first = env.reset(3, rng)
+    second = env.step(first, torch.zeros(3, dtype=torch.long))
+    third = env.step(second, torch.ones(3, dtype=torch.long))
+    zero, never = torch.zeros(3), torch.zeros(3, dtype=torch.bool)
+    for before, after in ((first, second), (second, third)):
+        assert not rollout.full
+        rollout.add(Transition(before, zero.long(), zero, zero, after, never))
+    restored = RolloutBuffer(2)
+    restored.load_state_dict(rollout.state_dict(), rollout.steps[0])
+    segment = restored.take()
+    assert rollout.full
+    assert not restored.full
+    following, carry = segment.following()
+    assert torch.equal(following.canvas, torch.stack([second.canvas, third.canvas]))
+    assert carry is None
+
+
+def test_segments_overlap_by_as_many_steps_as_they_are_told():
+    def add(rollout: RolloutBuffer, numbers: range) -> None:
+        for number in numbers:
+            at, ends = torch.tensor([number]), torch.tensor([number % 4 == 3])
+            rollout.add(Transition(Counter(at, at), at, at.float(), at.float(), Counter(at + 1, at + 1), ends))
+
+    rollout = RolloutBuffer(3, overlap=2)
+    add(rollout, range(3))
+    assert rollout.full
+    assert rollout.take().action.flatten().tolist() == [0, 1, 2]
+    assert rollout.old == 2
+    assert not rollout.full
+    add(rollout, range(3, 6))
+    restored = RolloutBuffer(3, overlap=2)
+    restored.load_state_dict(rollout.state_dict(), rollout.steps[0])
+    assert restored.full
+    segment = restored.take()
+    assert segment.action.flatten().tolist() == [1, 2, 3, 4, 5]
+    assert segment.starts().flatten().tolist() == [False, False, False, True, False]
+    assert segment.last.step.tolist() == [6]
+    assert restored.old == 2
 
 
 def test_only_finished_samples_are_kept_and_the_newest_drawn():
-    from rlgen_cli.memory.sample_buffer import Finished
-
-    memory, rng = Finished(3, (1,), torch.float, torch.device("cpu")), torch.Generator().manual_seed(0)
+    memory, rng = SampleBuffer(3, (1,), torch.float, CPU), torch.Generator().manual_seed(0)
     for i in range(0, 8, 2):  # of 0 … 7, the even ones are finished
         rows = torch.tensor([[float(i)], [float(i + 1)]])
         memory.add(rows, torch.tensor([i, i + 1]), torch.tensor([True, False]))
     assert int(memory.count) == 3
-    rows, labels = memory.draw(torch.full((200,), 2), rng)
-    assert set(rows.flatten().tolist()) == {4.0, 6.0}
-    assert torch.equal(rows.flatten().long(), labels)
-    rows, _ = memory.draw(memory.count.expand(200), rng)
-    assert set(rows.flatten().tolist()) == {2.0, 4.0, 6.0}
+    restored = SampleBuffer(3, (1,), torch.float, CPU)
+    restored.load_state_dict(memory.state_dict())
+    for buffer in (memory, restored):
+        rows, labels = buffer.draw(torch.full((200,), 2), rng)
+        assert set(rows.flatten().tolist()) == {4.0, 6.0}
+        assert torch.equal(rows.flatten().long(), labels)
+        rows, _ = buffer.draw(buffer.count.expand(200), rng)
+        assert set(rows.flatten().tolist()) == {2.0, 4.0, 6.0}

@@ -35,14 +35,14 @@ LIMIT = 60  # steps within which everything must have learned something
 SHAPES_ACTIONS = ("brush", "steering", "encoding")  # component groups that give an environment its action space
 # Operations on this device take longer than elsewhere (their shapes are found in Python), so there are few of them.
 SMALLER = {
-    "actor_critic": ["agent.num_steps=2"],
-    "ppo": ["agent.num_steps=3", "agent.update_epochs=1", "agent.num_minibatches=2"],
-    "dqn": ["agent.learning_starts=8"],
-    "pixel": ["env.size=8", "env.max_steps=2"],
-    "music": ["env.length=4", "env.bar=4", "env.history=2"],
-    "latent_gan": ["env.size=8", "env.max_steps=2"],
-    "latent_music": ["env.length=4", "env.bar=4", "env.max_steps=2"],
-    "tiny": ["env.cells=2", "env.size=3"],
+    "agent=actor_critic": ["agent.num_steps=2"],
+    "agent=ppo": ["agent.num_steps=3", "agent.update_epochs=1", "agent.num_minibatches=2"],
+    "agent=dqn": ["agent.learning_starts=8"],
+    "env=pixel": ["env.size=8", "env.max_steps=2"],
+    "env=music": ["env.length=4", "env.bar=4", "env.history=2"],
+    "env=latent_gan": ["env.size=8", "env.max_steps=2"],
+    "env=latent_music": ["env.length=4", "env.bar=4", "env.max_steps=2"],
+    "env=tiny": ["env.cells=2", "env.size=3"],
 }
 # A reward of every kind at once: terms that rules give, one that a fitted helper gives, and one that learns along.
 CLASSIFIED = ["+reward/term=classifier", "reward.terms.classifier.updates=1"]
@@ -70,15 +70,15 @@ class NothingOnTheCPU(TorchDispatchMode):
 
 @functools.cache
 def composed(*words: str) -> DictConfig:
-    return compose(*small(*words), "device=meta")
+    smaller = [word for choice in words for word in SMALLER.get(choice, [])]
+    return compose(*small(*words), *smaller, "device=meta")
 
 
 def config(env: list[str], agent: list[str], reward: list[str]) -> DictConfig:
     """The config of a combination. Each part is composed once, since composing takes longer than an iteration."""
-    name = env[0].partition("=")[2]
-    whole = copy.deepcopy(composed(*env, *SMALLER.get(name, [])))
-    whole.agent = composed(*agent, *SMALLER.get(agent[0].partition("=")[2], [])).agent
-    whole.reward = composed(*(reward or [f"reward={name}"])).reward
+    whole = copy.deepcopy(composed(*env))
+    whole.agent = composed(*agent).agent
+    whole.reward = composed(*(reward or [env[0].replace("env", "reward")])).reward
     return whole
 
 
