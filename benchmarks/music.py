@@ -1,50 +1,55 @@
 """Speed of composing: environment steps a second with all rules of RL Tuner, actions drawn at random.
 
-python -m benchmarks.music
+    python -m benchmarks.music
 """
 
+import sys
 import time
 
 import torch
 
-from benchmarks.report import table, write
-from rlgen_cli.runs.assemble import build
-from rlgen_cli.cli.main import composed, register_resolvers
+from benchmarks.harness import Call, run
+from benchmarks.report import Row, summary, table, write
+from rlgen_cli.config.compose import composed
 from rlgen_cli.core.tree import select
+from rlgen_cli.runs.assemble import assemble
 
-SECONDS = 8.0
+WORDS = ["env=music", "reward=music_theory", "agent=random", "env.bar=8", "env.history=1"]
+WARM = 5  # steps that are not timed
 
 
 @torch.no_grad()
-def rate(num_envs: int, rules: bool) -> float:
+def rate(num_envs: int, rules: bool, seconds: float) -> float:
     """Environment steps a second of `num_envs` melodies of 32 steps, with resets, and with the reward if `rules`."""
-    words = ["env=music", "reward=music_theory", "agent=random", "env.bar=8", "env.history=1"]
-    session = build(composed("train", [*words, f"num_envs={num_envs}"]))
+    session = assemble(composed("train", [*WORDS, f"num_envs={num_envs}"]))
     env, streams = session.envs["train"], session.streams
     state = env.reset(num_envs, streams["env"])
-    view = env.view(state)
-    for i in range(10**9):
-        if i == 5:  # warm
+    view, steps, began = env.view(state), -WARM, time.perf_counter()
+    while steps < 1 or time.perf_counter() - began < seconds:
+        if steps == 0:
             began = time.perf_counter()
-        if i > 5 and time.perf_counter() - began > SECONDS:
-            break
-        after = env.step(state, env.spec.action.sample(num_envs, streams["policy"]))
+        after = env.step(state, env.spec.action.sample(num_envs, streams["policy"], session.device))
         seen, done = env.view(after), env.done(after)
         if rules:
             session.reward(view, seen, done)
         state = select(done, env.reset(num_envs, streams["env"]), after)
-        view = env.view(state)
-    return (i - 5) * num_envs / (time.perf_counter() - began)
+        view, steps = env.view(state), steps + 1
+    return steps * num_envs / (time.perf_counter() - began)
 
 
-def main() -> None:
-    register_resolvers()
-    rows: list[list[object]] = [["melodies side by side", "steps/s", "with all 11 rules"]]
-    for num_envs in (64, 1024, 4096, 16384):
-        rows.append([f"{num_envs:,}", f"{rate(num_envs, False):,.0f}", f"{rate(num_envs, True):,.0f}"])
+def measure(call: Call) -> None:
+    seconds = call.pick(8.0, 0.1)
+    rows: list[Row] = [["melodies side by side", "steps/s", "with all 11 rules"]]
+    for num_envs in call.pick((64, 1024, 4096, 16384), (8, 64)):
+        without, full = (f"{rate(num_envs, rules, seconds):,.0f}" for rules in (False, True))
+        rows.append([f"{num_envs:,}", without, full])
     aim = "The aim was 200 000 steps/s with all rules; a per-environment Python version does some 500 in training."
-    write("music_speed", "Speed of composing", [str(__doc__).split("\n", 1)[0], table(rows), aim])
+    write(call, "Speed of composing", [summary(__doc__), table(rows), aim], "music_speed")
+
+
+def main(arguments: list[str]) -> None:
+    run("music", measure, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

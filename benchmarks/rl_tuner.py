@@ -1,45 +1,39 @@
 """RL Tuner's table: how melodies keep the rules, before and after tuning the Note RNN by Q-, Ψ- and G-learning and PPO.
 
-python -m benchmarks.rl_tuner                     trains what is missing (hours on one core) and writes the table
-python -m benchmarks.rl_tuner folder=FOLDER       goes on in FOLDER; with train=false, reports what is there
-python -m benchmarks.rl_tuner agents=ppo seeds=1,2,3     some of the columns, some of the seeds
+    python -m benchmarks.rl_tuner [agents=q,psi,g,ppo] [seeds=1,2,3] [train=true]
 
-Each column is 20 000 compositions of 32 steps a seed, sampled at temperature 1, after a random prime.
+With train=false, what is missing is left out, and what was cut off is taken as far as it came. Each column is 20 000
+compositions of 32 steps a seed, sampled at temperature 1, after a random prime.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from torch import Tensor, nn
 
-from benchmarks.judge import SHARED
-from benchmarks.report import RESULTS, finished, new_run, seconds_until, table, write
+from benchmarks.files import NOTE_RNN, published
+from benchmarks.harness import Call, run
+from benchmarks.parts import QUICK, opened, seconds_until, trained
+from benchmarks.report import Row, summary, table, write
+from benchmarks.rollouts import samples
+from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
-from rlgen_cli.runs.assemble import Session, build, saved_network
-from rlgen_cli.cli.main import composed, register_resolvers
-from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.core.protocols import Env
+from rlgen_cli.core.specs import View
 from rlgen_cli.domains.music.midi import write_midi
+from rlgen_cli.domains.music.theory import MusicTheory, correlations
+from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.evaluation.media.music import MusicMedium
 from rlgen_cli.evaluation.media.raster import write_png
-from rlgen_cli.evaluation.media.registry import medium
-from rlgen_cli.domains.music.theory import correlations
-from rlgen_cli.rewards.prior import Prior
-from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.runs.trainer import train
-from rlgen_cli.core.types import View
+from rlgen_cli.policies.precision import Precision
+from rlgen_cli.rewards.prior import PriorLikelihood
+from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.saved_network import saved_network
 
-COUNT = 20_000
-WEIGHTS = SHARED / "rl_tuner" / "note_rnn.npz"
-Q = ["experiment=rl_tuner", f"agent.prior.source={WEIGHTS}", f"reward.terms.prior.source={WEIGHTS}"]
-AGENTS = {
-    "q": Q,
-    "psi": [*Q, "agent.backup=psi"],
-    "g": [*Q, "agent.backup=g", "reward.terms.prior.weight=0"],
-    "ppo": ["experiment=rl_tuner_ppo", f"agent.anchor.prior={WEIGHTS}"],
-}
+RULES = ("key", "tonic", "repetition", "autocorrelation", "motif", "repeated_motif", "interval", "leap_resolved",
+         "leap_doubled", "unique_highest", "unique_lowest")  # fmt: skip
 # The published Note RNN, Q, Ψ and G (Jaques et al. 2017, tables 1 and 2), then what is best of the tuned ones.
 ROWS = {
     "repeated too often, %": ("63.3", "0.0", "0.02", "0.03", "≤ 0.00"),
@@ -57,100 +51,111 @@ ROWS = {
     "mean r_MT": ("", "", "", "", ""),
     "different compositions, %": ("", "", "", "", ""),
 }
+SMALL = [*QUICK, "data.count=40"]
+SMALL_BY_AGENT = {
+    "dqn": [*SMALL, "total_steps=384", "agent.learning_starts=64", "agent.batch_size=4", "agent.replay.buffer_size=2000"],
+    "ppo": [*SMALL, "agent.update_epochs=1"],
+}
+
+
+def words_of(call: Call, name: str) -> list[str]:
+    """What an agent is trained with."""
+    weights = published(call, NOTE_RNN)
+    if name == "ppo":
+        small = call.pick([], SMALL_BY_AGENT["ppo"])
+        return ["experiment=rl_tuner_ppo", f"agent.anchor.prior={weights}", "threads=1", *small]
+    backup = {"q": [], "psi": ["backup=psi"], "g": ["backup=g", "reward.terms.prior.weight=0"]}[name]
+    words = ["experiment=rl_tuner", f"agent.prior.source={weights}", f"reward.terms.prior.source={weights}"]
+    return [*words, *backup, "threads=1", *call.pick([], SMALL_BY_AGENT["dqn"])]
+
+
+def untuned(call: Call, env: Env, device: torch.device) -> nn.Module:
+    """The Note RNN as it was published."""
+    runtime = {"device": device, "precision": Precision("float32")}
+    weights = str(published(call, NOTE_RNN))
+    return saved_network(weights, env=env, trust=[], runtime=runtime, where="benchmark")
+
+
+def before_tuning(call: Call) -> Session:
+    """A policy that is the Note RNN itself: PPO before its first step."""
+    return assemble(composed("train", [*words_of(call, "ppo"), "network=note_rnn"]))
 
 
 @torch.no_grad()
-def statistics(session: Session, count: int, seed: int) -> tuple[dict[str, float], View]:
+def statistics(call: Call, session: Session, count: int, name: str) -> tuple[dict[str, float], View]:
     """The table's rows for `count` compositions of the session's agent, and these."""
-    env, rng = session.envs["test"], stream(seed, "rl_tuner")
-    view = env.view(rollout(env, session.agent, env.reset(count, rng), rng).final)
-    steps = {name: session.reward.terms[name].score.steps(view) for name in RULES}
-    steps["prior"] = Prior(env=env, saved_network=lambda _: untuned(env), source="").steps(view)
+    env, view = session.envs["test"], samples(session, count, name, at_once=20_000)
+    steps = {rule: MusicTheory(spec=env.spec, rule=rule, tonic=60).steps(view) for rule in RULES}  # [N, T] each
+    prior = PriorLikelihood(env=env, saved_network=lambda _: untuned(call, env, session.device), source="")
     codes = view.sample.squeeze(2)
     varied = (codes != codes[:, :1]).any(1)  # the published mean leaves constant melodies out
-    rho = correlations(codes, view.effort)[varied].mean(0).tolist()
-
-    def percent(hit: Any) -> float:
-        return 100 * float(hit.float().mean())
-
+    rho = correlations(codes, view.info["num_tokens"])[varied].mean(0).tolist()
     resolved, doubled = float((steps["leap_resolved"] > 0).sum()), float((steps["leap_doubled"] < 0).sum())
+    theory = torch.stack(list(steps.values())).sum(0)
     values = [
         percent(steps["repetition"] < 0), *rho, percent(steps["key"] < 0), percent(steps["tonic"][:, 0] > 0),
         100 * resolved / max(resolved + doubled, 1), percent(steps["unique_highest"][:, -1] > 0),
         percent(steps["unique_lowest"][:, -1] > 0), percent(steps["motif"] > 0), percent(steps["repeated_motif"] > 0),
-        float(steps["prior"].mean()), float(sum(steps[rule] for rule in RULES).mean()), 100 * unique(view.sample),
+        float(prior.log_probs(view).mean()), float(theory.mean()), 100 * unique(view.sample),
     ]  # fmt: skip
     return dict(zip(ROWS, values, strict=True)), view
 
 
-RULES = ("key", "tonic", "repetition", "autocorrelation", "motif", "repeated_motif", "interval", "leap_resolved",
-         "leap_doubled", "unique_highest", "unique_lowest")  # fmt: skip
+def percent(hit: Tensor) -> float:
+    """How often it is true."""
+    return 100 * float(hit.float().mean())
 
 
-def untuned(env: Any) -> torch.nn.Module:
-    """The Note RNN as it was published."""
-    return saved_network(str(WEIGHTS), env=env, trust=[], device=torch.device("cpu"), where="benchmark")
+def run_of(call: Call, name: str, seed: int) -> Path | None:
+    """The run of an agent, trained if it has not been; with train=false, None where there is none."""
+    folder = call.parts / f"{name}_{seed}"
+    if call.settings["train"] == "true":
+        return trained(folder, [*words_of(call, name), f"seed={seed}"])
+    return folder if checkpoint.steps(folder) else None
 
 
-def note_rnn() -> Session:
-    """A policy that is the Note RNN itself: PPO before its first step."""
-    return build(composed("train", [*AGENTS["ppo"], "network=note_rnn", "threads=1"]))
+def keep_samples(call: Call, name: str, session: Session, view: View) -> None:
+    """A sheet of the first melodies, and the first as MIDI."""
+    shown = MusicMedium(session.envs["test"])
+    write_png(call.results / f"rl_tuner_{name}.png", shown.sheet(view, 12))
+    write_midi(call.results / f"rl_tuner_{name}.mid", shown.pieces(view.sample[:1])[0])
 
 
-def trained(folder: Path, name: str, seed: int, missing: bool) -> Path | None:
-    """The run of an agent; one that is `missing` or stopped early is trained, or else taken as far as it came."""
-    run = folder / f"{name}_{seed}"
-    if not missing:
-        return run if checkpoint.steps(run) else None
-    if not finished(run):
-        train(build(composed("train", [*AGENTS[name], "threads=1", f"seed={seed}"])), run)
-    return run
-
-
-def loaded(run: Path) -> Session:
-    session = build(OmegaConf.load(run / "config.yaml"), fresh=False)
-    session.load(checkpoint.load_newest(run, session.device, frozenset(["agent", "reward"])))
-    return session
-
-
-def shown(values: list[float]) -> str:
+def cell(values: list[float]) -> str:
     """Mean, and the range over seeds where there are several."""
     digits = 3 if max(abs(value) for value in values) < 1 else 2
     mean = sum(values) / len(values)
-    spread = "" if len(values) == 1 else f" [{min(values):.{digits}f}, {max(values):.{digits}f}]"
-    return f"{mean:.{digits}f}{spread}"
+    ends = "" if len(values) == 1 else f" [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    return f"{mean:.{digits}f}{ends}"
 
 
-def main() -> None:
-    register_resolvers()
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    folder = Path(given["folder"]) if "folder" in given else new_run("rl_tuner")
-    names, seeds = given.get("agents", ",".join(AGENTS)).split(","), given.get("seeds", "1,2,3").split(",")
-    columns = {"Note RNN": [statistics(note_rnn(), 5 * COUNT, 0)[0]]}
-    cost: list[list[object]] = [["agent", "seed", "steps", "minutes"]]
+def measure(call: Call) -> None:
+    names, count = call.each("agents"), call.pick(20_000, 50)
+    columns = {"Note RNN": [statistics(call, before_tuning(call), 5 * count, "rl_tuner/untuned")[0]]}
+    cost: list[Row] = [["agent", "seed", "steps", "minutes"]]
     for name in names:
-        missing = given.get("train", "true") == "true"
-        runs = {seed: run for seed in seeds if (run := trained(folder, name, int(seed), missing))}
         found = []
-        for i, (seed, run) in enumerate(runs.items()):
-            session = loaded(run)
-            values, view = statistics(session, COUNT, i)
+        runs = {seed: folder for seed in call.seeds() if (folder := run_of(call, name, seed)) is not None}
+        for seed, folder in runs.items():
+            session = opened(folder)
+            values, view = statistics(call, session, count, f"rl_tuner/{seed}")
+            if not found:
+                keep_samples(call, name, session, view)
             found.append(values)
-            status = json.loads((run / "status.json").read_text())
-            cost.append([name, seed, f"{status['step']:,}", f"{seconds_until(run, 10**9) / 60:.1f}"])
-            if i == 0:
-                shown_as = medium(session.envs["test"])
-                write_png(RESULTS / f"rl_tuner_{name}.png", shown_as.sheet(view, 12))
-                write_midi(RESULTS / f"rl_tuner_{name}.mid", shown_as.pieces(view.sample[:1])[0])  # type: ignore[attr-defined]
+            steps = json.loads((folder / "status.json").read_text())["step"]
+            cost.append([name, seed, f"{steps:,}", f"{seconds_until(folder) / 60:.1f}"])
         columns[f"{name} ({len(found)} seeds)" if len(found) > 1 else name] = found
-    head = ["", *(f"{name}, published" for name in ("Note RNN", "Q", "Ψ", "G")), "best published", *columns]
-    rows = [
-        [row, *ROWS[row], *(shown([values[row] for values in column]) for column in columns.values())] for row in ROWS
+    head: Row = ["", *(f"{name}, published" for name in ("Note RNN", "Q", "Ψ", "G")), "best published", *columns]
+    rows: list[Row] = [
+        [row, *ROWS[row], *(cell([values[row] for values in column]) for column in columns.values())] for row in ROWS
     ]
-    pictures = [f"{name} ([MIDI of the first](rl_tuner_{name}.mid)): ![{name}](rl_tuner_{name}.png)" for name in names]
-    parts = [str(__doc__).split("\n", 1)[0], table([head, *rows]), table(cost), *pictures]
-    write("rl_tuner", "RL Tuner", parts)
+    shown = [f"{name} ([MIDI of the first](rl_tuner_{name}.mid)): ![{name}](rl_tuner_{name}.png)" for name in names]
+    write(call, "RL Tuner", [summary(__doc__), table([head, *rows]), table(cost), *shown])
+
+
+def main(arguments: list[str]) -> None:
+    run("rl_tuner", measure, arguments, agents="q,psi,g,ppo", seeds="1,2,3", train="true")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

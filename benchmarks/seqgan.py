@@ -1,8 +1,7 @@
 """SeqGAN's oracle: likelihood under the oracle against diversity, for maximum likelihood at several temperatures, for a
 policy gradient with a discriminator, and for a better density.
 
-python -m benchmarks.seqgan                    trains what is missing (about half an hour on one core)
-python -m benchmarks.seqgan folder=FOLDER      goes on in FOLDER, or only reports it
+    python -m benchmarks.seqgan [adversarial=true]
 
 NLL_oracle is the oracle's mean −log p of a token of 10 000 samples (lower is likelier), NLL_gen the model's of 2 000
 fresh sequences from the oracle (lower covers more). Sampling at a temperature trades one for the other, so a method is
@@ -11,27 +10,28 @@ better only where its curve lies below another's.
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from benchmarks.judge import SHARED
-from benchmarks.report import RESULTS, curves, finished, new_run, seconds_until, table, write
+from benchmarks.files import ORACLE, published
+from benchmarks.harness import Call, run
+from benchmarks.parts import QUICK, pretrained, seconds_until, trained
+from benchmarks.report import Line, Row, curves, summary, table, write
+from benchmarks.rollouts import samples
+from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
+from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
-from rlgen_cli.runs.assemble import Session, build
-from rlgen_cli.cli.main import composed, register_resolvers
+from rlgen_cli.core.seeding import stream
 from rlgen_cli.domains.music.datasets.oracle import Oracle
 from rlgen_cli.evaluation.evaluate import unique
-from rlgen_cli.runs.pretrain import pretrain
-from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.runs.trainer import train
+from rlgen_cli.runs.assemble import Session, assemble
 
-PATH = SHARED / "seqgan" / "oracle.npz"
-DATA = ["experiment=seqgan_mle", f"data.path={PATH}", "threads=1"]
-SMALL = "agent.network={spread: 0.57, body: {embed: 32, spread: 0.1}, memory: {width: 32}}"  # as published
+AS_PUBLISHED = "agent.network={init_scale: 0.57, body: {embed: 32, init_std: 0.1}, recurrent: {width: 32}}"
 PLAIN = [
-    SMALL, "agent.network={dropout: 0.0, body: {dropout: 0.0}}", "agent.weight_decay=0.0",
-    "agent.batch_size=64", "agent.learning_rate={start: 1.0e-2, end: 1.0e-2}", "epochs=28", "patience=null",
+    AS_PUBLISHED, "agent.network={dropout: 0.0, body: {dropout: 0.0}}", "agent.optimizer.weight_decay=0.0",
+    "agent.batch_size=64", "agent.optimizer.learning_rate={start: 1.0e-2, end: 1.0e-2}", "epochs=28", "patience=null",
     "keep=last",
 ]  # fmt: skip
 METHODS = {
@@ -39,87 +39,99 @@ METHODS = {
     "maximum likelihood, stopped by held-out data": [*PLAIN, "keep=best", "patience=3"],
     "maximum likelihood, regularised": [],
 }
+BEGINS_WITH = "maximum likelihood, 28 epochs"
 ADVERSARIAL = "policy gradient with a discriminator"
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-COUNT, FRESH = 10_000, 2_000
-PUBLISHED = [
+PUBLISHED: list[Row] = [
     ["maximum likelihood (SeqGAN paper)", 9.038], ["SeqGAN", 8.736], ["RankGAN", 8.247], ["LeakGAN", 7.038],
     ["RelGAN", 6.680], ["the oracle itself", 5.750],
 ]  # fmt: skip
+SMALL_MODEL = ["epochs=2", "data.count=200", "eval_episodes=4"]
+SMALL = [*QUICK, "total_steps=320", "data.count=200", "eval_episodes=50"]
+
+
+class Measured(NamedTuple):
+    """A model at a temperature."""
+
+    temperature: float
+    nll_oracle: float
+    nll_gen: float
+    different: float  # percent of 4 000 samples
+    pairs: int  # different pairs of neighbours
 
 
 def slug(name: str) -> str:
+    """A folder's name."""
     return name.replace(" ", "_").replace(",", "")
 
 
-def imitated(folder: Path, name: str) -> Path:
-    """The run of a model trained by maximum likelihood."""
-    run = folder / slug(name)
-    if not finished(run):
-        pretrain(build(composed("pretrain", [*DATA, *METHODS[name]])), run)
-    return run
+def words_of(call: Call, name: str) -> list[str]:
+    """What a model by maximum likelihood is trained with."""
+    oracle = [f"data.path={published(call, ORACLE)}", "threads=1"]
+    return ["experiment=seqgan_mle", *oracle, *METHODS[name], *call.pick([], SMALL_MODEL)]
 
 
-def fought(folder: Path, prior: Path) -> Path:
+def adversarial(call: Call, prior: Path) -> Path:
     """The run of a policy gradient that begins with the plain model."""
-    run = folder / slug(ADVERSARIAL)
-    if not finished(run):
-        words = ["experiment=seqgan", f"data.path={PATH}", f"agent.anchor.prior={prior}", "threads=1", SMALL]
-        train(build(composed("train", words)), run)
-    return run
+    words = ["experiment=seqgan", f"data.path={published(call, ORACLE)}", f"agent.anchor.prior={prior}", "threads=1"]
+    return trained(call.parts / slug(ADVERSARIAL), [*words, AS_PUBLISHED, *call.pick([], SMALL)])
 
 
-def model(run: Path, name: str) -> Session:
+def model(call: Call, folder: Path, name: str) -> tuple[Session, MaximumLikelihood]:
     """A run's policy as a likelihood model, whatever trained it."""
-    words = METHODS.get(name, PLAIN)
-    session = build(composed("pretrain", [*DATA, *words, "data.count=100"]), fresh=False)
-    saved = checkpoint.load_newest(run, "cpu", frozenset(["agent"]))
-    session.agent.actor.net.load_state_dict(saved["agent"]["network"])
-    return session
+    words = words_of(call, name if name in METHODS else BEGINS_WITH)
+    session = assemble(composed("pretrain", [*words, "data.count=100"]), fresh=False)
+    agent = session.agent
+    assert isinstance(agent, MaximumLikelihood)
+    saved = checkpoint.load(checkpoint.newest(folder), "policy", session.device)
+    agent.policy.load_state_dict(saved["policy"])
+    return session, agent
 
 
 @torch.no_grad()
-def measured(session: Session, oracle: Oracle, fresh: torch.Tensor) -> list[list[float]]:
-    """(temperature, NLL_oracle, NLL_gen, % different of 4 000, different pairs of neighbours) at each temperature."""
-    env, rows = session.envs["test"], []
+def measured(call: Call, session: Session, agent: MaximumLikelihood, oracle: Oracle, fresh: Tensor) -> list[Measured]:
+    """The model at each temperature."""
+    found = []
     for temperature in TEMPERATURES:
-        session.agent.temperature = temperature
-        rng = stream(0, "seqgan")
-        parts = [
-            rollout(env, session.agent, env.reset(1000, rng), rng).final.tokens.long() for _ in range(COUNT // 1000)
-        ]
-        made = torch.cat(parts).squeeze(2)
-        seen = torch.cat([session.agent.nll(part.unsqueeze(2), rng).mean(0) for part in fresh.split(250)])
+        agent.temperature = agent.policy.temperature = temperature
+        made = samples(session, call.pick(10_000, 50), "seqgan", at_once=1000).sample.squeeze(2)
+        rng = stream(0, "seqgan likelihood")
+        nll_gen = torch.cat([agent.nll(part.unsqueeze(2), rng).mean(0) for part in fresh.split(250)])
         pairs = len(torch.stack([made[:, :-1], made[:, 1:]], 2).flatten(0, 1).unique(dim=0))
-        rows.append([temperature, float(oracle.nll(made).mean()), float(seen.mean()), 100 * unique(made[:4000]), pairs])
-    return rows
+        nll_oracle, different = float(oracle.nll(made).mean()), 100 * unique(made[:4000])
+        found.append(Measured(temperature, nll_oracle, float(nll_gen.mean()), different, pairs))
+    return found
 
 
-def main() -> None:
-    register_resolvers()
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    folder = Path(given["folder"]) if "folder" in given else new_run("seqgan")
-    runs = {name: imitated(folder, name) for name in METHODS}
-    if given.get("adversarial", "true") == "true":
-        runs[ADVERSARIAL] = fought(folder, runs["maximum likelihood, 28 epochs"])
-    oracle = Oracle(PATH)
-    fresh = oracle.sample(FRESH, 20, stream(1, "seqgan fresh"))
-    head: list[object] = ["method", "temperature", "NLL_oracle", "NLL_gen", "different of 4 000, %", "different pairs"]
-    rows, lines, cost = [head], {}, [["method", "minutes"]]
-    for name, run in runs.items():
-        found = measured(model(run, name), oracle, fresh)
-        lines[name] = [(row[2], row[1]) for row in found]
-        rows += [[name, f"{t:g}", f"{o:.3f}", f"{g:.3f}", f"{u:.1f}", f"{p:,.0f}"] for t, o, g, u, p in found]
-        cost.append([name, f"{seconds_until(run, 10**9) / 60:.1f}"])
-    curves(RESULTS / "seqgan.png", {"lower and further left is better": lines}, "NLL_gen (the y axis is NLL_oracle)")
-    own = float(oracle.nll(oracle.sample(COUNT, 20, stream(2, "seqgan own"))).mean())
-    parts = [
-        str(__doc__).split("\n\n")[0],
-        f"The oracle's own samples have {own:.3f} (published 5.750).",
+def measure(call: Call) -> None:
+    runs = {name: pretrained(call.parts / slug(name), words_of(call, name)) for name in METHODS}
+    if call.settings["adversarial"] == "true":
+        runs[ADVERSARIAL] = adversarial(call, runs[BEGINS_WITH])
+    oracle, length = Oracle(published(call, ORACLE)), 20
+    fresh = oracle.sample(call.pick(2_000, 50), length, stream(1, "seqgan fresh"))
+    rows: list[Row] = [
+        ["method", "temperature", "NLL_oracle", "NLL_gen", "different of 4 000, %", "different pairs"]
+    ]
+    cost: list[Row] = [["method", "minutes"]]
+    lines: dict[str, Line] = {}
+    for name, folder in runs.items():
+        found = measured(call, *model(call, folder, name), oracle, fresh)
+        lines[name] = [(point.nll_gen, point.nll_oracle) for point in found]
+        rows += [[name, f"{t:g}", f"{o:.3f}", f"{g:.3f}", f"{d:.1f}", f"{p:,.0f}"] for t, o, g, d, p in found]
+        cost.append([name, f"{seconds_until(folder, stage=None if name == ADVERSARIAL else 'model') / 60:.1f}"])
+    panel = {"lower and further left is better": lines}
+    curves(call.results / "seqgan.png", panel, "NLL_gen (the y axis is NLL_oracle)")
+    own = oracle.sample(call.pick(10_000, 50), length, stream(2, "seqgan own"))
+    write(call, "SeqGAN's oracle", [
+        summary(__doc__),
+        f"The oracle's own samples have {float(oracle.nll(own).mean()):.3f} (published 5.750).",
         "![curves](seqgan.png)", table(rows), table([["published", "NLL_oracle"], *PUBLISHED]), table(cost),
-    ]  # fmt: skip
-    write("seqgan", "SeqGAN's oracle", parts)
+    ])  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    run("seqgan", measure, arguments, adversarial="true")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from benchmarks.files import mnist
 from benchmarks.harness import Call, run
 from benchmarks.judge import FixedJudge, pictures
-from benchmarks.parts import QUICK, data_of, evaluations, opened, step_of, trained
+from benchmarks.parts import QUICK, data_of, evaluations, opened, step_of, trained, with_planner
 from benchmarks.report import Line, Row, curves, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.core import checkpoint
@@ -53,12 +55,11 @@ def distances(folder: Path) -> Line:
     return [(record["step"] / 1000, -100 * record["eval/target"] / blank) for record in found]
 
 
-def judged(call: Call, judge: FixedJudge, folder: Path, picture: str, newest: int) -> list[Point]:
-    """The `newest` checkpoints; the last drawings are shown as `picture`."""
+def judged(call: Call, judge: FixedJudge, known: Tensor, folder: Path, picture: str, newest: int) -> list[Point]:
+    """The `newest` checkpoints against the test digits' features, `known`; the last drawings are shown as `picture`."""
     points = []
     for saved in checkpoint.steps(folder)[-newest:]:
         session = opened(saved)
-        known = judge(pictures(data_of(session).test))
         view = samples(session, call.pick(2000, 50), "spiral")
         points.append(Point(step_of(saved), frechet(judge(view.sample), known), diversity(view.sample)))
     write_png(call.results / picture, enlarge(sheet(view), 400))
@@ -67,6 +68,7 @@ def judged(call: Call, judge: FixedJudge, folder: Path, picture: str, newest: in
 
 def measure(call: Call) -> None:
     judge, count = FixedJudge(call), call.pick(2000, 50)
+    known = judge(pictures(data_of(with_planner([*BASE, *mnist(call)], "random")).test))
     copies: dict[str, Line] = {}
     drawings: dict[str, Line] = {}
     rows: list[Row] = [["reward", "seed", "steps", "L2 / blank, held-out", "Fréchet distance", "diversity"]]
@@ -77,7 +79,7 @@ def measure(call: Call) -> None:
             asked = [*BASE, *mnist(call), *words, f"seed={seed}", *call.pick([], SMALL)]
             folder = trained(call.parts / f"{name.replace(' ', '_')}_{seed}", asked)
             label = name if len(seeds) == 1 else f"{name}, seed {seed}"
-            points = judged(call, judge, folder, f"spiral_{name.split()[0].lower()}.png", 100 if free else 1)
+            points = judged(call, judge, known, folder, f"spiral_{name.split()[0].lower()}.png", 100 if free else 1)
             last, away = points[-1], ""
             if free:
                 drawings[label] = [(point.step / 1000, point.frechet) for point in points]

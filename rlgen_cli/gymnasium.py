@@ -34,7 +34,14 @@ from rlgen_cli.config.locate import choices
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import (
-    ActionSpec, Continuous, Decision, Discrete, Factored, Observation, ObservationSpec, of_kind,
+    ActionSpec,
+    Continuous,
+    Decision,
+    Discrete,
+    Factored,
+    Observation,
+    ObservationSpec,
+    of_kind,
 )  # fmt: skip
 from rlgen_cli.core.tree import map_tensors
 from rlgen_cli.evaluation.media.registry import medium

@@ -150,7 +150,7 @@ WRONG = {
     "train reward=adversarial reward.terms.adversarial.net.pairs=true env.condition=none": r"reward\.terms\.adversarial\.net\.pairs: a sample is judged",
     "train agent.trace=1": r"agent\.trace: is called agent\.td_lambda.* now",
     "train env.action=stroke": r"env\.action: is called brush= .* now",
-    "train env=latent_gan env.gan.steps=3": r"env\.gan\.steps: is called env\.generator\.steps now",
+    "train env=latent_gan env.gan.steps=3": r"env\.gan\.steps: is called env\.generator\.updates now",
     "train env=latent_gan gan=r1": r"gan: is called generator=r1 now",
     "train agent=ppo network=policy": r"network=policy: is called network=mlp now",
     "pretrain agent=likelihood": r"agent=likelihood: is called agent=maximum_likelihood now",

@@ -108,7 +108,9 @@ def test_whole_episodes_are_equally_likely():
     window = replay.sample(20_000, 7, torch.Generator().manual_seed(0))
     share = torch.bincount(window.start, minlength=60) / 20_000
     assert (share[~allowed] == 0).all()
-    torch.testing.assert_close(share[allowed], torch.full_like(share[allowed], 1 / int(allowed.sum())), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        share[allowed], torch.full_like(share[allowed], 1 / int(allowed.sum())), atol=0.02, rtol=0
+    )
 
 
 def test_old_frames_are_overwritten():
@@ -155,7 +157,7 @@ def test_indices_are_drawn_in_proportion_to_their_mass():
 
 
 def test_a_memory_too_small_is_refused():
-    with pytest.raises(UserError, match="^buffer_size: must be at least 4 × num_envs = 32, got 10"):
+    with pytest.raises(UserError, match=r"^buffer_size: must be at least 4 × num_envs = 32, got 10"):
         replay_of(10, 8)
 
 
@@ -234,38 +236,44 @@ def test_compression_is_exact(frames, n):
         assert torch.equal(bits(back), bits(field))
 
 
-COLOURS = {"one bit": [], "four bits": ["env.colours=16"], "colours of the data": ["env.channels=3", "env.colours=8"]}
-COLOURS |= {"not packed": ["brush=stroke"]}
+CANVASES = {
+    "one bit": ["env.brush.line=pixel"],
+    "four bits": ["env.brush.line=pixel", "env.colours=16"],
+    "colours of the data": ["env.brush.line=pixel", "env.channels=3", "env.colours=8"],
+    "not packed": ["brush=stroke"],
+}
 
 
-@pytest.mark.parametrize("name", COLOURS)
-def test_frames_of_a_canvas_come_back_as_they_were(name):
+@pytest.mark.parametrize("words", CANVASES.values(), ids=CANVASES.keys())
+def test_frames_of_a_canvas_come_back_as_they_were(words):
     """Packed and unpacked, each sampled frame is the one that was seen, and its successor what followed."""
-    run = session(*small("agent=random"), *COLOURS[name], "env.noise=1", "env.brush.line=pixel" if name != "not packed" else "")
+    run = session(*small("agent=random"), *words, "env.noise=1")
     env, rng = run.envs["train"], run.streams["env"]
     assert isinstance(env, PacksStates)
-    replay, seen = replay_of(120, 4, env=env), {}
-    state = env.reset(4, rng)
-    for step in range(23):
+    replay, state = replay_of(120, 4, env=env), env.reset(4, rng)
+    seen: dict[tuple[float, int], list[Tensor]] = {}  # an episode is known by its noise
+    for call in range(23):
         action = env.spec.action.sample(4, rng, CPU)
-        after = env.step(state, action)
-        for before in (state, after):
-            seen |= {(before.noise[i].item(), int(before.step[i])): [field[i] for field in before] for i in range(4)}
-        zero = torch.zeros(4)
+        after, zero = env.step(state, action), torch.zeros(4)
+        for kept in (state, after):
+            seen |= {(kept.noise[i].item(), int(kept.step[i])): [field[i] for field in kept] for i in range(4)}
         replay.add(Transition(state, action, zero, zero, after, env.done(after)))
-        state = after if step % 6 < 5 else env.reset(4, rng)
+        state = after if call % 6 < 5 else env.reset(4, rng)
     window = replay.sample(200, 3, rng)
     assert window.states.canvas.dtype == torch.uint8
-    steps = window.states.step.view(200, 4).tolist()
-    for i, (noise, step) in enumerate(zip(window.states.noise[:, 0].tolist(), sum(steps, []), strict=True)):
-        assert all(torch.equal(field[i], kept) for field, kept in zip(window.states, seen[noise, step], strict=True))
-    assert all(b == a + 1 for row, valid in zip(steps, window.valid.tolist(), strict=True)
-               for a, b, ok in zip(row[:-1], row[1:], valid, strict=True) if ok)  # fmt: skip
+    for i, (noise, step) in enumerate(zip(window.states.noise[:, 0], window.states.step, strict=True)):
+        as_seen = seen[noise.item(), int(step)]
+        assert all(torch.equal(field[i], kept) for field, kept in zip(window.states, as_seen, strict=True))
+    steps, noise = window.states.step.view(200, 4), window.states.noise.view(200, 4)
+    assert torch.equal(steps[:, 1:][window.valid], steps[:, :-1][window.valid] + 1)
+    assert torch.equal(noise[:, 1:][window.valid], noise[:, :-1][window.valid])
 
 
 def test_a_drawn_canvas_is_small_in_memory_and_on_the_disk():
     """28 × 28 pixels of two colours: 98 bytes a frame instead of 784, and far less where strokes follow each other."""
-    run = session("agent=random", "threads=1", "num_envs=4", "env.max_steps=24", "data.per_class=4", "env.brush.line=pixel")
+    run = session(
+        "agent=random", "threads=1", "num_envs=4", "env.max_steps=24", "data.per_class=4", "env.brush.line=pixel"
+    )
     env, rng = run.envs["train"], run.streams["env"]
     replay, state = replay_of(400, 4, env=env), env.reset(4, rng)
     for step in range(100):

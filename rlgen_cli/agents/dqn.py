@@ -32,7 +32,15 @@ from rlgen_cli.core.protocols import Env, Reward
 from rlgen_cli.core.returns import lambda_returns
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import (
-    Carry, Decision, Discrete, EnvSpec, Factored, Metrics, Observation, State, Transition,
+    Carry,
+    Decision,
+    Discrete,
+    EnvSpec,
+    Factored,
+    Metrics,
+    Observation,
+    State,
+    Transition,
 )  # fmt: skip
 from rlgen_cli.core.tree import map_tensors
 from rlgen_cli.memory.replay import Replay, Window

@@ -88,8 +88,9 @@ def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], A
         match = re.search(r"Could not override '([^']+)'", str(error))
         if match and ("not in struct" in text or "No match in the defaults" in str(error)):
             key = match.group(1)
-            said = new_name(key) or new_choice(key, _choice(key, arguments))
-            raise UserError(f"{key}: {said or f'is no key here; {nearest_key(command, arguments, key)}'}") from None
+            renamed = new_name(key) or new_choice(key, _choice(key, arguments))
+            said = renamed or f"is no key here; {nearest_key(command, arguments, key)}"
+            raise UserError(f"{key}: {said}") from None
         raise UserError(" ".join(str(error).split())) from None
 
 

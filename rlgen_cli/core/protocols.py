@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlgen_cli.core.specs import (
-        Carry, Decision, EnvSpec, Metrics, Observation, Scored, State, Stroke, Transition, View,
+        Carry,
+        Decision,
+        EnvSpec,
+        Metrics,
+        Observation,
+        Scored,
+        State,
+        Stroke,
+        Transition,
+        View,
     )  # fmt: skip
 
 
@@ -59,7 +68,7 @@ class Env(Protocol):
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """An environment on whose states gradients can flow (where `spec.differentiable` says that its actions have any)."""
+    """An environment on whose states gradients can flow (`spec.differentiable` says whether actions have any)."""
 
     def differentiable_state(self, state: State) -> State:
         """The same states in floats, on which `step` gives the same numbers and lets gradients through."""

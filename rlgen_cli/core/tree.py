@@ -1,4 +1,4 @@
-"""Maps over trees of tensors with one leading dimension: NamedTuples (states, views) and dictionaries (observations)."""
+"""Maps over trees of tensors with one leading dimension: NamedTuples (states, views) and dicts (observations)."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

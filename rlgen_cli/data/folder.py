@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
 
+from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content
 from rlgen_cli.data.palette import grey_palette, image_palette, quantise
-from rlgen_cli.core.errors import UserError, require
 
 SUFFIXES = frozenset(Image.registered_extensions())
 log = logging.getLogger(__name__)

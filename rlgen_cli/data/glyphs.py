@@ -5,8 +5,8 @@ import random
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content, to_channels
 from rlgen_cli.core.errors import require
+from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content, to_channels
 
 
 class Glyphs:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.checkpoint import cache_folder
-from rlgen_cli.data.images import Images, Splits, content_share, resize, to_channels
 from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.data.images import Images, Splits, content_share, resize, to_channels
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, max_pool2d, relu
 
-from rlgen_cli.data.images import Images, digest
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.fitting import draw_index
 from rlgen_cli.core.stages import Helpers
+from rlgen_cli.data.images import Images, digest
 
 BATCH = 128
 

@@ -90,7 +90,14 @@ class LastToken(nn.Module):
     kind = "mlp"
 
     def __init__(
-        self, *, observation: ObservationSpec, lags: list[int], embed: int, init_std: float, vectors: bool, dropout: float
+        self,
+        *,
+        observation: ObservationSpec,
+        lags: list[int],
+        embed: int,
+        init_std: float,
+        vectors: bool,
+        dropout: float,
     ) -> None:
         super().__init__()
         require(init_std > 0, f"init_std: must be above 0, got {init_std}.")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.specs import ActionSpec, ObservationSpec
 from rlgen_cli.policies.encoders import LastToken
 from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision
 from rlgen_cli.policies.recurrent import LSTM
-from rlgen_cli.core.specs import ActionSpec, ObservationSpec
 
 WIDTH = 100
 ARRAYS = ("lstm_kernel", "lstm_bias", "softmax_kernel", "softmax_bias")

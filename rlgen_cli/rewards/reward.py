@@ -13,11 +13,13 @@ from rlgen_cli.core.tree import join
 
 class Term(NamedTuple):
     """A score, its weight, and its form: potential (score after − score before; sums to the final score) or
-    terminal (the score, at the last step)."""
+    terminal (the score, at the last step). `stepwise`: the environment adds one token a step, so that a potential may
+    be what the newest step added (`core.protocols.Stepwise`)."""
 
     score: Score
     weight: float
     form: Literal["potential", "terminal"]
+    stepwise: bool = True
 
     @property
     def learned(self) -> bool:
@@ -28,7 +30,7 @@ class Term(NamedTuple):
         """The term's unweighted reward for one step of N samples, [N]."""
         if self.form == "terminal":
             return torch.where(done, self.score(after), 0.0)
-        if isinstance(self.score, Stepwise):
+        if self.stepwise and isinstance(self.score, Stepwise):
             return self.score.gain(after)
         scores = self.score(join(before, after))  # [2 N], in one pass
         return scores[len(done) :] - scores[: len(done)]

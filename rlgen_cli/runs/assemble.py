@@ -14,7 +14,7 @@ from rlgen_cli.config.settings import GROUPS, FitSettings, Settings
 from rlgen_cli.core import seeding
 from rlgen_cli.core.acting import Actor
 from rlgen_cli.core.errors import UserError, require
-from rlgen_cli.core.protocols import Agent, Env, Planner, StartsGroups, Trainable
+from rlgen_cli.core.protocols import Agent, Env, Planner, StartsGroups, TeachesSequences, Trainable
 from rlgen_cli.core.stages import Helpers, Stage
 from rlgen_cli.data.images import Splits, digest
 from rlgen_cli.generators import GeneratorSource, TrainsGenerator
@@ -50,6 +50,12 @@ class Session:
         return self.settings.joint
 
     @property
+    def keeps_generator(self) -> bool:
+        """A checkpoint holds the generator: it learns along, or its file must be the same one when the run goes on.
+        One that a stage has fitted lies in the stage's result."""
+        return self.joint or not isinstance(self.source, TrainsGenerator)
+
+    @property
     def group_size(self) -> int:
         """Episodes that begin in the same state."""
         return self.agent.group_size if isinstance(self.agent, StartsGroups) else 1
@@ -57,14 +63,14 @@ class Session:
     def policy_state(self) -> dict[str, Any]:
         """All that making samples needs beyond the stages' results."""
         state = {} if isinstance(self.actor, Planner) else {"policy": self.actor.state_dict()}
-        if self.joint and self.source is not None:
+        if self.source is not None and self.keeps_generator:
             state["generator"] = self.source.generator.state_dict()
         return state
 
     def load_policy(self, saved: dict[str, Any]) -> None:
         """The actor (and a generator that learned along) as a checkpoint's part `policy` holds them."""
         with _fitting_the_config():
-            if self.joint and self.source is not None:
+            if self.source is not None and self.keeps_generator:
                 self.source.generator.load_state_dict(saved["generator"])
             if not isinstance(self.actor, Planner):
                 self.actor.load_state_dict(saved["policy"])
@@ -121,13 +127,11 @@ def assemble(config: DictConfig, fresh: bool = True) -> Session:
         reward = build_reward(config, env, runtime | {"rng": streams["reward"], "saved_network": opened})
         if isinstance(source, TrainsGenerator):
             source.attach_reward(reward)
-            helpers.stages.insert(0, source.stage())
+            helpers.add(source.stage())  # last, since a reward that is fused in needs its own helpers
         built = build_agent(config, env, runtime | {"rng": streams["agent"], "reward": reward, "saved_network": opened})
     agent: Agent | None = None if isinstance(built, Planner) else built
-    actor: Actor = built if agent is None else agent.policy
-    session = Session(
-        config, settings, device, streams, data, envs, reward, actor, agent, source, helpers.stages
-    )
+    actor: Actor = built if isinstance(built, Planner) else built.policy
+    session = Session(config, settings, device, streams, data, envs, reward, actor, agent, source, helpers.stages)
     session.learners = learners_of(session)
     return session
 
@@ -257,7 +261,8 @@ def build_reward(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Weigh
         if runtime["real"] is None and "real" in inspect.signature(kind).parameters:
             raise UserError(f"{path}: needs data, and this environment takes none; use env=pixel or env=music.")
         where = functools.partial(runtime["saved_network"], where=f"{path}.source")
-        terms[name] = Term(component(values, path, **{**runtime, "saved_network": where}), float(weight), form)
+        score = component(values, path, **{**runtime, "saved_network": where})
+        terms[name] = Term(score, float(weight), form, stepwise=isinstance(env, TeachesSequences))
     return WeightedSum(terms)
 
 

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from rlgen_cli.core.checkpoint import write_atomic
 
-
 log = logging.getLogger("rlgen_cli")
 
 
@@ -46,7 +45,14 @@ class RunLog:
         self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
         if step == 0 and config_text is not None:
             self.board.add_text("config", f"```yaml\n{config_text}\n```", 0)
-        self.bar = tqdm(total=total_steps, initial=step, unit=" updates" if stage else " steps", desc=stage, disable=not sys.stderr.isatty(), leave=True)
+        self.bar = tqdm(
+            total=total_steps,
+            initial=step,
+            unit=" updates" if stage else " steps",
+            desc=stage,
+            disable=not sys.stderr.isatty(),
+            leave=True,
+        )
         self.text = (folder / "train.log").open("a")
         self.handler = logging.StreamHandler(self.text)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -63,7 +69,7 @@ class RunLog:
         """Record numbers at `step` and show the most telling ones."""
         elapsed = time.monotonic() - self.began
         speed = (step - self.first_step) / max(elapsed, 1e-9)
-        record = {"stage": self.stage} if self.stage else {}
+        record: dict[str, Any] = {"stage": self.stage} if self.stage else {}
         record |= {"step": step, "seconds": round(self.seconds, 2), "steps_per_second": round(speed, 1)} | values
         finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in record.items()}
         self.metrics.write(json.dumps(finite) + "\n")

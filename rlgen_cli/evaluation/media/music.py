@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.specs import View
 from rlgen_cli.domains.music.encodings import pieces
 from rlgen_cli.domains.music.midi import write_midi
-from rlgen_cli.evaluation.media.raster import write_png
+from rlgen_cli.domains.music.notes import Piece
 from rlgen_cli.domains.music.piano_roll import roll_grid
 from rlgen_cli.domains.music.sound import RATE, synthesise, write_wav
+from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.media.text import token_diversity
-from rlgen_cli.domains.music.notes import Piece
 from rlgen_cli.evaluation.rollout import Rollout
-from rlgen_cli.core.specs import View
 
 SHOWN = 16  # rolls on a sheet
 

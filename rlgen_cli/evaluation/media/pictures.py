@@ -8,10 +8,10 @@ from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import DrawsStrokes, Env
-from rlgen_cli.evaluation.media.raster import beside, enlarge, grid, write_gif, write_png
-from rlgen_cli.domains.canvas.svg import write_svg, write_svg_grid
-from rlgen_cli.evaluation.rollout import Rollout
 from rlgen_cli.core.specs import State, Stroke, View
+from rlgen_cli.domains.canvas.svg import write_svg, write_svg_grid
+from rlgen_cli.evaluation.media.raster import beside, enlarge, grid, write_gif, write_png
+from rlgen_cli.evaluation.rollout import Rollout
 
 
 class PictureMedium:

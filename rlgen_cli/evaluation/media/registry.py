@@ -7,11 +7,11 @@ from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env
+from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.media.music import MusicMedium
 from rlgen_cli.evaluation.media.pictures import PictureMedium
 from rlgen_cli.evaluation.media.text import TextMedium
 from rlgen_cli.evaluation.rollout import Rollout
-from rlgen_cli.core.specs import View
 
 FORMATS = frozenset(name for kind in (PictureMedium, MusicMedium, TextMedium) for name in kind.formats)
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.rollout import Rollout
-from rlgen_cli.core.specs import View
 
 SHOWN, LINE, MARGIN = 24, 18, 8  # lines on a sheet; pixels
 
