@@ -1,9 +1,10 @@
-# make demo: install, train three minutes, look at the pictures.  make test: set up and run the tests.
+# make demo: install, train three minutes, look at the pictures.  make test: set up and run the tests (under 8 minutes
+# on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check benchmarks clean
+.PHONY: setup demo test test-all test-slow test-bfloat16 check benchmarks benchmarks-quick clean
 
 setup: $(VENV)/.ready
 
@@ -20,33 +21,39 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2
 
+test-all: setup
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 -m slow
+
+# What depends on the number format: forced, whatever the processor.
+test-bfloat16: setup
+	RLGEN_TEST_PRECISION=bfloat16 $(BIN)/python -m pytest -n 2 tests/test_train.py tests/test_agents.py \
+		tests/test_policies.py tests/test_latent_gan.py tests/test_latent_music.py tests/test_checkpoint.py
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Long: about eight hours on two cores. Each writes its table and pictures below docs/.
-benchmarks: setup
+BENCHMARKS := precision speed music resketch digits sprites learning_to_paint agents spiral vs_sb3 rl_tuner \
+  seqgan organ tunes text gan steer latent fused dqn_gan
+
+# Long: about ten hours on two cores. Interrupted, it goes on where it was; what is complete for this version of the
+# code is skipped. Each writes its table and pictures below docs/results.
+benchmarks: setup $(VENV)/.benchmarks
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name once=true || exit 1; done
+
+# The same code in minutes, with tiny sizes and synthetic files; tables go below outputs/benchmarks/quick.
+benchmarks-quick: setup $(VENV)/.benchmarks
+	for name in $(BENCHMARKS); do \
+	  RLGEN_CACHE=outputs/benchmarks/quick/cache $(BIN)/python -m benchmarks.$$name quick=true || exit 1; done
+
+$(VENV)/.benchmarks: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmarks]'
-	$(BIN)/python -m benchmarks.speed
-	$(BIN)/python -m benchmarks.resketch
-	$(BIN)/python -m benchmarks.digits
-	$(BIN)/python -m benchmarks.sprites
-	$(BIN)/python -m benchmarks.learning_to_paint
-	$(BIN)/python -m benchmarks.agents
-	$(BIN)/python -m benchmarks.spiral
-	$(BIN)/python -m benchmarks.vs_sb3
-	$(BIN)/python -m benchmarks.music
-	$(BIN)/python -m benchmarks.rl_tuner
-	$(BIN)/python -m benchmarks.seqgan
-	$(BIN)/python -m benchmarks.organ
-	$(BIN)/python -m benchmarks.text
-	$(BIN)/python -m benchmarks.gan
-	$(BIN)/python -m benchmarks.steer
-	$(BIN)/python -m benchmarks.latent
-	$(BIN)/python -m benchmarks.fused
-	$(BIN)/python -m benchmarks.dqn_gan
+	touch $@
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

@@ -25,7 +25,7 @@ from rlgen_cli.runs.assemble import Session
 
 SMALL = [
     *QUICK, "agent.batch_size=8", "agent.learning_starts=64", "agent.replay.buffer_size=2000",
-    "agent.network.body.width=16", "reward.terms.classifier.updates=10", "checkpoint_interval=256",
+    "agent.network.body.width=16", "reward.terms.classifier.updates=10",
 ]  # fmt: skip
 WIDTHS, LENGTHS = ("[1.0]", "[1.4]", "[2.0]"), (5, 9, 14)  # random strokes that the judge learns to refuse
 EACH = 16  # samples of a label that are shown

@@ -4,79 +4,131 @@ python -m benchmarks.fused [updates=1500]
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmarks.gan import samples
-from benchmarks.judge import SHARED, Features
-from benchmarks.report import RESULTS, curves, table, write
-from rlgen_cli.runs.assemble import Session, build
-from rlgen_cli.cli.main import composed, register_resolvers
+from benchmarks.files import SPRITES, mnist, published
+from benchmarks.generators import SMALL_GAN, gan_of, generated
+from benchmarks.harness import Call, run
+from benchmarks.judge import FixedJudge, pictures
+from benchmarks.parts import data_of, remembered
+from benchmarks.report import Line, Row, curves, table, write
+from rlgen_cli.config.compose import composed
+from rlgen_cli.core.specs import View
+from rlgen_cli.core.stages import Helpers
 from rlgen_cli.evaluation.distances import frechet, neighbourhoods
 from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
 from rlgen_cli.rewards.features import feature_net
-from rlgen_cli.core.types import Context, View
+from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.stages import fit_cached
 
-COUNT = 4000
-SETS = {
-    "digits": ("symmetry", (0.0, 0.1, 0.3, 1.0, 3.0), ["data=mnist", f"data.root={SHARED / 'mnist'}"]),
-    "sprites": ("colourfulness", (0.0, 0.01, 0.03, 0.1, 0.3), [
-        "data=folder", f"data.path={SHARED / 'sprites'}", "env.size=32", "env.channels=3",
-        "env.gan.augment=[colour,translation,cutout]",
-    ]),
-}  # fmt: skip
+SHOWN = 12  # samples of each λ
+SPRITE_WORDS = ["data=folder", "env.size=32", "env.channels=3", "env.generator.augment=[colour,translation,cutout]"]
 
 
-def trained(words: list[str], weight: float, updates: int) -> Session:
-    """A GAN after so many updates."""
-    built = build(
-        composed("train", ["env=latent_gan", "agent=random", *words, f"env.gan.fused={weight}"]), pretrained=False
-    )
+class Set(NamedTuple):
+    """A set of pictures, and the reward that is fused in."""
+
+    name: str
+    term: str
+    weights: tuple[float, ...]  # λ
+    words: list[str]
+
+
+def sets(call: Call) -> list[Set]:
+    """Those of the table."""
+    sprites = [*SPRITE_WORDS, f"data.path={published(call, SPRITES)}"]
+    return [
+        Set("digits", "symmetry", call.pick((0.0, 0.1, 0.3, 1.0, 3.0), (0.0, 1.0)), mnist(call)),
+        Set("sprites", "colourfulness", call.pick((0.0, 0.01, 0.03, 0.1, 0.3), (0.0, 0.1)), sprites),
+    ]
+
+
+def trained_gan(call: Call, words: list[str], weight: float, updates: int) -> Session:
+    """A session whose GAN had so many updates."""
+    words = ["env=latent_gan", "agent=random", *words, f"env.generator.fused_reward.weight={weight}"]
+    session = assemble(composed("train", [*words, *call.pick([], SMALL_GAN)]))
     for _ in range(updates):
-        built.gan.update(0.0, built.reward)
-    return built
+        gan_of(session).update(0.0)
+    return session
 
 
-def main(updates: int) -> None:
-    register_resolvers()
-    rows: list[list[object]] = [["data", "reward", "λ", "mean reward", "Fréchet distance", "coverage"]]
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for name, (term, weights, words) in SETS.items():
-        pictures: list[Tensor] = []
-        lines: dict[str, list[tuple[float, float]]] = {"reward": [], "Fréchet distance": [], "coverage": []}
-        for weight in weights:
-            built = trained([*words, f"reward={term}"], weight, updates)
-            assert built.data is not None
-            real = (built.data.test if name == "digits" else built.data.train).images[:COUNT].float() / 255
-            net = Features() if name == "digits" else feature_net(built.data.train, 600, built.device).features
-            made = samples(built, COUNT)
-            score = built.reward.terms[term].score
-            known, found = net(real).detach(), net(made).detach()
-            worth = float(score(View(made, Context(), torch.ones(len(made)))).mean())
-            if weight == weights[0]:
-                floor = float(score(View(real, Context(), torch.ones(len(real)))).mean())
-                rows.append([f"{name}, real pictures", term, "", f"{floor:.3f}", "", ""])
-            distance, count = frechet(found, known), min(len(known), len(found))
-            covered = neighbourhoods(known[:count], found[:count])["coverage"]
-            rows.append([name, term, weight, f"{worth:.3f}", f"{distance:.3g}", f"{covered:.2f}"])
-            print(*rows[-1], flush=True)
-            for line, value in zip(lines.values(), (worth, distance, covered), strict=True):
-                line.append((weight, value))
-            pictures.append(made[:12])
-        panels |= {f"{name}: {key}": {term: line} for key, line in lines.items()}
-        write_png(RESULTS / f"fused_{name}.png", enlarge(grid(torch.cat(pictures), columns=12), 400))
-    curves(RESULTS / "fused.png", panels, "λ")
-    write("fused", "GANs with a reward fused in", [
+def real_pictures(call: Call, session: Session, name: str) -> Tensor:
+    """What the samples are compared with."""
+    data = data_of(session)
+    return pictures(data.test if name == "digits" else data.train)[: call.pick(4000, 50)]
+
+
+def features_by(call: Call, session: Session, name: str) -> Callable[[Tensor], Tensor]:
+    """Features [N, D] of pictures, by a network that no training sees."""
+    if name == "digits":
+        return FixedJudge(call)
+    helpers = Helpers()
+    net = feature_net(data_of(session).train, call.pick(600, 10), session.device, helpers)
+    for stage in helpers.stages:
+        fit_cached(stage, session)
+    return lambda samples: torch.cat([net.features(part).detach() for part in samples.split(500)])
+
+
+@torch.no_grad()
+def worth(session: Session, term: str, samples: Tensor) -> float:
+    """The mean of a term's score."""
+    return float(session.reward.terms[term].score(View(samples, {}, {})).mean())
+
+
+def measured(call: Call, chosen: Set, weight: float, updates: int) -> dict[str, Any]:
+    """Reward, distance and coverage of a training, what real pictures are worth, and the first samples."""
+    session = trained_gan(call, [*chosen.words, f"reward={chosen.term}"], weight, updates)
+    real, made = real_pictures(call, session, chosen.name), generated(session, call.pick(4000, 50))
+    features = features_by(call, session, chosen.name)
+    known, found = features(real), features(made)
+    count = min(len(known), len(found))
+    return {
+        "reward": worth(session, chosen.term, made), "real": worth(session, chosen.term, real),
+        "distance": frechet(found, known), "coverage": neighbourhoods(known[:count], found[:count])["coverage"],
+        "shown": (255 * made[:SHOWN]).round().int().tolist(),
+    }  # fmt: skip
+
+
+def measure(call: Call) -> None:
+    updates = call.pick(int(call.settings["updates"]), 3)
+    rows: list[Row] = [["data", "reward", "λ", "mean reward", "Fréchet distance", "coverage"]]
+    panels: dict[str, dict[str, Line]] = {}
+    for chosen in sets(call):
+        found = {
+            weight: remembered(
+                call.parts / f"{chosen.name}_{weight}_{updates}.json",
+                partial(measured, call, chosen, weight, updates),
+            )
+            for weight in chosen.weights
+        }
+        name, term = chosen.name, chosen.term
+        rows.append([f"{name}, real pictures", term, "", f"{found[chosen.weights[0]]['real']:.3f}", "", ""])
+        for weight, made in found.items():
+            cells = (f"{made['reward']:.3f}", f"{made['distance']:.3g}", f"{made['coverage']:.2f}")
+            rows.append([name, term, weight, *cells])
+        for title, key in (("reward", "reward"), ("Fréchet distance", "distance"), ("coverage", "coverage")):
+            panels[f"{name}: {title}"] = {term: [(weight, made[key]) for weight, made in found.items()]}
+        shown = torch.cat([torch.tensor(made["shown"]) for made in found.values()]) / 255
+        write_png(call.results / f"fused_{name}.png", enlarge(grid(shown, columns=SHOWN), 400))
+    curves(call.results / "fused.png", panels, "λ")
+    write(call, "GANs with a reward fused in", [
         f"`python -m benchmarks.fused updates={updates}`: one seed, {updates} updates each; λ scales the "
         "reward's gradient on a picture by the length of the adversarial one. Distance and coverage on "
-        f"{COUNT} samples: digits against test pictures in the fixed judge's features; sprites against the training "
-        "pictures in the features of a net trained to tell by how far a picture was turned. "
+        f"{call.pick(4000, 50)} samples: digits against test pictures in the fixed judge's features; sprites against "
+        "the training pictures in the features of a net trained to tell by how far a picture was turned. "
         "A row of the pictures is a λ, from 0 upwards.",
         table(rows), "![](fused.png)", "![](fused_digits.png)", "![](fused_sprites.png)",
     ])  # fmt: skip
 
 
+def main(arguments: list[str]) -> None:
+    run("fused", measure, arguments, updates="1500")
+
+
 if __name__ == "__main__":
-    given = dict(argument.split("=") for argument in sys.argv[1:])
-    main(int(given.get("updates", "1500")))
+    main(sys.argv[1:])

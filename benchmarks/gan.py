@@ -1,104 +1,100 @@
 """GANs on MNIST by the clock: what each recipe makes after 60, 120 and 180 seconds, seen by the fixed judge.
 
-python -m benchmarks.gan [seeds=1,2] [gans=r1,conditional,dcgan,wgan_gp,hinge,r3]
+python -m benchmarks.gan [seeds=1,2] [recipes=r1,conditional,dcgan,wgan_gp,hinge,r3]
 """
 
 import sys
 import time
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from benchmarks.judge import SHARED, Features
-from benchmarks.report import RESULTS, curves, table, write
-from rlgen_cli.runs.assemble import Session, build
-from rlgen_cli.cli.main import composed, register_resolvers
+from benchmarks.files import mnist
+from benchmarks.generators import SMALL_GAN, gan_of, generated
+from benchmarks.harness import Call, run
+from benchmarks.judge import FixedJudge, pictures
+from benchmarks.parts import data_of, remembered
+from benchmarks.report import Line, Row, curves, table, write
+from rlgen_cli.config.compose import composed
 from rlgen_cli.evaluation.distances import frechet, kernel_distance, neighbourhoods, vendi
 from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
-from rlgen_cli.core.seeding import stream
+from rlgen_cli.runs.assemble import Session, assemble
 
-MARKS = (60, 120, 180)  # seconds
-COUNT = 10_000
-NEAR = 5_000  # pictures whose neighbours are looked at
-RECIPES = {"conditional": ["env.gan.conditional=true", "env.condition=label"]}
-
-
-def session(recipe: str, seed: int) -> Session:
-    words = RECIPES.get(recipe, [f"gan@env.gan={recipe}"])
-    return build(
-        composed("train", [
-            "env=latent_gan", "agent=random", "data=mnist", f"data.root={SHARED / 'mnist'}", f"seed={seed}", *words,
-        ]), pretrained=False,
-    )  # fmt: skip
+RECIPES = {"conditional": ["env.generator.conditional=true", "env.condition=label"]}
+SHOWN = ("r1", "conditional")  # recipes whose samples are shown
+HEAD: Row = ["recipe", "seed", "seconds", "updates", "Fréchet distance", "KID", "precision", "recall", "density",
+             "coverage", "Vendi"]  # fmt: skip
 
 
-@torch.no_grad()
-def samples(built: Session, count: int) -> torch.Tensor:
-    """Pictures of fresh latents, and of labels in turn where the generator knows them."""
-    gan, rng = built.gan, stream(0, "gan benchmark", built.device)
-    label = torch.arange(count) % max(gan.classes, 1)
-    z = torch.randn(count, gan.latent, generator=rng)
-    return torch.cat([gan(*parts) for parts in zip(z.split(500), label.split(500), strict=True)])
+def untrained(call: Call, recipe: str, seed: int) -> Session:
+    """A session with a GAN before its first update."""
+    words = RECIPES.get(recipe, [f"generator={recipe}"])
+    small = call.pick([], SMALL_GAN)
+    return assemble(composed("train", ["env=latent_gan", "agent=random", *mnist(call), f"seed={seed}", *words, *small]))
 
 
-def cells(real: torch.Tensor, made: torch.Tensor, distance: float) -> list[object]:
-    """A row's numbers, from features."""
-    near = neighbourhoods(real[:NEAR], made[:NEAR])
-    return [
-        f"{distance:.1f}", f"{kernel_distance(made[:NEAR], real[:NEAR]):.3g}",
-        *(f"{near[name]:.2f}" for name in ("precision", "recall", "density", "coverage")), f"{vendi(made):.2f}",
-    ]  # fmt: skip
+class Measure:
+    """What samples are compared with: the features of the test pictures."""
+
+    def __init__(self, call: Call) -> None:
+        self.call, self.judge, data = call, FixedJudge(call), data_of(untrained(call, "r1", 1))
+        self.count, self.near = call.pick(10_000, 100), call.pick(5_000, 50)
+        self.real = self.judge(pictures(data.test))
+        images = pictures(data.train)
+        some = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: self.count]
+        self.others = self.judge(images[some])
+
+    def cells(self, features: Tensor) -> tuple[Row, float]:
+        """A row's numbers, and the Fréchet distance among them."""
+        real, made, distance = self.real[: self.near], features[: self.near], frechet(features, self.real)
+        near = neighbourhoods(real, made)
+        shares = (f"{near[name]:.2f}" for name in ("precision", "recall", "density", "coverage"))
+        return [f"{distance:.1f}", f"{kernel_distance(made, real):.3g}", *shares, f"{vendi(features):.2f}"], distance
+
+    def timed(self, recipe: str, seed: int) -> dict[str, Any]:
+        """The rows of a training, one at each mark, and its curve of (seconds, distance)."""
+        session, spent = untrained(self.call, recipe, seed), 0.0
+        gan, rows, curve = gan_of(session), [], []
+        for mark in self.call.pick((60.0, 120.0, 180.0), (0.1, 0.2)):
+            while spent < mark:
+                began = time.perf_counter()
+                gan.update(0.0)
+                spent += time.perf_counter() - began
+            made = generated(session, self.count)
+            cells, distance = self.cells(self.judge(made))
+            rows.append([recipe, seed, f"{mark:g}", gan.updates_done, *cells])
+            curve.append((mark, distance))
+            print(*rows[-1], flush=True)
+            if recipe in SHOWN and seed == 1:
+                write_png(self.call.results / f"gan_{recipe}_{mark:g}.png", enlarge(grid(made[:100], columns=10), 560))
+        return {"rows": rows, "curve": curve}
 
 
-def clocked(recipe: str, seed: int, features: Features, real: torch.Tensor) -> tuple[list[list[object]], list]:
-    """A row at each mark, and the curve (seconds, distance)."""
-    built, rows, curve, spent = session(recipe, seed), [], [], 0.0
-    for mark in MARKS:
-        while spent < mark:
-            began = time.perf_counter()
-            built.gan.update(0.0, built.reward)
-            spent += time.perf_counter() - began
-        made = samples(built, COUNT)
-        seen = features(made)
-        distance = frechet(seen, real)
-        rows.append([recipe, seed, mark, built.gan.updates, *cells(real, seen, distance)])
-        curve.append((mark, distance))
-        print(*rows[-1], flush=True)
-        if seed == 1 and recipe in ("r1", "conditional"):
-            write_png(RESULTS / f"gan_{recipe}_{mark}.png", enlarge(grid(made[:100], columns=10), 560))
-    return rows, curve
-
-
-def main(seeds: list[int], recipes: list[str]) -> None:
-    register_resolvers()
-    features = Features()
-    pictures = session("r1", 1).data
-    assert pictures is not None
-    real = features(pictures.test.images.float() / 255)
-    some = torch.randperm(len(pictures.train.images), generator=torch.Generator().manual_seed(0))[:COUNT]
-    others = features(pictures.train.images[some].float() / 255)
-    rows: list[list[object]] = [
-        ["recipe", "seed", "seconds", "updates", "Fréchet distance", "KID", "precision", "recall", "density",
-         "coverage", "Vendi"],
-        ["real pictures", "", "", "", *cells(real, others, frechet(others, real))],
-    ]  # fmt: skip
-    lines = {}
-    for recipe in recipes:
-        for seed in seeds:
-            found, lines[f"{recipe}, seed {seed}"] = clocked(recipe, seed, features, real)
-            rows += found
-    curves(RESULTS / "gan.png", {"Fréchet distance": lines}, "seconds of training")
-    write("gan", "GANs on MNIST by the clock", [
+def measure(call: Call) -> None:
+    measured = Measure(call)
+    rows: list[Row] = [HEAD, ["real pictures", "", "", "", *measured.cells(measured.others)[0]]]
+    lines: dict[str, Line] = {}
+    for recipe in call.each("recipes"):
+        for seed in call.seeds():
+            path = call.parts / f"{recipe}_{seed}.json"
+            found = remembered(path, partial(measured.timed, recipe, seed))
+            rows += found["rows"]
+            lines[f"{recipe}, seed {seed}"] = found["curve"]
+    curves(call.results / "gan.png", {"Fréchet distance": lines}, "seconds of training")
+    write(call, "GANs on MNIST by the clock", [
         "`python -m benchmarks.gan`: each recipe from a fresh seed, judged at 60, 120 and 180 s of training (the time "
-        f"for judging is not counted). {COUNT} samples of fresh latents against the {len(real)} test pictures, in the "
-        "features of the fixed judge, which trains nothing; neighbours (k = 5), and KID, on "
-        f"{NEAR} of each. The row of real pictures is what training pictures have.",
+        f"for judging is not counted). {measured.count} samples of fresh latents against the {len(measured.real)} test "
+        "pictures, in the features of the fixed judge, which trains nothing; neighbours (k = 5), and KID, on "
+        f"{measured.near} of each. The row of real pictures is what training pictures have.",
         table(rows), "![](gan.png)",
     ])  # fmt: skip
 
 
+def main(arguments: list[str]) -> None:
+    run("gan", measure, arguments, seeds="1,2", recipes="r1,conditional,dcgan,wgan_gp,hinge,r3")
+
+
 if __name__ == "__main__":
-    given = dict(argument.split("=") for argument in sys.argv[1:])
-    main(
-        [int(seed) for seed in given.get("seeds", "1,2").split(",")],
-        given.get("gans", "r1,conditional,dcgan,wgan_gp,hinge,r3").split(","),
-    )
+    main(sys.argv[1:])

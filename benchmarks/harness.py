@@ -69,7 +69,10 @@ def run(name: str, measure: Callable[[Call], None], arguments: list[str], **defa
             raise SystemExit(f"{word}: is no setting of benchmarks.{name}; it has {', '.join(settings)}.")
         settings[key] = value
     call = called(name, settings)
-    stamp = {"version": version("rlgen_cli", "configs", "benchmarks"), "settings": {k: settings[k] for k in defaults}}
+    stamp: dict[str, object] = {
+        "version": version("rlgen_cli", "configs", "benchmarks"),
+        "settings": {key: settings[key] for key in defaults},
+    }
     path = OUTPUTS / name / "complete.json"
     if settings["once"] == "true" and complete(path, stamp):
         print(f"benchmarks.{name}: complete for this version of the code (see {path}).")

@@ -1,60 +1,68 @@
 """Repair by a generator of MNIST digits: policies beside search at its price, and beside what needs no generator.
 
-python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [names=REINFORCE,DQN,pathwise] [seed=1]
+    python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [names=REINFORCE,DQN,pathwise] [seed=1]
+
+`names` are of policies and searches; without it, all. A table for each task.
 """
 
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.judge import SHARED
-from benchmarks.report import RESULTS, new_run, table, write
-from rlgen_cli.runs.assemble import Session, build
-from rlgen_cli.cli.main import composed, register_resolvers
-from rlgen_cli.evaluation.media.raster import enlarge, write_png
-from rlgen_cli.evaluation.media.pictures import psnr, repaired, sheet
-from rlgen_cli.domains.latent.repair_scores import Truth
-from rlgen_cli.evaluation.rollout import rollout
+from benchmarks.files import mnist
+from benchmarks.generators import SMALL_GAN, slug
+from benchmarks.harness import Call, run
+from benchmarks.judge import pictures
+from benchmarks.parts import QUICK, data_of, opened, prepared, remembered, seconds_until, trained
+from benchmarks.report import Row, table, write
+from benchmarks.rollouts import copies, starts_from
 from rlgen_cli.core.seeding import stream
-from rlgen_cli.runs.trainer import train
-from rlgen_cli.core.types import View
+from rlgen_cli.core.specs import View
+from rlgen_cli.domains.latent.scores import HiddenRegionError
+from rlgen_cli.evaluation.media.pictures import psnr, repaired, sheet
+from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.runs.assemble import Session
 
-COUNT = 200  # test pictures, the first
-SEARCH = {"best of 1 024": ("best_of", 16, 64), "cross-entropy method, 20 × 64": ("cem", 20, 64),
-          "gradient, 4 × 200": ("gradient", 200, 4)}  # agent, rounds, tries at once  # fmt: skip
-# What each makes, by experiment; the reward of all but the last is not differentiated.
+
+class Search(NamedTuple):
+    """A planner, and what it costs."""
+
+    agent: str
+    rounds: int
+    samples: int  # tries at once
+
+
+SEARCHES = {
+    "best of 1 024": Search("best_of", 16, 64),
+    "cross-entropy method, 20 × 64": Search("cem", 20, 64),
+    "gradient, 4 × 200": Search("gradient", 200, 4),
+}
+# By experiment; the reward of all but the last is not differentiated.
 POLICIES = {"REINFORCE": "repair", "DQN": "repair_dqn", "pathwise": "repair_pathwise"}
+POLISHED = "pathwise, then 20 gradient steps"
+SEARCHING = ["env=latent_gan", "reward=consistency", "steering=set_latent", "env.max_steps=1"]
+HEAD: Row = ["", "PSNR, dB", "of what was damaged", "ms a picture", "generator calls", "minutes of training"]
+SMALL = [*QUICK, *SMALL_GAN, "agent.network.body.width=16"]
+SMALL_DQN = ["agent.batch_size=8", "agent.learning_starts=64", "agent.gradient_steps=1"]
 
 
-def session(words: list[str], seed: int) -> Session:
-    return build(composed("train", [*words, f"data.root={SHARED / 'mnist'}", f"seed={seed}"]))
+def damaged(session: Session, count: int) -> View:
+    """The first test pictures, with the same damage for every method."""
+    env, rng = session.envs["test"], stream(0, "repair", session.device)
+    return env.view(starts_from(env).start_from(torch.arange(count, device=session.device), rng))
 
 
-def damaged(built: Session) -> View:
-    """The first test pictures, the same damage for every method."""
-    env = built.envs["test"]
-    return env.view(env.begin(torch.arange(COUNT), stream(0, "repair", built.device)))  # type: ignore[attr-defined]
-
-
-def score(view: View, made: Tensor) -> list[str]:
+def score(view: View, made: Tensor) -> Row:
     """Peak signal-to-noise ratio of the whole picture and of what was damaged."""
-    assert view.context.target is not None
     shown = view._replace(sample=made)
-    error, whole = -Truth()(shown), psnr(repaired(shown), view.context.target)
+    error, whole = -HiddenRegionError()(shown), psnr(repaired(shown), view.context["target"])
     return [f"{whole:.2f}", f"{-10 * error.clamp(min=1e-10).log10().mean():.2f}"]
-
-
-def timed(make: Callable[[], Tensor]) -> tuple[Tensor, str]:
-    """What it makes, and milliseconds a picture."""
-    began = time.perf_counter()
-    made = make()
-    return made, f"{1000 * (time.perf_counter() - began) / COUNT:.2g}"
 
 
 def median(x: Tensor) -> Tensor:
@@ -63,98 +71,125 @@ def median(x: Tensor) -> Tensor:
     return around.median(1).values.view_as(x)
 
 
-def nearest(view: View, pictures: Tensor) -> Tensor:
+def nearest(view: View, candidates: Tensor) -> Tensor:
     """The picture that fits best where the damaged one is as it was, or all of it where nothing is known."""
-    given, known = view.context.given, view.context.known
-    assert given is not None
-    assert known is not None
-    counted = (known | ~known.flatten(1).any(1).view(-1, 1, 1, 1)).float().flatten(1)
-    flat, seen = pictures.flatten(1), given.flatten(1)
-    away = counted @ flat.square().T - 2 * (counted * seen) @ flat.T
-    return pictures[away.argmin(1)]
+    known = view.context["known_mask"]
+    compared = (known | ~known.flatten(1).any(1).view(-1, 1, 1, 1)).float().flatten(1)
+    flat, seen = candidates.flatten(1), view.context["damaged"].flatten(1)
+    away = compared @ flat.square().T - 2 * (compared * seen) @ flat.T
+    return candidates[away.argmin(1)]
 
 
-def act(built: Session) -> Tensor:
-    """What the session's agent makes of the damaged pictures."""
-    env: Any = built.envs["test"]
-    rng = stream(0, "repair", built.device)
-    states = env.begin(torch.arange(COUNT), rng)
-    return env.view(rollout(env, built.agent, states, rng).final).sample
+class Repair:
+    """A task: damaged pictures, and the rows of its table."""
+
+    def __init__(self, call: Call, task: str, names: list[str]) -> None:
+        self.call, self.task, self.names = call, task, names
+        self.seed, self.count = call.settings["seed"], call.pick(200, 8)
+        self.rows: list[Row] = []
+        plain = self.planner("random", [])
+        self.view, self.candidates = damaged(plain, self.count), pictures(data_of(plain).train)
+
+    @property
+    def title(self) -> str:
+        """What the results are called."""
+        whole = set(self.names) >= set(POLICIES)
+        return f"repair_{self.task}" + ("" if whole else f"_{slug('_'.join(self.names))}")
+
+    def words(self) -> list[str]:
+        """Of every session of this task."""
+        return [f"task={self.task}", *mnist(self.call), f"seed={self.seed}"]
+
+    def planner(self, agent: str, words: list[str]) -> Session:
+        """A session whose planner searches a generator that is trained already."""
+        small = self.call.pick([], SMALL_GAN)
+        folder = self.call.parts / f"{self.task}_generator_{self.seed}"
+        return prepared(folder, [*SEARCHING, *self.words(), f"agent={agent}", *words, *small])
+
+    def add(self, name: str, make: Callable[[], Tensor], calls: int, minutes: str = "") -> None:
+        """A row of what `make` makes of the damaged pictures."""
+
+        def measured() -> Row:
+            began = time.perf_counter()
+            made = make()
+            cost = 1000 * (time.perf_counter() - began) / self.count
+            if name == next((policy for policy in POLICIES if policy in self.names), None):
+                shown = self.view._replace(sample=made)
+                write_png(self.call.results / f"{self.title}.png", enlarge(sheet(shown, 64)))
+            return [name, *score(self.view, made), f"{cost:.2g}", calls, minutes]
+
+        self.rows.append(remembered(self.call.parts / f"{self.task}_{slug(name)}_{self.seed}.json", measured))
+        print(self.task, *self.rows[-1], flush=True)
+
+    def made_by(self, session: Session) -> Callable[[], Tensor]:
+        """What the session's agent makes of the damaged pictures."""
+        index = torch.arange(self.count)
+        return lambda: copies(session, index, "repair", at_once=self.count).sample
+
+    def without_generator(self) -> None:
+        """Rows of what needs no generator."""
+        given = self.view.context["damaged"]
+        self.add("as given", lambda: given, 0)
+        if self.task != "inpaint":
+            self.add("median filter", lambda: median(given), 0)
+        average = self.candidates.mean(0, keepdim=True)
+        self.add("mean of the training pictures", lambda: average.expand(self.count, -1, -1, -1), 0)
+        self.add("nearest of 5 000 training pictures", lambda: nearest(self.view, self.candidates[:5000]), 0)
+
+    def search(self, name: str) -> None:
+        """The row of a planner."""
+        agent, rounds, samples = SEARCHES[name]
+        if self.call.quick:
+            rounds, samples = 2, 8
+        session = self.planner(agent, [f"agent.rounds={rounds}", f"agent.samples={samples}"])
+        self.add(name, self.made_by(session), rounds * samples)
+
+    def learn(self, name: str) -> Path:
+        """The row of a policy; its run."""
+        small = self.call.pick([], [*SMALL, *(SMALL_DQN if name == "DQN" else [])])
+        words = [f"experiment={POLICIES[name]}", *self.words(), *small]
+        folder = trained(self.call.parts / f"{self.task}_{name}_{self.seed}", words)
+        session = opened(folder)
+        minutes = f"{seconds_until(folder) / 60:.1f}"
+        self.add(name, self.made_by(session), session.envs["test"].spec.max_steps, minutes)
+        return folder
+
+    def polish(self, folder: Path) -> None:
+        """The row of a few gradient steps from where a policy led."""
+        words = [f"agent.start.guide={folder}", "agent.samples=1", "agent.rounds=20", "agent.learning_rate=0.02"]
+        self.add(POLISHED, self.made_by(self.planner("gradient", words)), 21)
+
+    def table(self) -> str:
+        """All rows."""
+        self.without_generator()
+        for name in [name for name in SEARCHES if name in self.names]:
+            self.search(name)
+        for name in [name for name in POLICIES if name in self.names]:
+            folder = self.learn(name)
+            if name == "pathwise":
+                self.polish(folder)
+        return table([HEAD, *self.rows])
 
 
-def learned(task: str, name: str, seed: int) -> tuple[Session, Path, float]:
-    """A policy, trained; its folder; minutes."""
-    built, folder = session([f"experiment={POLICIES[name]}", f"task={task}"], seed), new_run(f"repair_{task}")
-    began = time.perf_counter()
-    train(built, folder)
-    return built, folder, (time.perf_counter() - began) / 60
+def measure(call: Call) -> None:
+    names = call.each("names") or [*SEARCHES, *POLICIES]
+    for task in call.each("tasks")[: call.pick(None, 2)]:
+        repair = Repair(call, task, names)
+        rows = repair.table()
+        write(call, f"Repairing MNIST digits through a generator: {task}", [
+            f"`python -m benchmarks.latent tasks={task}`, seed {repair.seed}, the first {repair.count} test pictures, "
+            "the same damage for every row. What is known for certain is put over what is made. Search sees the "
+            "damaged picture alone (`reward=consistency`); policies had the truth of training pictures as their "
+            "reward, and see the damaged picture alone when they act; the reward is differentiated for pathwise alone. "
+            "REINFORCE and DQN steer a generator with 16 latents, the others one with 64. Pictures: given, the first "
+            "policy's, truth; the first 64, unselected.",
+            rows, f"![]({repair.title}.png)",
+        ], repair.title)  # fmt: skip
 
 
-def rows_of(task: str, names: list[str], seed: int) -> list[list[object]]:
-    rows: list[list[object]] = []
-    search = ["env=latent_gan", "data=mnist", f"task={task}", "reward=fit", "env.action=place", "env.max_steps=1"]
-    plain = session([*search, "agent=random"], seed)
-    view, data = damaged(plain), plain.data
-    assert data is not None
-    assert view.context.given is not None
-    pictures = data.train.images.float() / 255
-
-    def add(name: str, made: Tensor, cost: str, calls: object, minutes: str = "") -> None:
-        rows.append([name, *score(view, made), cost, calls, minutes])
-        print(task, *rows[-1], flush=True)
-
-    add("as given", view.context.given, "", 0)
-    if task != "inpaint":
-        add("median filter", *timed(lambda: median(view.context.given)), 0)  # type: ignore[arg-type]
-    add("mean of the training pictures", pictures.mean(0, keepdim=True).expand(COUNT, -1, -1, -1), "", 0)
-    add("nearest of 5 000 training pictures", *timed(lambda: nearest(view, pictures[:5000])), 0)
-    for name in [name for name in SEARCH if name in names]:
-        agent, rounds, tries = SEARCH[name]
-        words = [f"agent={agent}", f"agent.rounds={rounds}", f"agent.samples={tries}"]
-        built = session([*search, *words], seed)
-        add(name, *timed(lambda built=built: act(built)), rounds * tries)
-    for name in [name for name in POLICIES if name in names]:
-        built, folder, minutes = learned(task, name, seed)
-        made, cost = timed(lambda built=built: act(built))
-        add(name, made, cost, built.envs["test"].spec.max_steps, f"{minutes:.1f}")
-        if name == next(name for name in POLICIES if name in names):
-            write_png(RESULTS / f"{title(task, names)}.png", enlarge(sheet(view._replace(sample=made), 64)))
-        if name == "pathwise":
-            words = ["agent=gradient", f"agent.guide={folder}", "agent.samples=1", "agent.rounds=20", "agent.rate=0.02"]
-            built = session([*search, *words], seed)
-            add("pathwise, then 20 gradient steps", *timed(lambda built=built: act(built)), 21)
-    return rows
-
-
-def title(task: str, names: list[str]) -> str:
-    """What the results are called."""
-    return f"repair_{task}" + ("" if set(names) >= set(POLICIES) else "_" + "_".join(names).lower())
-
-
-def main(tasks: list[str], names: list[str], seed: int) -> None:
-    register_resolvers()
-    head: list[object] = [
-        "",
-        "PSNR, dB",
-        "of what was damaged",
-        "ms a picture",
-        "generator calls",
-        "minutes of training",
-    ]
-    for task in tasks:
-        rows = rows_of(task, names, seed)
-        write(title(task, names), f"Repairing MNIST digits through a generator: {task}", [
-            f"`python -m benchmarks.latent tasks={task}`, seed {seed}, the first {COUNT} test pictures, the same "
-            "damage for every row. What is known for certain is put over what is made. Search sees the damaged picture "
-            "alone (`reward=fit`); policies had the truth of training pictures as their reward, and see the damaged "
-            "picture alone when they act; the reward is differentiated for pathwise alone. REINFORCE and DQN "
-            "steer a generator with 16 latents, the others one with 64. Pictures: given, the first policy's, truth; "
-            "the first 64, unselected.",
-            table([head, *rows]), f"![]({title(task, names)}.png)",
-        ])  # fmt: skip
+def main(arguments: list[str]) -> None:
+    run("latent", measure, arguments, tasks="inpaint,denoise,watermark", names="", seed="1")
 
 
 if __name__ == "__main__":
-    given = dict(argument.split("=") for argument in sys.argv[1:])
-    chosen = given["names"].split(",") if "names" in given else [*SEARCH, *POLICIES]
-    main(given.get("tasks", "inpaint,denoise,watermark").split(","), chosen, int(given.get("seed", "1")))
+    main(sys.argv[1:])

@@ -97,7 +97,8 @@ def measure(call: Call) -> None:
             ("pathwise gradient", "pathwise") if isinstance(session.agent, Pathwise) else ("REINFORCE", "score")
         )
         found, minutes = painted(session, call.pick(10_000, 100)), seconds_until(folder, step) / 60
-        note = f"{minutes:.1f} min of training, seed {session.settings.seed}, {session.settings.threads or 'all'} threads"
+        threads = session.settings.threads or "all"
+        note = f"{minutes:.1f} min of training, seed {session.settings.seed}, {threads} threads"
         shares = [f"{found.error / level:.2%}" for level in (found.blank, PUBLISHED_BLANK)]
         rows.append([name, f"{step:,}", f"{found.error:.5f}", *shares, note])
         panels[name] = validation(folder)

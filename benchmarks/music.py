@@ -1,6 +1,6 @@
 """Speed of composing: environment steps a second with all rules of RL Tuner, actions drawn at random.
 
-    python -m benchmarks.music
+python -m benchmarks.music
 """
 
 import sys

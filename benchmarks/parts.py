@@ -22,8 +22,8 @@ from rlgen_cli.runs.trainer import train
 STOPPED = "Stopped, and saved; the same command goes on."
 # What a training of seconds has; a benchmark adds sizes of its own.
 QUICK = [
-    "threads=1", "num_envs=8", "total_steps=256", "log_interval=128", "eval_interval=128", "eval_episodes=4",
-    "checkpoint_interval=128",
+    "threads=1", "num_envs=8", "total_steps=256", "log_interval=128", "eval_interval=256", "eval_episodes=4",
+    "checkpoint_interval=256",
 ]  # fmt: skip
 
 

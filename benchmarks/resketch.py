@@ -26,8 +26,8 @@ from rlgen_cli.evaluation.media.raster import enlarge, write_png
 from rlgen_cli.runs.assemble import Session
 
 SMALL = [
-    *QUICK, "total_steps=768", "eval_interval=384", "checkpoint_interval=384", "agent.batch_size=8",
-    "agent.learning_starts=64", "agent.replay.buffer_size=2000", "agent.network.body.width=16",
+    *QUICK, "total_steps=768", "agent.batch_size=8", "agent.learning_starts=64",
+    "agent.replay.buffer_size=2000", "agent.network.body.width=16",
 ]  # fmt: skip
 NO_PREVIEW = "env.brush.preview_scale=0"
 SHOWN = 64

@@ -8,19 +8,20 @@ compositions of 32 steps a seed, sampled at temperature 1, after a random prime.
 
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.files import NOTE_RNN, published
+from benchmarks.files import NOTE_RNN, SHARED, published
 from benchmarks.harness import Call, run
 from benchmarks.parts import QUICK, opened, seconds_until, trained
 from benchmarks.report import Row, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
-from rlgen_cli.core.protocols import Env
 from rlgen_cli.core.specs import View
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.domains.music.theory import MusicTheory, correlations
@@ -32,8 +33,6 @@ from rlgen_cli.rewards.prior import PriorLikelihood
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.saved_network import saved_network
 
-RULES = ("key", "tonic", "repetition", "autocorrelation", "motif", "repeated_motif", "interval", "leap_resolved",
-         "leap_doubled", "unique_highest", "unique_lowest")  # fmt: skip
 # The published Note RNN, Q, Ψ and G (Jaques et al. 2017, tables 1 and 2), then what is best of the tuned ones.
 ROWS = {
     "repeated too often, %": ("63.3", "0.0", "0.02", "0.03", "≤ 0.00"),
@@ -51,42 +50,48 @@ ROWS = {
     "mean r_MT": ("", "", "", "", ""),
     "different compositions, %": ("", "", "", "", ""),
 }
-SMALL = [*QUICK, "data.count=40"]
-SMALL_BY_AGENT = {
-    "dqn": [*SMALL, "total_steps=384", "agent.learning_starts=64", "agent.batch_size=4", "agent.replay.buffer_size=2000"],
-    "ppo": [*SMALL, "agent.update_epochs=1"],
-}
+SMALL_PPO = [*QUICK, "data.count=40", "env.length=16", "agent.update_epochs=1"]
+SMALL_DQN = [
+    *QUICK, "data.count=40", "env.length=16", "agent.learning_starts=64", "agent.batch_size=4",
+    "agent.replay.buffer_size=2000",
+]  # fmt: skip
 
 
-def words_of(call: Call, name: str) -> list[str]:
-    """What an agent is trained with."""
-    weights = published(call, NOTE_RNN)
+def words_of(name: str, weights: Path) -> list[str]:
+    """What an agent is trained with, from the Note RNN whose weights are named."""
     if name == "ppo":
-        small = call.pick([], SMALL_BY_AGENT["ppo"])
-        return ["experiment=rl_tuner_ppo", f"agent.anchor.prior={weights}", "threads=1", *small]
+        return ["experiment=rl_tuner_ppo", f"agent.anchor.prior={weights}", "threads=1"]
     backup = {"q": [], "psi": ["backup=psi"], "g": ["backup=g", "reward.terms.prior.weight=0"]}[name]
     words = ["experiment=rl_tuner", f"agent.prior.source={weights}", f"reward.terms.prior.source={weights}"]
-    return [*words, *backup, "threads=1", *call.pick([], SMALL_BY_AGENT["dqn"])]
+    return [*words, *backup, "threads=1"]
 
 
-def untuned(call: Call, env: Env, device: torch.device) -> nn.Module:
-    """The Note RNN as it was published."""
-    runtime = {"device": device, "precision": Precision("float32")}
-    weights = str(published(call, NOTE_RNN))
-    return saved_network(weights, env=env, trust=[], runtime=runtime, where="benchmark")
+def small(call: Call, name: str) -> list[str]:
+    """What a quick run's training has beside."""
+    return call.pick([], SMALL_PPO if name == "ppo" else SMALL_DQN)
 
 
-def before_tuning(call: Call) -> Session:
+def note_rnn(weights: Path = SHARED / NOTE_RNN, more: Sequence[str] = ()) -> Session:
     """A policy that is the Note RNN itself: PPO before its first step."""
-    return assemble(composed("train", [*words_of(call, "ppo"), "network=note_rnn"]))
+    return assemble(composed("train", [*words_of("ppo", weights), "network=note_rnn", *more]))
+
+
+def untuned(session: Session) -> PriorLikelihood:
+    """How likely sequences are to the Note RNN that the session's agent began as."""
+    env, agent = session.envs["test"], session.config.agent
+    runtime = {"device": session.device, "precision": Precision("float32")}
+    opened = partial(saved_network, env=env, trust=[], runtime=runtime, where="benchmark")
+    return PriorLikelihood(
+        env=env, saved_network=opened, source=agent.prior.source if "prior" in agent else agent.anchor.prior
+    )
 
 
 @torch.no_grad()
-def statistics(call: Call, session: Session, count: int, name: str) -> tuple[dict[str, float], View]:
-    """The table's rows for `count` compositions of the session's agent, and these."""
-    env, view = session.envs["test"], samples(session, count, name, at_once=20_000)
-    steps = {rule: MusicTheory(spec=env.spec, rule=rule, tonic=60).steps(view) for rule in RULES}  # [N, T] each
-    prior = PriorLikelihood(env=env, saved_network=lambda _: untuned(call, env, session.device), source="")
+def statistics(session: Session, count: int, seed: int) -> tuple[dict[str, float], View]:
+    """The table's rows for `count` compositions of the session's agent, and these; `seed` is of the compositions."""
+    view = samples(session, count, f"rl_tuner/{seed}", at_once=20_000)
+    rules = {name: term.score for name, term in session.reward.terms.items()}
+    steps = {name: rule.steps(view) for name, rule in rules.items() if isinstance(rule, MusicTheory)}  # [N, T] each
     codes = view.sample.squeeze(2)
     varied = (codes != codes[:, :1]).any(1)  # the published mean leaves constant melodies out
     rho = correlations(codes, view.info["num_tokens"])[varied].mean(0).tolist()
@@ -96,7 +101,7 @@ def statistics(call: Call, session: Session, count: int, name: str) -> tuple[dic
         percent(steps["repetition"] < 0), *rho, percent(steps["key"] < 0), percent(steps["tonic"][:, 0] > 0),
         100 * resolved / max(resolved + doubled, 1), percent(steps["unique_highest"][:, -1] > 0),
         percent(steps["unique_lowest"][:, -1] > 0), percent(steps["motif"] > 0), percent(steps["repeated_motif"] > 0),
-        float(prior.log_probs(view).mean()), float(theory.mean()), 100 * unique(view.sample),
+        float(untuned(session).log_probs(view).mean()), float(theory.mean()), 100 * unique(view.sample),
     ]  # fmt: skip
     return dict(zip(ROWS, values, strict=True)), view
 
@@ -110,7 +115,8 @@ def run_of(call: Call, name: str, seed: int) -> Path | None:
     """The run of an agent, trained if it has not been; with train=false, None where there is none."""
     folder = call.parts / f"{name}_{seed}"
     if call.settings["train"] == "true":
-        return trained(folder, [*words_of(call, name), f"seed={seed}"])
+        words = [*words_of(name, published(call, NOTE_RNN)), f"seed={seed}", *small(call, name)]
+        return trained(folder, words)
     return folder if checkpoint.steps(folder) else None
 
 
@@ -131,14 +137,15 @@ def cell(values: list[float]) -> str:
 
 def measure(call: Call) -> None:
     names, count = call.each("agents"), call.pick(20_000, 50)
-    columns = {"Note RNN": [statistics(call, before_tuning(call), 5 * count, "rl_tuner/untuned")[0]]}
+    before = note_rnn(published(call, NOTE_RNN), small(call, "ppo"))
+    columns = {"Note RNN": [statistics(before, 5 * count, 0)[0]]}
     cost: list[Row] = [["agent", "seed", "steps", "minutes"]]
     for name in names:
-        found = []
+        found: list[dict[str, float]] = []
         runs = {seed: folder for seed in call.seeds() if (folder := run_of(call, name, seed)) is not None}
         for seed, folder in runs.items():
             session = opened(folder)
-            values, view = statistics(call, session, count, f"rl_tuner/{seed}")
+            values, view = statistics(session, count, seed)
             if not found:
                 keep_samples(call, name, session, view)
             found.append(values)

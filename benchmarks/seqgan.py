@@ -109,9 +109,7 @@ def measure(call: Call) -> None:
         runs[ADVERSARIAL] = adversarial(call, runs[BEGINS_WITH])
     oracle, length = Oracle(published(call, ORACLE)), 20
     fresh = oracle.sample(call.pick(2_000, 50), length, stream(1, "seqgan fresh"))
-    rows: list[Row] = [
-        ["method", "temperature", "NLL_oracle", "NLL_gen", "different of 4 000, %", "different pairs"]
-    ]
+    rows: list[Row] = [["method", "temperature", "NLL_oracle", "NLL_gen", "different of 4 000, %", "different pairs"]]
     cost: list[Row] = [["method", "minutes"]]
     lines: dict[str, Line] = {}
     for name, folder in runs.items():

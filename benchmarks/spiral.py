@@ -37,7 +37,7 @@ RUNS = {
     "terminal": [*FREE, "reward.terms.adversarial.form=terminal"],
 }  # fmt: skip
 FROM_NOTHING = ("potential", "terminal")
-SMALL = [*QUICK, "agent.network.body.width=16", "checkpoint_interval=256"]
+SMALL = [*QUICK, "agent.network.body.width=16"]
 
 
 class Point(NamedTuple):

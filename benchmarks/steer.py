@@ -1,136 +1,141 @@
 """Steering a generator of MNIST digits to an asked label: policies, the prior and search, seen by the fixed judge.
 
-python -m benchmarks.steer [seeds=1] [names=…]
+    python -m benchmarks.steer [seeds=1] [names=NAME;NAME]
+
+`names` are of the table's rows, separated by semicolons: prior, not steered; best of 16; REINFORCE; PPO; DQN;
+REINFORCE, free to go anywhere. REINFORCE and PPO are also where a search begins.
 """
 
 import sys
-import time
+from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from benchmarks.judge import SHARED, Features
-from benchmarks.report import RESULTS, new_run, table, write
-from rlgen_cli.runs.assemble import Session, build
-from rlgen_cli.cli.main import composed, register_resolvers
-from rlgen_cli.evaluation.distances import frechet, neighbourhoods, vendi
-from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
-from rlgen_cli.evaluation.rollout import rollout
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.runs.trainer import train
+from benchmarks.files import mnist
+from benchmarks.generators import ANY_LATENT, SMALL_GAN, slug, write_labels
+from benchmarks.harness import Call, run
+from benchmarks.judge import FixedJudge, mean, pictures, vendi_in_label
+from benchmarks.parts import QUICK, data_of, opened, prepared, remembered, seconds_until, trained, with_planner
+from benchmarks.report import Row, table, write
+from benchmarks.rollouts import samples
+from rlgen_cli.core.specs import View
+from rlgen_cli.evaluation.distances import frechet, neighbourhoods
 
-COUNT = 4000
-FREE = "reward.terms.latent_way.weight=0"
-BARE = ["env=latent_gan", "data=mnist", "task=generate", "env.action=place", "env.max_steps=1"]
-RUNS = {
-    "prior, not steered": [*BARE, "agent=random"],
-    "best of 16": [*BARE, "agent=best_of", "agent.samples=16", "agent.rounds=1", FREE],
+FREE = "reward.terms.latent_distance.weight=0"
+# Planners act on the GAN alone; policies are trained.
+PLANNERS = {
+    "prior, not steered": [*ANY_LATENT, "task=generate", "agent=random"],
+    "best of 16": [*ANY_LATENT, "task=generate", "agent=best_of", "agent.samples=16", "agent.rounds=1", FREE],
+}
+POLICIES = {
     "REINFORCE": ["experiment=steer"],
     "PPO": ["experiment=steer_ppo"],
     "DQN": ["experiment=steer_dqn"],
     "REINFORCE, free to go anywhere": ["experiment=steer", FREE],
+}
+# Search where learning has led: the best of 128 tries near what a policy says, by the reward's classifier.
+NEAR = [
+    "env=latent_gan", "task=generate", "steering=continuous_step", "env.steering.directions=24",
+    "env.steering.stride=3", "env.max_steps=1", "agent=best_of", "agent.samples=128", "agent.rounds=1",
+    "agent.start.guide_std=0.3", "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=0.5",
+    "reward.terms.latent_distance.weight=0.9",
+]  # fmt: skip
+GUIDES = ("REINFORCE", "PPO")
+HEAD: Row = ["", "seed", "p of the asked label", "p of threes", "Vendi in a label", "Vendi of threes",
+             "Fréchet distance", "coverage", "minutes"]  # fmt: skip
+SMALL = [*SMALL_GAN, "reward.terms.classifier.updates=10"]
+SMALL_TRAINING = [*QUICK, *SMALL, "agent.network.body.width=16"]
+SMALL_BY_NAME = {
+    "PPO": ["num_envs=16"], "DQN": ["agent.batch_size=8", "agent.learning_starts=64", "agent.gradient_steps=1"],
 }  # fmt: skip
 
 
-# What a policy says, and the best of 128 tries near it, by the reward's classifier: search where learning has led.
-NEAR = [*BARE[:3], "env.action=move", "env.basis=learned", "env.directions=24", "env.stride=3", "env.max_steps=1",
-        "agent=best_of", "agent.samples=128", "agent.rounds=1", "agent.spread=0.3",
-        "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=0.5",
-        "reward.terms.latent_way.weight=0.9"]  # fmt: skip
-GUIDES = ("REINFORCE", "PPO")
+def small(call: Call, name: str) -> list[str]:
+    """What a quick run's training has beside."""
+    groups = ["num_envs=16"] if name.startswith("REINFORCE") else SMALL_BY_NAME.get(name, [])
+    return call.pick([], [*SMALL_TRAINING, *groups])
 
 
-class Judge:
-    """The fixed net: features, and the probability of a label."""
+class Steered:
+    """What samples are compared with: the test pictures, by the fixed judge."""
 
-    def __init__(self) -> None:
-        self.features = Features()
-        weights = np.load(SHARED / "judge" / "mnist28.npz")
-        self.weight, self.bias = (torch.from_numpy(weights[f"f2.{part}"]) for part in ("weight", "bias"))
+    def __init__(self, call: Call) -> None:
+        self.call, self.judge, self.count = call, FixedJudge(call), call.pick(4000, 150)
+        data = data_of(with_planner([*ANY_LATENT, *mnist(call)], "random"))
+        self.real, self.label = self.judge(pictures(data.test)), data.test.labels.cpu()
 
-    def confidence(self, features: Tensor, label: Tensor) -> Tensor:
-        """[N]."""
-        return (features @ self.weight.T + self.bias).softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
+    def of_labels(self, features: Tensor, label: Tensor) -> Row:
+        """How sure the judge is of what was asked for, and how varied that is."""
+        label = label.cpu()
+        p, vendi = self.judge.confidence(features, label), vendi_in_label(features, label)
+        return [f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean(vendi.values()):.2f}", f"{vendi[3]:.2f}"]
+
+    def row(self, name: str, seed: int, view: View, minutes: str) -> Row:
+        """A line of the table, and a picture."""
+        features, label = self.judge(view.sample), view.context["label"]
+        near = neighbourhoods(self.real[: self.count], features)
+        distances = (f"{frechet(features, self.real):.1f}", f"{near['coverage']:.2f}")
+        write_labels(self.call, f"steer_{slug(name)}", view.sample, label)
+        row: Row = [name, seed, *self.of_labels(features, label), *distances, minutes]
+        print(*row, flush=True)
+        return row
+
+    def searched(self, name: str, seed: int, words: list[str], at_once: int) -> Row:
+        """The line of a planner."""
+
+        def found() -> Row:
+            session = prepared(self.call.parts / f"{slug(name)}_{seed}", [*words, *self.common(seed)])
+            return self.row(name, seed, samples(session, self.count, "steer", at_once), "")
+
+        row: Row = remembered(self.call.parts / f"{slug(name)}_{seed}.json", found)
+        return row
+
+    def learned(self, name: str, seed: int) -> tuple[Row, Path]:
+        """The line of a policy, and its run."""
+        words = [*POLICIES[name], *mnist(self.call), f"seed={seed}", *small(self.call, name)]
+        folder = trained(self.call.parts / f"{slug(name)}_{seed}", words)
+
+        def found() -> Row:
+            view = samples(opened(folder), self.count, "steer")
+            return self.row(name, seed, view, f"{seconds_until(folder) / 60:.1f}")
+
+        return remembered(self.call.parts / f"{slug(name)}_{seed}.json", found), folder
+
+    def common(self, seed: int) -> list[str]:
+        """The words of every planner."""
+        return [*mnist(self.call), f"seed={seed}", *self.call.pick([], SMALL)]
 
 
-@torch.no_grad()
-def made_by(built: Session, at_once: int = 500) -> tuple[Tensor, Tensor]:
-    """Samples and the labels that were asked for."""
-    env, rng = built.envs["test"], stream(0, "steer", built.device)
-    views = [env.view(rollout(env, built.agent, env.reset(at_once, rng), rng).final) for _ in range(COUNT // at_once)]
-    return torch.cat([view.sample for view in views]), torch.cat([view.context.label for view in views])  # type: ignore[misc]
-
-
-def spread(features: Tensor, label: Tensor) -> tuple[float, float]:
-    """Vendi score of each label's samples: the mean over labels, and that of threes."""
-    scores = [vendi(features[label == i]) for i in range(10)]
-    return sum(scores) / 10, scores[3]
-
-
-def slug(name: str) -> str:
-    """A file's name."""
-    return "".join(c if c.isalnum() else "_" for c in name.lower())
-
-
-def show(name: str, samples: Tensor, label: Tensor) -> None:
-    """A picture below docs/results, twelve samples of each label in a row."""
-    of_each = [torch.nonzero(label == i)[:12, 0] for i in range(10)]
-    write_png(RESULTS / f"{name}.png", enlarge(grid(samples[torch.cat(of_each)], columns=12), 400))
-
-
-def main(seeds: list[int], names: list[str]) -> None:
-    register_resolvers()
-    judge = Judge()
-    rows: list[list[object]] = [[
-        "", "seed", "p of the asked label", "p of threes", "Vendi in a label", "Vendi of threes", "Fréchet distance",
-        "coverage", "minutes",
-    ]]  # fmt: skip
-    real: Tensor | None = None
-    shown: list[str] = []
-
-    def add(name: str, seed: int, samples: Tensor, label: Tensor, minutes: float) -> None:
-        assert real is not None
-        features = judge.features(samples)
-        p, (mean, threes) = judge.confidence(features, label), spread(features, label)
-        near = neighbourhoods(real[:COUNT], features)
-        rows.append([
-            name, seed, f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean:.2f}", f"{threes:.2f}",
-            f"{frechet(features, real):.1f}", f"{near['coverage']:.2f}", f"{minutes:.1f}",
-        ])  # fmt: skip
-        print(*rows[-1], flush=True)
-        if seed == seeds[0]:
-            shown.append(name)
-            show(f"steer_{slug(name)}", samples, label)
-
+def measure(call: Call) -> None:
+    steered = Steered(call)
+    rows: list[Row] = [HEAD, ["real pictures", "", *steered.of_labels(steered.real, steered.label), "", "", ""]]
+    asked = call.settings["names"]
+    names = asked.split(";") if asked else [*PLANNERS, *POLICIES]
     for name in names:
-        for seed in seeds:
-            common = [f"data.root={SHARED / 'mnist'}", f"seed={seed}"]
-            built = build(composed("train", [*RUNS[name], *common]))
-            assert built.data is not None
-            if real is None:
-                real, label = judge.features(built.data.test.images.float() / 255), built.data.test.labels
-                p, (mean, threes) = judge.confidence(real, label), spread(real, label)
-                rows.append(["real pictures", "", f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean:.2f}",
-                             f"{threes:.2f}", "", "", ""])  # fmt: skip
-            began, folder = time.perf_counter(), new_run(f"steer_{name.split(',')[0]}")
-            if "=random" not in str(RUNS[name]) and "=best_of" not in str(RUNS[name]):
-                train(built, folder)
-            add(name, seed, *made_by(built), (time.perf_counter() - began) / 60)
+        for seed in call.seeds():
+            if name in PLANNERS:
+                rows.append(steered.searched(name, seed, PLANNERS[name], 500))
+                continue
+            row, folder = steered.learned(name, seed)
+            rows.append(row)
             if name in GUIDES:
-                search = build(composed("train", [*NEAR, f"agent.guide={folder}", *common]))
-                add(f"{name}, and the best of 128 near it", seed, *made_by(search, 100), 0.0)
-    some = "" if names == list(RUNS) else "_" + "_".join(names).lower()
-    write(f"steer{some}", "Steering a generator to an asked label", [
-        f"`python -m benchmarks.steer`: {COUNT} samples of each, labels as in the test split. p: the fixed judge's "
-        "mean probability of the asked label; the reward's classifier is another one. Vendi: of the samples asked "
-        "for one label, in the judge's features. The best of 128 near a policy's move (`agent.guide=RUN`) is chosen by "
-        "the reward. Each row of the pictures is a label, unselected.",
+                guided = [*NEAR, f"agent.start.guide={folder}", *call.pick([], ["agent.samples=4"])]
+                rows.append(steered.searched(f"{name}, and the best of 128 near it", seed, guided, 100))
+    some = f"_{slug('_'.join(names))}" if asked else ""
+    shown = dict.fromkeys(str(row[0]) for row in rows[2:])
+    write(call, "Steering a generator to an asked label", [
+        f"`python -m benchmarks.steer`: {steered.count} samples of each, labels as in the test split. p: the fixed "
+        "judge's mean probability of the asked label; the reward's classifier is another one. Vendi: of the samples "
+        "asked for one label, in the judge's features. The best of 128 near a policy's move "
+        "(`agent.start.guide=RUN`) is chosen by the reward. Minutes are of training. Each row of the pictures is a "
+        "label, unselected.",
         table(rows), *(f"{name}: ![](steer_{slug(name)}.png)" for name in shown),
-    ])  # fmt: skip
+    ], f"steer{some}")  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    run("steer", measure, arguments, seeds="1", names="")
 
 
 if __name__ == "__main__":
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    chosen = given.get("names", ";".join(RUNS)).split(";")
-    main([int(seed) for seed in given.get("seeds", "1").split(",")], chosen)
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Text, character by character, after this project's own pages: a sequence model, and PPO on it for a discriminator.
 
-    python -m benchmarks.text
+python -m benchmarks.text
 """
 
 import re

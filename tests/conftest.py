@@ -47,6 +47,7 @@ LEARNERS = {
     "dqn": ["agent.learning_starts=16", "agent.batch_size=8", "agent.replay.buffer_size=400", *NETWORK],
     "actor_critic": NETWORK,
     "ppo": NETWORK,
+    "ppo_tune": [*NETWORK, "agent.anchor.prior=start"],
     "policy_gradient": NETWORK,
     "pathwise": NETWORK,
     "cem": ["agent.samples=4", "agent.rounds=2", "agent.elite=2"],

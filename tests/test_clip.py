@@ -14,7 +14,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.specs import Discrete, EnvSpec, PictureSpec, View, image
 from rlgen_cli.rewards.clip import Clip
 from tests.conftest import session, small, write_clip
-from tests.test_train import resumes
+from tests.resuming import resumes
 
 transformers = pytest.importorskip("transformers")
 MEAN, STD = torch.tensor([0.4815, 0.4578, 0.4082]), torch.tensor([0.2686, 0.2613, 0.2758])  # the published ones

@@ -99,7 +99,12 @@ def test_component_of_an_agent(group, name, tmp_path):
         words += WARM
     if name == "g":
         note_rnn = write_note_rnn(tmp_path / "note_rnn.npz")
-        words += ["env=music", f"agent.prior.source={note_rnn}", "network=q_note_rnn", "+network@agent.prior.network=note_rnn"]
+        words += [
+            "env=music",
+            f"agent.prior.source={note_rnn}",
+            "network=q_note_rnn",
+            "+network@agent.prior.network=note_rnn",
+        ]
         words = [word for word in small(*words) if ".network.body.width" not in word and ".channels=" not in word]
         assemble(compose(*words, "env.history=1"))
         return
@@ -163,7 +168,16 @@ def for_reward(name: str, tmp_path) -> list[str]:
         return ["env=latent_gan", "env.channels=3"]
     if name in ("reconstruction", "consistency"):
         return ["env=latent_gan", "damage=centre_hole"]
-    pictures = ("pixel", "tiny", "coverage", "target", "adversarial", "classifier", "adversarial_classifier", "ink_cost")
+    pictures = (
+        "pixel",
+        "tiny",
+        "coverage",
+        "target",
+        "adversarial",
+        "classifier",
+        "adversarial_classifier",
+        "ink_cost",
+    )
     return kinds.get(name, [] if name in pictures else ["env=music"])
 
 

@@ -35,7 +35,12 @@ VARIANTS = [
     "env.channels=3 env.colours=4", "env.noise=2", "env.stop=true brush=pixel", "start=random",
     "reward=adversarial", "reward=coverage +reward/term=ink_cost", "experiment=resketch data=glyphs ~data.root ~data.threshold",
 ]  # fmt: skip
-SONGS = ["", "encoding=notes reward=tonality", "encoding=chorale reward=harmony", "encoding=tokens reward=sequence_novelty"]
+SONGS = [
+    "",
+    "encoding=notes reward=tonality",
+    "encoding=chorale reward=harmony",
+    "encoding=tokens reward=sequence_novelty",
+]
 STEERED = ["", "steering=continuous_step env.steering.space=parameters"]
 SHIPPED = (
     [("tiny", "")]

@@ -1,35 +1,66 @@
-"""Policies: densities against numbers worked by hand, memories against step-by-step play, and the price of a prior."""
+"""Policies: densities against numbers worked by hand, memories against step-by-step play, precision, and the price of a
+prior."""
 
 import math
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
+from torch import Tensor
 
-from rlgen_cli.runs.assemble import config_folder
+from rlgen_cli.agents.actor_critic import ActorCritic
+from rlgen_cli.agents.dqn import DQN
+from rlgen_cli.config.locate import choices
+from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.memory.rollouts import SegmentMemory
+from rlgen_cli.core.specs import (
+    ActionSpec,
+    Continuous,
+    Discrete,
+    Factored,
+    Metrics,
+    Mixed,
+    Observation,
+    ObservationSpec,
+    Transition,
+)  # fmt: skip
+from rlgen_cli.core.tree import select
+from rlgen_cli.policies.actor import NetworkPolicy, PolicyOutput, no_start
+from rlgen_cli.policies.anchor import Anchor, HasAnchor
 from rlgen_cli.policies.distributions import Beta, Categorical, Decisions, Head, Joint, SquashedGaussian
-from rlgen_cli.policies.recurrent import GRU, Transformer
+from rlgen_cli.policies.precision import Precision, full_precision
+from rlgen_cli.policies.recurrent import GRU, LSTM, Transformer
+from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.trainer import resume, train
-from rlgen_cli.core.tree import map_tensors
-from rlgen_cli.core.types import Continuous, Discrete, Factored, Mixed, Transition
 from tests.conftest import compose, session, small
+from tests.resuming import resumes
 
-SPECS = {
+SPECS: dict[str, ActionSpec] = {
     "discrete": Discrete(5),
     "factored": Factored((3, 2, 4)),
     "continuous": Continuous(2),
     "mixed": Mixed(Factored((3, 2)), Continuous(2)),
 }
 TOKENS = ["lstm", "note_rnn"]  # these read tokens: tests/test_train.py has them compose
-NETWORKS = sorted(file.stem for file in (config_folder() / "network").glob("*.yaml") if not file.stem.startswith("q"))
+Q_NETWORKS = [name for name in choices("network") if name.startswith("q_")]
+NETWORKS = [name for name in choices("network") if name not in Q_NETWORKS]
+RUN = ["log_interval=6400", "eval_interval=6400", "checkpoint_interval=100000", "threads=1"]
+TINY = ["env=tiny", "num_envs=32", "total_steps=6400", "agent.network.channels=8", *RUN]
 
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def head(spec, order="autoregressive", continuous="gaussian") -> Head:
+def head(
+    spec: ActionSpec,
+    order: Literal["independent", "autoregressive"] = "autoregressive",
+    continuous: Literal["gaussian", "beta"] = "gaussian",
+) -> Head:
     torch.manual_seed(0)
     made = Head(spec, 8, order, continuous, 0.7, 0.01)
     for weight in made.parameters():
@@ -39,49 +70,50 @@ def head(spec, order="autoregressive", continuous="gaussian") -> Head:
 
 def test_a_choice_by_hand():
     choice = Categorical(torch.tensor([[0.0, math.log(3.0), -torch.inf]]))  # 1/4, 3/4, forbidden
-    log_prob, entropy = choice.judge(torch.tensor([1]))
+    log_prob, entropy = choice.evaluate_actions(torch.tensor([1]))
     assert log_prob.item() == pytest.approx(math.log(0.75))
     assert entropy.item() == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75))
     assert choice.mode().item() == 1
     many = Categorical(choice.log_p.expand(20_000, 3))
-    action, said = many.draw(rng())
+    action, log_prob = many.draw(rng())
     assert (action == 1).float().mean().item() == pytest.approx(0.75, abs=0.01)
     assert (action == 2).sum() == 0
-    torch.testing.assert_close(said, many.judge(action)[0])
+    torch.testing.assert_close(log_prob, many.evaluate_actions(action)[0])
 
 
 def test_a_forbidden_choice_has_a_finite_gradient():
     logits = torch.zeros(1, 3, requires_grad=True)
-    log_prob, entropy = Categorical(logits.masked_fill(torch.tensor([[False, False, True]]), -torch.inf)).judge(
-        torch.tensor([0])
-    )
+    allowed = logits.masked_fill(torch.tensor([[False, False, True]]), -torch.inf)
+    log_prob, entropy = Categorical(allowed).evaluate_actions(torch.tensor([0]))
     (log_prob + entropy).sum().backward()
+    assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
 
 def test_a_squashed_gaussian_by_hand():
     # sigmoid(0) = .5; density there is that of N(0, σ) at 0 over the sigmoid's slope .25.
     policy = SquashedGaussian(torch.zeros(1, 1), torch.full((1, 1), math.log(0.5)))
-    log_prob, _ = policy.judge(torch.tensor([[0.5]]))
+    log_prob, _ = policy.evaluate_actions(torch.tensor([[0.5]]))
     assert log_prob.item() == pytest.approx(math.log(1 / (0.5 * math.sqrt(2 * math.pi)) / 0.25), abs=1e-5)
     x = torch.linspace(0.0005, 0.9995, 1000).view(-1, 1)
     wide = SquashedGaussian(torch.full((1000, 1), 0.3), torch.zeros(1000, 1))
-    density = wide.judge(x)[0].exp()
+    density = wide.evaluate_actions(x)[0].exp()
     assert density.mean().item() == pytest.approx(1.0, abs=2e-3)  # integrates to one
     by_sum = -(density * density.log()).mean()
-    assert wide.judge(x)[1][0].item() == pytest.approx(by_sum.item(), abs=5e-3)
+    assert wide.evaluate_actions(x)[1][0].item() == pytest.approx(by_sum.item(), abs=5e-3)
     assert policy.mode().item() == 0.5
-    assert torch.isfinite(policy.judge(torch.tensor([[1.0]]))[0]).all()  # the border is kept out of
+    assert torch.isfinite(policy.evaluate_actions(torch.tensor([[1.0]]))[0]).all()  # the border is kept out of
 
 
 def test_a_beta_by_hand():
     # Beta(2, 2) has density 6 x (1 − x).
     policy = Beta(torch.full((4000, 1), 2.0), torch.full((4000, 1), 2.0))
-    assert policy.judge(torch.full((4000, 1), 0.25))[0][0].item() == pytest.approx(math.log(6 * 0.25 * 0.75), abs=1e-5)
-    draws, said = policy.draw(rng())
+    log_prob = policy.evaluate_actions(torch.full((4000, 1), 0.25))[0]
+    assert log_prob[0].item() == pytest.approx(math.log(6 * 0.25 * 0.75), abs=1e-5)
+    draws, log_prob = policy.draw(rng())
     assert draws.mean().item() == pytest.approx(0.5, abs=0.02)
     assert draws.var().item() == pytest.approx(0.05, abs=0.005)  # ab / (a + b)² / (a + b + 1)
-    torch.testing.assert_close(said, policy.judge(draws)[0])
+    torch.testing.assert_close(log_prob, policy.evaluate_actions(draws)[0])
 
 
 @pytest.mark.parametrize("order", ["independent", "autoregressive"])
@@ -90,7 +122,7 @@ def test_all_decisions_together_have_probability_one(order):
     grid = torch.cartesian_prod(*(torch.arange(n) for n in spec.sizes))  # [24, 3]
     features = torch.randn(1, 8, generator=rng()).expand(24, 8)
     policy = head(spec, order)(features)
-    log_prob, entropy = policy.judge(grid)
+    log_prob, entropy = policy.evaluate_actions(grid)
     assert log_prob.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
     true_entropy = -(log_prob.exp() * log_prob).sum()
     assert (log_prob.exp() * entropy).sum().item() == pytest.approx(true_entropy.item(), abs=1e-5)
@@ -102,20 +134,21 @@ def test_all_decisions_together_have_probability_one(order):
 
 @pytest.mark.parametrize("continuous", ["gaussian", "beta"])
 @pytest.mark.parametrize("name", SPECS)
-def test_every_action_space_draws_judges_and_learns(name, continuous):
+def test_every_action_space_draws_evaluates_and_learns(name, continuous):
     spec = SPECS[name]
     made = head(spec, continuous=continuous)
     policy = made(torch.randn(64, 8, generator=rng()))
-    action, said = policy.draw(rng())
+    action, drawn_log_prob = policy.draw(rng())
     like = spec.sample(64, rng())
     assert (action.shape, action.dtype) == (like.shape, like.dtype)
     assert policy.mode().shape == action.shape
-    log_prob, entropy = policy.judge(action.detach())
-    torch.testing.assert_close(log_prob, said, rtol=1e-3, atol=1e-3)
+    log_prob, entropy = policy.evaluate_actions(action.detach())
+    torch.testing.assert_close(log_prob, drawn_log_prob, rtol=1e-3, atol=1e-3)
     assert entropy.shape == (64,)
     (log_prob.mean() + entropy.mean()).backward()
-    assert all(torch.isfinite(w.grad).all() for w in made.parameters() if w.grad is not None)
-    assert sum(w.grad.abs().sum() for w in made.parameters() if w.grad is not None) > 0
+    grads = [weight.grad for weight in made.parameters() if weight.grad is not None]
+    assert all(torch.isfinite(grad).all() for grad in grads)
+    assert sum(grad.abs().sum() for grad in grads) > 0
 
 
 def test_mixed_actions_condition_numbers_on_decisions():
@@ -123,16 +156,16 @@ def test_mixed_actions_condition_numbers_on_decisions():
     policy = made(torch.zeros(2, 8))
     assert isinstance(policy, Joint)
     rest = torch.full((2, 1), 0.3)
-    log_prob, _ = policy.judge(torch.cat([torch.tensor([[0.0], [1.0]]), rest], 1))
-    decided, _ = Decisions(policy.first.features, policy.first.logits, policy.first.absorb, 1).judge(
-        torch.tensor([[0], [1]])
-    )
+    log_prob, _ = policy.evaluate_actions(torch.cat([torch.tensor([[0.0], [1.0]]), rest], 1))
+    first = Decisions(policy.first.features, policy.first.logits, policy.first.absorb, 1)
+    decided, _ = first.evaluate_actions(torch.tensor([[0], [1]]))
     numbers = log_prob - decided
     assert (numbers[0] - numbers[1]).abs() > 1e-3
 
 
-MEMORIES = {
+MEMORIES: dict[str, Callable[[], GRU | LSTM | Transformer]] = {
     "gru": lambda: GRU(features=12),
+    "lstm": lambda: LSTM(features=12, width=7),
     "transformer": lambda: Transformer(features=12, layers=2, heads=3, span=4),
     "long transformer": lambda: Transformer(features=12, layers=1, heads=2, span=20),
 }
@@ -145,16 +178,16 @@ def test_a_stretch_is_the_same_as_step_by_step(name):
     memory, x = MEMORIES[name](), torch.randn(7, 3, 12)
     start = torch.zeros(7, 3, dtype=torch.bool)
     start[3, 0] = start[5, 1] = start[1, 1] = True
-    if name != "gru":
+    if isinstance(memory, Transformer):
         for block in memory.blocks:
-            torch.nn.init.normal_(block.bias)
-    whole, end = memory(x, memory.fresh(3), start)
-    carry, steps = memory.fresh(3), []
+            torch.nn.init.normal_(block.get_parameter("bias"))
+    whole, end = memory(x, memory.initial_carry(3), start)
+    carry, steps = memory.initial_carry(3), []
     for t in range(7):
         seen, carry = memory(x[t : t + 1], carry, start[t : t + 1])
         steps.append(seen)
     torch.testing.assert_close(torch.cat(steps), whole, rtol=1e-4, atol=1e-5)
-    one, between = memory(x[:4], memory.fresh(3), start[:4])
+    one, between = memory(x[:4], memory.initial_carry(3), start[:4])
     two, late = memory(x[4:], between, start[4:])
     torch.testing.assert_close(torch.cat([one, two]), whole, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(memory(x[:1], end, start[:1])[0], memory(x[:1], late, start[:1])[0])
@@ -164,178 +197,393 @@ def test_a_stretch_is_the_same_as_step_by_step(name):
 def test_nothing_is_remembered_over_a_start(name):
     torch.manual_seed(0)
     memory, x = MEMORIES[name](), torch.randn(5, 1, 12)
-    start = torch.zeros(5, 1, dtype=torch.bool)
+    begin, start = memory.initial_carry(1), torch.zeros(5, 1, dtype=torch.bool)
     changed = x.clone()
     changed[:2] = torch.randn(2, 1, 12)
-    assert not torch.allclose(memory(x, memory.fresh(1), start)[0][2:], memory(changed, memory.fresh(1), start)[0][2:])
+    assert not torch.allclose(memory(x, begin, start)[0][2:], memory(changed, begin, start)[0][2:])
     start[2] = True
-    torch.testing.assert_close(memory(x, memory.fresh(1), start)[0][2:], memory(changed, memory.fresh(1), start)[0][2:])
-    torch.testing.assert_close(memory(x[2:], memory.fresh(1), start[2:])[0], memory(x, memory.fresh(1), start)[0][2:])
+    torch.testing.assert_close(memory(x, begin, start)[0][2:], memory(changed, begin, start)[0][2:])
+    torch.testing.assert_close(memory(x[2:], begin, start[2:])[0], memory(x, begin, start)[0][2:])
 
 
 @pytest.mark.parametrize("agent", ["ppo", "policy_gradient"])
 @pytest.mark.parametrize("network", [name for name in NETWORKS if name not in TOKENS])
 def test_every_network_runs_and_resumes_bit_for_bit(network, agent, tmp_path):
-    body = ["agent.network.body.steps=3"] if network == "vae" else []
-    words = [*small(f"agent={agent}", f"network={network}", "env.action=brush", "env.grid=4"), *body]
-    assert train(session(*words, "stop_at=156"), tmp_path / "whole") == "preempted"
-    assert train(session(*words, "stop_at=76"), tmp_path / "parts") == "preempted"
-    assert resume(tmp_path / "parts", {"stop_at": 156}) == "preempted"
-    from tests.test_train import tensors
-
-    one, two = (tensors(tmp_path / name / "checkpoints" / "step_000000156") for name in ("whole", "parts"))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    assert resume(tmp_path / "parts", {}) == "finished"
+    body = ["agent.network.body.updates=3"] if network == "vae" else []
+    resumes([*small(f"agent={agent}", f"network={network}", "brush=spiral", "env.brush.grid=4"), *body], 160, tmp_path)
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer"])
-def test_acting_and_learning_agree_about_what_was_said(memory):
-    """The log probabilities of a segment, computed at once, are those of the steps that were played."""
-    run = session(*small("agent=ppo", f"network={memory}", "env.action=pen"), "agent.rollout=11", "agent.minibatches=1")
-    agent, env = run.agent, run.envs["train"]
-    state, carry = env.reset(4, run.streams["env"]), agent.carry(4)
-    for _ in range(11):  # episodes of six steps: one ends on the way
-        choice = agent.act(env, state, carry, explore=True, rng=run.streams["policy"])
-        after = env.step(state, choice.action)
+@pytest.mark.parametrize(
+    "words", ["agent=ppo network=vae agent.anchor.prior=start", "agent=dqn network/body=vae agent.network.head=plain"]
+)
+def test_an_autoencoder_is_fitted_by_its_stage_alone(words):
+    """Two networks share it (a policy and its prior, or online and target): the run's learner never trains it, and what
+    freezes one of them does not keep the stage from fitting it."""
+    run = session(*small(*words.split()), "agent.network.body.updates=3")
+    assert isinstance(run.agent, ActorCritic | DQN)
+    assert isinstance(run.agent.policy.net.body.autoencoder, torch.nn.Module)
+    (stage,) = run.stages
+    frozen = list(run.agent.policy.net.body.autoencoder.parameters())
+    assert not any(weight.requires_grad for weight in frozen)
+    assert not {id(weight) for weight in frozen} & {id(weight) for weight in run.agent.optimizer.parameters}
+    before = [weight.clone() for weight in frozen]
+    stage.trainable.update(0.0)
+    assert any(not torch.equal(a, b) for a, b in zip(before, frozen, strict=True))
+    assert not any(weight.requires_grad for weight in frozen)
+
+
+def play(run: Session, steps: int, reward: float = 0.0) -> None:
+    """Let an actor-critic (and its anchor) observe `steps` steps of every environment."""
+    agent, env, streams = run.agent, run.envs["train"], run.streams
+    assert isinstance(agent, ActorCritic)
+    n = run.settings.num_envs
+    state, carry, paid = env.reset(n, streams["env"]), agent.policy.initial_carry(n), torch.full((n,), reward)
+    for _ in range(steps):
+        observation, mask = env.observe(state), env.action_mask(state)
+        decision = agent.policy.act(observation, mask, carry, explore=True, rng=streams["policy"])
+        after = env.step(state, decision.action)
         done = env.done(after)
-        zero = torch.zeros(4)
-        agent.observe(Transition(state, choice.action, zero, zero, after, done, carry, choice.carry, choice.extras))
-        fresh = env.reset(4, run.streams["env"])
-        state = map_tensors(
-            lambda a, b, done=done: torch.where(done.view(-1, *[1] * (a.dim() - 1)), a, b), fresh, after
-        )
-        carry = map_tensors(
-            lambda a, b, done=done: torch.where(done.view(-1, *[1] * (a.dim() - 1)), a, b), agent.carry(4), choice.carry
-        )
-    batch, _ = agent._prepare(agent.memory.take())
-    _, learned = agent._loss(batch, 0.0)
-    assert learned["moved"].item() == pytest.approx(0.0, abs=1e-6)
+        step = Transition(
+            state, decision.action, paid, paid, after, done, carry, decision.carry, decision.policy_output
+        )  # fmt: skip
+        for learner in (agent, agent.anchor) if agent.anchor.active else (agent,):
+            learner.observe(step)
+        state = select(done, env.reset(n, streams["env"]), after)
+        carry = select(done, agent.policy.initial_carry(n), decision.carry)
 
 
-def test_a_segment_knows_what_followed():
-    memory = SegmentMemory(2)
-    run = session("env=tiny", "agent=random", "threads=1")
+@pytest.mark.parametrize("network", ["mlp", "gru", "transformer"])
+def test_acting_and_learning_agree_about_log_probabilities(network):
+    """Those of a segment, computed at once, are those of the steps that were played."""
+    words = ["precision=float32", "agent.num_steps=11", "agent.num_minibatches=1"]
+    run = session(*small("agent=ppo", f"network={network}"), *words)
+    play(run, 11)  # episodes of six steps: one ends on the way
+    agent = run.agent
+    assert isinstance(agent, ActorCritic)
+    _, metrics = agent._loss(agent._prepare(agent.rollout.take()), 0.0)
+    assert metrics["approx_kl"].item() == pytest.approx(0.0, abs=1e-6)
+
+
+def where(network: str) -> list[str]:
+    """An environment that a network fits; maps need actions on a grid."""
+    return ["env=music"] if network in (*TOKENS, "q_lstm", "q_note_rnn") else ["brush=pixel"]
+
+
+def roughened(run: Session, gain: float = 1.0) -> Any:
+    """The run's network, with weights that make it say something."""
+    assert isinstance(run.agent, ActorCritic | DQN)
+    net = run.agent.policy.net
+    for weight in net.parameters():
+        if weight.dim() > 1 and weight.requires_grad:
+            torch.nn.init.normal_(weight.data, std=gain * weight[0].numel() ** -0.5, generator=rng())
+    return net
+
+
+def forced(agent: str, network: str, *words: str) -> Session:
+    """A run in bfloat16, whatever the machine."""
+    # What a configuration for small tests sets in the body has no place in all of these networks.
+    plain = [word for word in small(*where(network), f"agent={agent}") if not word.startswith("agent.network")]
+    updates = ["agent.network.body.updates=3"] if network == "vae" else []
+    return session(*plain, f"network={network}", *updates, *words, "precision=bfloat16")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_in_bfloat16_old_and_new_log_probabilities_agree_within_the_clip_range(network, monkeypatch):
+    """Acting on N rows, then evaluating T · N."""
+    run = forced("ppo", network, "agent.num_steps=9", "agent.num_minibatches=1", "agent.network.init_scale=1")
+    agent, net = run.agent, roughened(run, 3.0 if network in TOKENS else 1.0)  # what an LSTM gives is below 1
+    assert isinstance(agent, ActorCritic)
+    play(run, 9)
+    clip_range, compared = agent.objective.clip_range, []
+
+    def compare(
+        log_prob: Tensor,
+        entropy: Tensor,
+        value: Tensor,
+        old_log_prob: Tensor,
+        old_value: Tensor,
+        *rest: Tensor,
+        **_: float,
+    ) -> tuple[Tensor, Metrics]:
+        compared.append([log_prob.detach(), old_log_prob, value.detach(), old_value, entropy.detach()])
+        return log_prob.sum(), {}
+
+    monkeypatch.setattr(agent, "objective", compare)
+    batch = agent._prepare(agent.rollout.take())
+    agent._loss(batch, 0.0)
+    net.precision = Precision("float32")
+    agent._loss(batch, 0.0)
+    (log_prob, old_log_prob, value, old_value, entropy), (exact, *_) = compared
+    assert all(part.dtype == torch.float32 and torch.isfinite(part).all() for part in compared[0])
+    assert clip_range is not None
+    assert (log_prob - old_log_prob).exp().sub(1).abs().max() < clip_range / 2
+    assert (value - old_value).abs().max() < 0.1 * value.std() + 0.01
+    assert not torch.equal(log_prob, exact)  # it was forced indeed
+    assert log_prob.std() > 0.3  # and the policy has something to say
+    assert entropy.std() > 0
+
+
+@pytest.mark.parametrize("network", Q_NETWORKS)
+def test_in_bfloat16_q_values_are_finite_and_near_those_of_float32(network):
+    run = forced("dqn", network, "agent.network.dueling=true")
+    net, env = roughened(run), run.envs["train"]
+    observation = env.observe(env.reset(50, rng()))
+    q = net(observation, net.initial_carry(50), no_start(observation)).q
+    assert q.dtype == torch.float32
+    assert torch.isfinite(q).all()
+    net.precision = Precision("float32")
+    exact = net(observation, net.initial_carry(50), no_start(observation)).q
+    assert (q - exact).abs().mean() < 0.03 * exact.std()
+    assert not torch.equal(q, exact)  # it was forced indeed
+
+
+def test_precision_is_what_was_asked_for(monkeypatch):
+    assert Precision("bfloat16").bfloat16("cpu", "mlp")
+    assert not Precision("float32").bfloat16("cpu", "mlp")
+    monkeypatch.setattr("rlgen_cli.policies.precision.FASTER_IN_BFLOAT16", {"cpu": frozenset(["maps"])})
+    assert Precision("auto").bfloat16("cpu", "maps")
+    assert not Precision("auto").bfloat16("cpu", "mlp")
+    assert not Precision("auto").bfloat16("cuda", "maps")
+    x = torch.randn(4, 4)
+    with Precision("auto").autocast("cpu", "maps"):
+        assert (x @ x).dtype == torch.bfloat16
+        with full_precision("cpu"):
+            assert (x @ x).dtype == torch.float32
+    with Precision("auto").autocast("cpu", "mlp"):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_on_the_meta_device_no_autocast_is_asked_for():
+    assert isinstance(Precision("bfloat16").autocast("meta", "mlp"), nullcontext)
+    assert isinstance(full_precision("meta"), nullcontext)
+    run = session(*small("agent=ppo", "brush=pixel"), "precision=bfloat16", "device=meta")
     env = run.envs["train"]
-    first = env.reset(3, run.streams["env"])
-    second = env.step(first, torch.zeros(3, dtype=torch.long))
-    third = env.step(second, torch.ones(3, dtype=torch.long))
-    zero, never = torch.zeros(3), torch.zeros(3, dtype=torch.bool)
-    for before, after in ((first, second), (second, third)):
-        assert not memory.full
-        memory.add(Transition(before, zero.long(), zero, zero, after, never))
-    restored = SegmentMemory(2)
-    restored.load_state_dict(memory.state_dict(), memory.steps[0])
-    segment = restored.take()
-    assert memory.full
-    assert not restored.full
-    following, carry = segment.following()
-    assert torch.equal(following.canvas, torch.stack([second.canvas, third.canvas]))
-    assert carry is None
+    assert isinstance(run.agent, ActorCritic)
+    decision = run.agent.policy.act(env.observe(env.reset(4, rng())), None, None, explore=True, rng=rng())
+    assert decision.action.device.type == "meta"
 
 
-ANCHOR = [
-    "env=tiny",
-    "threads=1",
-    "num_envs=32",
-    "total_steps=6400",
-    "log_interval=6400",
-    "eval_interval=6400",
-    "checkpoint_interval=100000",
-    "agent.network.channels=8",
-]
+def observation_of(spec: ObservationSpec, n: int, seed: int) -> Observation:
+    """N observations that the spec allows, of no environment."""
+    made = {}
+    for name, part in spec.items():
+        if part.kind == "tokens":
+            columns = [torch.randint(-1, size, (n, part.shape[0]), generator=rng(seed)) for size in part.vocabulary]
+            made[name] = torch.stack(columns, 2)
+        else:
+            made[name] = torch.rand(n, *part.shape, generator=rng(seed))
+    return made
 
 
-def measured_kl(tmp_path, *words: str) -> float:
-    run = session(*ANCHOR, "agent=ppo", "agent.rollout=8", *words)
+POLICIES = {
+    "ppo": ["agent=ppo"],
+    "ppo, mode": ["agent=ppo", "agent.evaluate=mode", "brush=stroke"],
+    "ppo, spiral": ["agent=ppo", "brush=spiral", "env.brush.grid=4"],
+    "ppo, gru": ["agent=ppo", "network=gru"],
+    "ppo, tokens": ["agent=ppo", "env=music", "network=transformer"],
+    "policy_gradient": ["agent=policy_gradient", "brush=pixel"],
+    "pathwise": ["agent=pathwise", "brush=stroke"],
+    "dqn": ["agent=dqn"],
+    "dqn, branches": ["agent=dqn", "brush=spiral", "env.brush.grid=4"],
+    "dqn, boltzmann": ["agent=dqn", "backup=soft", "agent.temperature.start=1", "agent.temperature.end=1"],
+    "maximum_likelihood": ["agent=maximum_likelihood", "env=music", "reward=tonality"],
+}
+
+
+@pytest.mark.parametrize("words", POLICIES.values(), ids=POLICIES.keys())
+@pytest.mark.parametrize("explore", [True, False])
+def test_policies_act_on_observations_alone(words, explore):
+    """No environment is passed, nor kept: equal observations are followed by equal actions, row by row."""
+    run = session(*small(*words), "num_envs=8")
+    assert run.agent is not None
+    policy, spec = run.agent.policy, run.envs["train"].spec
+    assert not any(value in run.envs.values() for value in vars(policy).values())
+    observation, carry = observation_of(spec.observation, 8, 1), policy.initial_carry(8)
+    once, again = (
+        policy.act({name: x.clone() for name, x in observation.items()}, None, carry, explore=explore, rng=rng(5))
+        for _ in range(2)
+    )
+    assert torch.equal(once.action, again.action)
+    other = policy.act(observation_of(spec.observation, 8, 2), None, carry, explore=explore, rng=rng(5))
+    assert once.action.shape == other.action.shape == spec.action.sample(8, rng()).shape
+    if carry is not None:
+        changed = [torch.equal(a, b) for a, b in zip(once.carry, other.carry, strict=True) if a.is_floating_point()]
+        assert not any(changed)
+    if not explore and words[0] == "agent=dqn" and len(words) < 4:  # nothing is drawn at random
+        turned = policy.act(
+            {name: x.flip(0) for name, x in observation.items()}, None, carry, explore=False, rng=rng(5)
+        )
+        assert torch.equal(turned.action, once.action.flip(0))
+
+
+def test_a_mask_is_obeyed():
+    for words in (["agent=ppo"], ["agent=dqn"], POLICIES["dqn, boltzmann"]):
+        run = session(
+            *small(*words, "brush=pixel"),
+            "num_envs=50",
+            "agent.network.head=plain",
+            "agent.exploration.epsilon.start=1" if words[0] == "agent=dqn" else "seed=1",
+        )
+        assert run.agent is not None
+        spec = run.envs["train"].spec
+        assert isinstance(spec.action, Discrete)
+        mask = torch.zeros(50, spec.action.n, dtype=torch.bool)
+        mask[:, [3, 17]] = True
+        for explore in (True, False):
+            decision = run.agent.policy.act(
+                observation_of(spec.observation, 50, 0), mask, None, explore=explore, rng=rng()
+            )
+            assert set(decision.action.tolist()) <= {3, 17}
+
+
+def anchor_of(run: Session) -> Anchor:
+    assert isinstance(run.agent, HasAnchor)
+    return run.agent.anchor
+
+
+def policy_of(run: Session) -> NetworkPolicy:
+    assert run.agent is not None
+    assert isinstance(run.agent.policy, NetworkPolicy)
+    return run.agent.policy
+
+
+def measured_kl(tmp_path: Path, *words: str) -> float:
+    run = session(*TINY, "agent=ppo", "agent.num_steps=8", *words)
     train(run, tmp_path / "_".join(words).replace("/", "-")[:60])
-    agent, env = run.agent, run.envs["train"]
-    state = env.reset(500, torch.Generator().manual_seed(5))
-    policy = agent.actor.say(env, state, None, torch.zeros(1, 500, dtype=torch.bool)).policy
-    prior = agent.anchor.net(env.observe(state), None, None, torch.zeros(1, 500, dtype=torch.bool)).policy
+    observation = run.envs["train"].observe(run.envs["train"].reset(500, rng(5)))
+    policy, prior = (
+        net(observation, None, None, no_start(observation)).policy for net in (policy_of(run).net, anchor_of(run).net)
+    )
     return (policy.log_p.exp() * (policy.log_p - prior.log_p)).sum(1).mean().item()
 
 
 def test_a_prior_holds_the_policy(tmp_path):
     """More nats from the start without a price than with one; a target is met from either side."""
-    free = measured_kl(tmp_path, "agent.anchor.prior=start", "agent.anchor.coefficient=0")
-    held = measured_kl(tmp_path, "agent.anchor.prior=start", "agent.anchor.coefficient=5")
+    free = measured_kl(tmp_path, "agent.anchor.prior=start", "agent.anchor.kl_coef=0")
+    held = measured_kl(tmp_path, "agent.anchor.prior=start", "agent.anchor.kl_coef=5")
     assert free > 0.3
     assert held < free / 2
-    target = [
-        "agent.anchor.prior=start",
-        "agent.anchor.target=0.1",
-        "agent.anchor.rate=1",
-        "agent.anchor.coefficient=2",
-    ]
-    assert measured_kl(tmp_path, *target, "total_steps=12800") == pytest.approx(0.1, abs=0.1)
+    target = ["agent.anchor.target_kl=0.1", "agent.anchor.rate=1", "agent.anchor.kl_coef=2"]
+    kl = measured_kl(tmp_path, "agent.anchor.prior=start", *target, "total_steps=12800")
+    assert kl == pytest.approx(0.1, abs=0.1)
 
 
 def test_the_price_by_hand():
     run = session(
-        *ANCHOR, "agent=actor_critic", "agent.anchor.prior=start", "agent.anchor.coefficient=0.5", "agent.rollout=2"
+        *TINY,
+        "precision=float32",
+        "agent=actor_critic",
+        "agent.anchor.prior=start",
+        "agent.anchor.kl_coef=0.5",
+        "agent.num_steps=2",
     )
-    agent, env = run.agent, run.envs["train"]
+    anchor, env, policy = anchor_of(run), run.envs["train"], policy_of(run)
+    assert run.learners["anchor"] is anchor
     state, zero = env.reset(32, run.streams["env"]), torch.zeros(32)
     for _ in range(2):
-        choice = agent.act(env, state, None, explore=True, rng=run.streams["policy"])
-        after = env.step(state, choice.action)
-        agent.observe(Transition(state, choice.action, zero, zero, after, env.done(after), None, None, choice.extras))
+        decision = policy.act(env.observe(state), None, None, explore=True, rng=run.streams["policy"])
+        output = PolicyOutput(decision.policy_output.log_prob + 0.3, zero)
+        after = env.step(state, decision.action)
+        anchor.observe(Transition(state, decision.action, zero, zero, after, env.done(after), policy_output=output))
         state = after
-    segment = agent.memory.take()
-    states = map_tensors(lambda field: field.flatten(0, 1), segment.state)
-    metrics = agent.anchor.charge(segment, segment.extras.log_prob + 0.3, env.observe(states), None)
+    penalty = anchor.take_penalty()
+    assert isinstance(penalty, Tensor)
     # The policy is still the prior; its log probabilities were raised by .3: the price is .5 · .3 everywhere.
-    torch.testing.assert_close(metrics["price"], torch.full((2, 32), 0.15))
+    torch.testing.assert_close(penalty, torch.full((2, 32), 0.15))
+    metrics = anchor.update(0.0)
     assert metrics["kl"].item() == pytest.approx(0.3, abs=1e-5)
+    assert metrics["beta"].item() == 0.5
+    assert anchor.update(0.0) == {}  # nothing was measured since
+
+
+@pytest.mark.parametrize("network", ["gru", "transformer"])
+def test_a_prior_that_remembers_follows_the_episodes(network):
+    """It is the policy as it began: step by step, and over the ends of episodes, both say the same."""
+    run = session(
+        *small("agent=ppo", f"network={network}"), "precision=float32", "agent.anchor.prior=start", "agent.num_steps=16"
+    )
+    roughened(run)
+    anchor_of(run).net.load_state_dict(policy_of(run).net.state_dict())
+    play(run, 16)
+    penalty = anchor_of(run).take_penalty()
+    assert isinstance(penalty, Tensor)
+    assert penalty.shape == (16, 4)
+    assert penalty.abs().max() < 1e-5
+
+
+def test_the_price_is_paid_from_the_reward():
+    run = session(
+        *TINY,
+        "agent=actor_critic",
+        "agent.anchor.prior=start",
+        "agent.anchor.kl_coef=0.5",
+        "agent.num_steps=3",
+        "agent.gamma=0",
+    )
+    agent = run.agent
+    assert isinstance(agent, ActorCritic)
+    play(run, 3, reward=2.0)
+    agent.anchor.excess = [torch.full((32,), nats) for nats in (0.2, 0.4, 0.6)]
+    batch = agent._prepare(agent.rollout.take())
+    # 2 − .5 · nats, and without a discount nothing follows
+    expected = torch.tensor([1.9, 1.8, 1.7]).repeat_interleave(32)
+    torch.testing.assert_close(batch.returns.flatten(), expected)
 
 
 def test_the_coefficient_follows_its_target():
-    run = session(*ANCHOR, "agent=ppo", "agent.anchor.prior=start", "agent.anchor.target=0.2", "agent.anchor.rate=0.5")
-    anchor = run.agent.anchor
-    anchor.adapt(torch.tensor(0.4))  # twice the target: clipped to + 20 %, half of it
+    words = ["agent=ppo", "agent.anchor.prior=start", "agent.anchor.target_kl=0.2", "agent.anchor.rate=0.5"]
+    anchor = anchor_of(session(*TINY, *words))
+    anchor.kl = torch.tensor(0.4)  # twice the target: clipped to + 20 %, half of it
+    anchor.update(0.0)
     assert anchor.beta.item() == pytest.approx(0.1 * 1.1)
-    anchor.adapt(torch.tensor(0.18))  # − 10 %, half of it
+    anchor.kl = torch.tensor(0.18)  # − 10 %, half of it
+    anchor.update(0.0)
     assert anchor.beta.item() == pytest.approx(0.1 * 1.1 * 0.95)
 
 
 def test_a_run_can_be_the_prior(tmp_path):
     folder = tmp_path / "first"
-    train(session(*ANCHOR, "agent=ppo", "agent.rollout=8"), folder)
-    second = session(*ANCHOR, "agent=policy_gradient", f"agent.anchor.prior={folder}", "agent.anchor.coefficient=1")
-    state = second.envs["train"].reset(16, torch.Generator().manual_seed(0))
-    none = torch.zeros(1, 16, dtype=torch.bool)
-    first = session(*ANCHOR, "agent=ppo", "agent.rollout=8")
-    from rlgen_cli import checkpoint
-
-    first.load(checkpoint.load_newest(folder, "cpu"))
-    env = second.envs["train"]
-    says = [run.agent.actor.say(env, state, None, none).policy.log_p for run in (first, second)]
-    torch.testing.assert_close(*says)
+    train(session(*TINY, "agent=ppo", "agent.num_steps=8"), folder)
+    newest = checkpoint.steps(folder)[-1]
+    first = session(*TINY, "agent=ppo", "agent.num_steps=8")
+    first.load_policy(checkpoint.load(newest, "policy", "cpu"))
+    for name in ("training", "streams"):  # a prior needs the policy alone
+        shutil.rmtree(newest / name)
+    begun = ["agent=policy_gradient", "agent.anchor.kl_coef=1"]
+    second = session(*TINY, *begun, f"agent.anchor.prior={newest}")
+    observation = second.envs["train"].observe(second.envs["train"].reset(16, rng()))
+    nets = [policy_of(first).net, policy_of(second).net, anchor_of(second).net]
+    logits = [net(observation, None, None, no_start(observation)).policy.log_p for net in nets]
+    torch.testing.assert_close(logits[0], logits[1])
+    torch.testing.assert_close(logits[0], logits[2])
     train(second, tmp_path / "second")
-    import shutil
-
     shutil.rmtree(folder)  # a run goes on without the one it began from
     resume(tmp_path / "second", {"total_steps": 7000})
 
 
 def test_a_prior_that_cannot_be_is_named(tmp_path):
     with pytest.raises(UserError, match=r"agent\.anchor\.prior: must be none, start, the folder"):
-        session(*ANCHOR, "agent=ppo", "agent.anchor.prior=nowhere")
-    train(session(*ANCHOR[:-1], "agent=random"), tmp_path / "random")
-    with pytest.raises(UserError, match="has no policy; use a run of"):
-        session(*ANCHOR, "agent=ppo", f"agent.anchor.prior={tmp_path / 'random'}")
-    train(session(*ANCHOR, "agent=ppo", "agent.rollout=8", "agent.network.depth=1"), tmp_path / "other")
+        session(*TINY, "agent=ppo", "agent.anchor.prior=nowhere")
+    short = ["env=tiny", "num_envs=32", *RUN, "total_steps=320"]
+    train(session(*short, "agent=random"), tmp_path / "random")
+    with pytest.raises(UserError, match="has no policy network; use a run of"):
+        session(*TINY, "agent=ppo", f"agent.anchor.prior={tmp_path / 'random'}")
+    other = ["agent=ppo", "agent.num_steps=8", "agent.network.channels=8", "agent.network.depth=1"]
+    train(session(*short, *other), tmp_path / "other")
     with pytest.raises(UserError, match="has another network"):
-        session(*ANCHOR, "agent=ppo", f"agent.anchor.prior={tmp_path / 'other'}")
+        session(*TINY, "agent=ppo", f"agent.anchor.prior={tmp_path / 'other'}")
 
 
 def test_networks_know_whose_they_are():
-    place = ["env.size=12", "env.patch=0", "data.per_class=4", "threads=1"]
-    with pytest.raises(UserError, match=r"agent\.network: QNetwork is no policy network; use network=policy"):
-        session(*place, "agent=ppo", "network=q")
-    with pytest.raises(UserError, match=r"agent\.network: PolicyNetwork is no q network; use network=q"):
-        session(*place, "agent=dqn", "network=policy")
+    place = ["env.size=12", "data.per_class=4", "threads=1"]
+    with pytest.raises(
+        UserError, match=r"agent\.network: QNetwork is no policy network; use network= with one of .*mlp"
+    ):
+        session(*place, "agent=ppo", "network=q_mlp")
+    with pytest.raises(
+        UserError, match=r"agent\.network: PolicyNetwork is no q network; use network= with one of .*q_mlp"
+    ):
+        session(*place, "agent=dqn", "network=mlp")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -343,11 +591,13 @@ def test_network_yamls_compose(name):
     assert compose("agent=ppo", f"network={name}").agent.network._target_.endswith("PolicyNetwork")
 
 
-@pytest.mark.parametrize("name", ["q", "q_lstm", "q_note_rnn"])
+@pytest.mark.parametrize("name", Q_NETWORKS)
 def test_q_network_yamls_compose(name):
     assert compose("agent=dqn", f"network={name}").agent.network._target_.endswith("QNetwork")
 
 
 def test_networks_of_tokens_refuse_pictures():
-    with pytest.raises(UserError, match=r"agent\.network\.body\._target_: newest reads tokens; use body=perceptron"):
-        session("agent=ppo", "network=lstm", "env.size=8", "env.patch=0", "threads=1")
+    with pytest.raises(
+        UserError, match=r"agent\.network\.body\._target_: last_token reads tokens; use network/body=mlp"
+    ):
+        session("agent=ppo", "network=lstm", "env.size=8", "threads=1")

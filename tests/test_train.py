@@ -18,6 +18,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import compose, session, small
+from tests.resuming import resumes
 
 BRUSHES = choices("brush")
 WITH_GRID = ("pen_grid", "stroke_grid", "spiral")
@@ -32,7 +33,13 @@ DRAWERS = [agent for agent in AGENTS if agent != "maximum_likelihood"]  # pictur
 COMBINATIONS = [(brush, "target") for brush in BRUSHES] + [(brush, "adversarial") for brush in ("pen", "stroke")]
 COMBINATIONS += [("pen", reward) for reward in REWARDS if reward not in ("target", "adversarial")]
 # One of each kind runs always; the others with `make test-all`.
-QUICK = {("pen", "target"), ("pen", "adversarial"), ("stroke", "adversarial"), ("spiral", "target"), ("pen", "classifier")}
+QUICK = {
+    ("pen", "target"),
+    ("pen", "adversarial"),
+    ("stroke", "adversarial"),
+    ("spiral", "target"),
+    ("pen", "classifier"),
+}
 
 
 def overrides(agent: str, brush: str, reward: str) -> list[str]:
@@ -46,10 +53,6 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
         for file in folder.rglob("*.safetensors")
         for key, value in load_file(file).items()
     }
-
-
-def texts(folder: Path) -> dict[str, str]:
-    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("state.json")}
 
 
 # Each encoding meets every agent once; each reward of music meets one agent (below).
@@ -112,25 +115,9 @@ def test_networks_that_remember_compose_and_resume_bit_for_bit(agent, tmp_path):
 
 @pytest.mark.parametrize("reward", SOUNDS)
 def test_every_reward_of_music_trains_and_resumes_bit_for_bit(reward, tmp_path):
-    resumes(small("env=music", "agent=ppo", f"reward={reward}", "env.prime=random", "env.given_tokens=3"), 160, tmp_path)
-
-
-def resumes(words: list[str], total: int, tmp_path: Path) -> None:
-    """A run that was stopped half way and went on ends like one that was not, and both finish."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(session(*words, f"stop_at={total - 4}"), whole) == "preempted"
-    assert train(session(*words, f"stop_at={total // 2}"), parts) == "preempted"
-    assert resume(parts, {"stop_at": total - 4}) == "preempted"
-    one, two = (tensors(checkpoint.steps(folder)[-1]) for folder in (whole, parts))
-    assert one.keys() == two.keys()
-    for key in one:
-        assert torch.equal(one[key], two[key]), key
-    plain = [texts(checkpoint.steps(folder)[-1]) for folder in (whole, parts)]
-    assert plain[0] == plain[1]
-    records = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (whole, parts)]
-    timeless = [[{k: v for k, v in r.items() if "second" not in k} for r in record] for record in records]
-    assert timeless[0] == timeless[1]
-    assert resume(parts, {}) == "finished"
+    resumes(
+        small("env=music", "agent=ppo", f"reward={reward}", "env.prime=random", "env.given_tokens=3"), 160, tmp_path
+    )
 
 
 @pytest.mark.parametrize(

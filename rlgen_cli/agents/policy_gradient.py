@@ -97,11 +97,12 @@ class PolicyGradient:
         states, start = flat(segment.state), segment.starts()
         first = map_tensors(lambda field: field[0], segment.carry)
         out = self.policy.forward(self.env.observe(states), self.env.action_mask(states), first, start)
+        value = out.value.view_as(segment.reward)  # outside of no_grad: the loss trains it
         with torch.no_grad():
             reward = segment.reward - self._penalty(old)
             returns = self._returns(segment, reward)
             counted = whole_episodes(segment.terminated, old)
-            steps = Steps(returns, out.value.view_as(returns), self._ages(start, segment.terminated), counted)
+            steps = Steps(returns, value, self._ages(start, segment.terminated), counted)
             advantage = returns - self.baseline(steps)
             if self.normalize_advantage:
                 advantage = advantage / (mean_of(advantage.square(), counted).sqrt() + 1e-6)
@@ -111,7 +112,7 @@ class PolicyGradient:
         loss = policy_loss - self.entropy_coef(progress) * entropy
         metrics = {"policy_loss": policy_loss.detach(), "entropy": entropy.detach()}
         if self.baseline.value_coef:
-            value_loss = 0.5 * mean_of((steps.value - returns).square(), counted)
+            value_loss = 0.5 * mean_of((value - returns).square(), counted)
             loss = loss + self.baseline.value_coef * value_loss
             metrics["value_loss"] = value_loss.detach()
         self.optimizer.step(loss, progress)

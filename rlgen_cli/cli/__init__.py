@@ -1,0 +1,1 @@
+"""The `rlgen` command; what shows help and lists imports no torch."""

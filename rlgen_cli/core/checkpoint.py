@@ -22,7 +22,7 @@ from torch import Tensor
 from rlgen_cli.core.errors import UserError
 
 log = logging.getLogger(__name__)
-TENSOR, NUMBERED = "__tensor__", "__numbered__"
+TENSOR, BYTES, NUMBERED = "__tensor__", "__bytes__", "__numbered__"
 FORMAT = 2
 
 
@@ -33,7 +33,7 @@ def cache_folder() -> Path:
 
 def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
     """Write a checkpoint: parts by name, each of components by name, each a state dict (nested dicts and lists of
-    tensors and plain values)."""
+    tensors, bytes and plain values)."""
     files: dict[str, bytes] = {}
     for part, components in parts.items():
         plain = {}
@@ -61,7 +61,8 @@ def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
 
 
 def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
-    """The components of one part of a checkpoint, each of its files checked against the manifest.
+    """The components of one part of a checkpoint, each of its files checked against the manifest; tensors are on the
+    device, bytes stay bytes.
 
     Raises:
         UserError: for a missing or damaged file, or a checkpoint of another version.
@@ -83,7 +84,7 @@ def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
     for name, tree in json.loads(contents["state.json"]).items():
         content = contents.get(f"{name}.safetensors")
         tensors = {} if content is None else load_tensors(content)
-        components[name] = _ravel(tree, {key: value.to(device) for key, value in tensors.items()})
+        components[name] = _ravel(tree, tensors, device)
     return components
 
 
@@ -130,10 +131,14 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def _unravel(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """`tree` with its tensors moved into `tensors` and named in their place."""
+    """`tree` with its tensors and bytes moved into `tensors` and named in their place."""
     if isinstance(tree, Tensor):
         tensors[path] = tree.detach().cpu().contiguous().clone()
         return {TENSOR: path}
+    if isinstance(tree, bytes):
+        empty = torch.empty(0, dtype=torch.uint8)
+        tensors[path] = torch.frombuffer(bytearray(tree), dtype=torch.uint8) if tree else empty
+        return {BYTES: path}
     if isinstance(tree, dict):
         inner = {str(key): _unravel(value, f"{path}/{key}", tensors) for key, value in tree.items()}
         return {NUMBERED: inner} if tree and all(isinstance(key, int) for key in tree) else inner
@@ -142,16 +147,18 @@ def _unravel(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return tree
 
 
-def _ravel(tree: Any, tensors: dict[str, Tensor]) -> Any:
+def _ravel(tree: Any, tensors: dict[str, Tensor], device: torch.device | str) -> Any:
     """The inverse of `_unravel`; tuples come back as lists."""
     if isinstance(tree, dict):
         if TENSOR in tree:
-            return tensors[tree[TENSOR]]
+            return tensors[tree[TENSOR]].to(device)
+        if BYTES in tree:
+            return tensors[tree[BYTES]].numpy().tobytes()
         if NUMBERED in tree:
-            return {int(key): _ravel(value, tensors) for key, value in tree[NUMBERED].items()}
-        return {key: _ravel(value, tensors) for key, value in tree.items()}
+            return {int(key): _ravel(value, tensors, device) for key, value in tree[NUMBERED].items()}
+        return {key: _ravel(value, tensors, device) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [_ravel(value, tensors) for value in tree]
+        return [_ravel(value, tensors, device) for value in tree]
     return tree
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core.optimizer import adam_state
 from rlgen_cli.core.specs import Metrics
 
 
@@ -45,14 +46,14 @@ class SupervisedFit:
     def state_dict(self) -> dict[str, Any]:
         return {
             "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": self.rng.get_state(),
+            "optimizer": adam_state(self.optimizer),
+            "rng": self.rng.get_state().numpy().tobytes(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.rng.set_state(state["rng"].cpu())
+        self.rng.set_state(torch.frombuffer(bytearray(state["rng"]), dtype=torch.uint8))
 
 
 @torch.no_grad()

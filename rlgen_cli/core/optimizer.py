@@ -10,6 +10,17 @@ from rlgen_cli.core.errors import require
 from rlgen_cli.core.schedules import Linear
 
 
+def adam_state(adam: torch.optim.Adam) -> dict[str, Any]:
+    """Adam's state dict with its counts of steps as plain numbers: where they are kept (on the host, unless it is
+    capturable) is for the optimizer to say that loads them, whatever device its weights are on."""
+    saved = adam.state_dict()
+    state = {
+        i: {name: float(value) if name == "step" else value for name, value in entry.items()}
+        for i, entry in saved["state"].items()
+    }
+    return saved | {"state": state}
+
+
 class Adam:
     """Adam (Kingma and Ba 2015) on some parameters.
 
@@ -66,7 +77,7 @@ class Adam:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        return self.adam.state_dict()
+        return adam_state(self.adam)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Also of an optimizer on another device: where the step count is kept stays as it is here."""

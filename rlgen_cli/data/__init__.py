@@ -1,1 +1,1 @@
-"""Datasets: embedded glyphs, MNIST-like files, any folder of images."""
+"""Datasets of pictures (embedded glyphs, MNIST-like files, any folder of images), their splits, and token sequences."""

@@ -1,0 +1,1 @@
+"""How finished samples are scored, compared with real ones, shown and written."""

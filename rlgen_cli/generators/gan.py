@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.optimizer import adam_state
 from rlgen_cli.core.protocols import Reward
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import Metrics
@@ -307,7 +308,7 @@ class GAN:
         return {
             "generator": self.generator.state_dict(),
             "network": self.network.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
             "updates_done": self.updates_done,
         }
 

@@ -195,7 +195,7 @@ class Replay:
             example = self._kept(like)
             store, rows = fields["store"], self.frames * self.num_envs
 
-            def expand(packed: dict[str, Any], field: Tensor) -> Tensor:
+            def expand(packed: bytes, field: Tensor) -> Tensor:
                 return decompress(packed, field, rows, self.frames).to(self.device)
 
             state = {name: expand(store["state"][name], field) for name, field in example.state._asdict().items()}
@@ -262,18 +262,18 @@ def by_mass(mass: Tensor, batch: int, rng: torch.Generator) -> tuple[Tensor, Ten
     return start, mass[start] / cumulative[-1]
 
 
-def compress(field: Tensor, frames: int) -> dict[str, Any]:
+def compress(field: Tensor, frames: int) -> bytes:
     """Rows [frames · N, …] as bytes: environment by environment, each frame as its difference (XOR) from the one
     before, which is mostly zeros, then deflated."""
     rows = _as_bytes(field).reshape(frames, len(field) // frames, -1).swapaxes(0, 1)  # [N, frames, bytes]
     delta = rows.copy()
     delta[:, 1:] ^= rows[:, :-1]
-    return {"deflated": torch.frombuffer(bytearray(zlib.compress(delta.tobytes(), 1)), dtype=torch.uint8)}
+    return zlib.compress(delta.tobytes(), 1)
 
 
-def decompress(packed: dict[str, Any], like: Tensor, rows: int, frames: int) -> Tensor:
+def decompress(packed: bytes, like: Tensor, rows: int, frames: int) -> Tensor:
     """The inverse of `compress`, on the CPU; `like` [·, …] has the type and shape of a row."""
-    delta = np.frombuffer(zlib.decompress(packed["deflated"].cpu().numpy().tobytes()), np.uint8)
+    delta = np.frombuffer(zlib.decompress(packed), np.uint8)
     delta = delta.reshape(rows // frames, frames, -1)
     plain = np.bitwise_xor.accumulate(delta, axis=1).swapaxes(0, 1)  # [frames, N, bytes]
     flat = torch.from_numpy(np.ascontiguousarray(plain)).reshape(rows, -1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.optimizer import adam_state
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import EnvSpec, Metrics, Transition, View
 from rlgen_cli.data.images import Images
@@ -162,7 +163,7 @@ class Adversarial:
     def state_dict(self) -> dict[str, Any]:
         return {
             "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": adam_state(self.optimizer),
             "buffer": self.buffer.state_dict(),
             "steps": self.steps,
             "updates": self.updates,

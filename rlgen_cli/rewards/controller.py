@@ -41,7 +41,8 @@ class Controller:
         UserError: for a value out of range.
     """
 
-    judges, learned = "any", True
+    judges: str = "any"  # what the statistic and the reward judge
+    learned = True
     needs: frozenset[str] = frozenset()
 
     def __init__(
@@ -59,6 +60,7 @@ class Controller:
         require(scale > 0, f"scale: must be above 0, got {scale}.")
         require(0.0 <= ema_decay < 1.0, f"ema_decay: must be in [0, 1), got {ema_decay}.")
         self.statistic, self.reward = statistic, reward
+        self.judges = statistic.judges if reward.judges == "any" else reward.judges
         self.needs = statistic.needs | reward.needs
         self.target, self.scale, self.gains, self.ema_decay = target, scale, gains, ema_decay
         # Episodes of one length begin together, so they end together: in between there is nothing to measure.

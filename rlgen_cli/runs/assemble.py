@@ -262,6 +262,7 @@ def build_reward(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Weigh
             raise UserError(f"{path}: needs data, and this environment takes none; use env=pixel or env=music.")
         where = functools.partial(runtime["saved_network"], where=f"{path}.source")
         score = component(values, path, **{**runtime, "saved_network": where})
+        misfits.check_score(score, env.spec, path, config.env.get("condition"))  # one that is made of others knows now
         terms[name] = Term(score, float(weight), form, stepwise=isinstance(env, TeachesSequences))
     return WeightedSum(terms)
 

@@ -45,6 +45,7 @@ def run_stage(stage: Stage, session: Session, folder: Path, stop_at: int | None)
         return True
     cached = None if stage.key is None else cache_of(stage)
     if cached is not None and cached.is_dir():
+        log.info("the %s comes from the cache (%s)", stage.name, cached)
         restore(stage, session, cached)
         stage.finish()
         keep(stage, session, home / "result")

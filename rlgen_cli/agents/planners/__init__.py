@@ -1,0 +1,1 @@
+"""Planners: they try actions out in the environment, with the true reward, and learn nothing."""

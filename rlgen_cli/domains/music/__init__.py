@@ -1,0 +1,1 @@
+"""Sequences that are set token by token: the environment, encodings, datasets, scores, MIDI and sound."""

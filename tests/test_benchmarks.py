@@ -1,0 +1,184 @@
+"""Every benchmark runs, with tiny sizes and synthetic files, and writes its tables."""
+
+import importlib
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import harness, parts
+from benchmarks.agents import interquartile_mean, interval
+from benchmarks.report import table
+from rlgen_cli.core import checkpoint
+
+FOLDER = Path(harness.__file__).parent
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8"))
+NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Benchmarks set the number of threads that a run asks for."""
+    yield
+    torch.set_num_threads(1)
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The Markdown tables of a page: rows of cells, the head left out."""
+    blocks = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    rows = [[[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()] for block in blocks]
+    return [block[2:] for block in rows]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_writes_its_tables_from_a_quick_run(name):
+    """Rows, each with a finite number, and the pictures that the page shows; nothing below docs/results changes."""
+    pytest.importorskip("matplotlib", reason="needs rlgen[benchmarks]")
+    if name == "vs_sb3":
+        pytest.importorskip("stable_baselines3", reason="needs rlgen[benchmarks]")
+    before = {path: path.stat().st_mtime_ns for path in harness.RESULTS.iterdir()}
+    importlib.import_module(f"benchmarks.{name}").main(["quick=true"])
+    results = Path("outputs/benchmarks/quick") / name / "results"
+    pages = list(results.glob("*.md"))
+    assert pages
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        found = tables(text)
+        assert found
+        assert all(found), "a table without rows"
+        for row in [row for block in found for row in block]:
+            numbers = [number for cell in row[1:] for number in NUMBER.findall(cell)]
+            assert numbers, row
+            assert all(math.isfinite(float(number.replace(",", "").replace("−", "-"))) for number in numbers)
+            assert not re.search(r"\b(nan|inf)\b", " ".join(row)), row
+        for link in re.findall(r"\]\(([^)]+)\)", text):
+            assert (results / link).is_file(), link
+    assert {path: path.stat().st_mtime_ns for path in harness.RESULTS.iterdir()} == before
+    assert not (Path("outputs/benchmarks") / name).exists(), "only a full run notes that its table is complete"
+
+
+def test_make_runs_every_benchmark():
+    """The Makefile's list names all modules that have a main."""
+    text = (harness.ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = re.search(r"^BENCHMARKS := ((?:.*\\\n)*.*)$", text, flags=re.MULTILINE)
+    assert listed is not None
+    assert sorted(listed.group(1).replace("\\\n", " ").split()) == NAMES
+
+
+def full_call(name: str, count: list[int], *words: str) -> None:
+    """A benchmark that measures nothing, and says so in `count`."""
+    harness.run(name, lambda call: count.append(len(call.seeds())), list(words), seeds="1,2")
+
+
+def test_a_complete_table_is_skipped_until_the_code_or_the_settings_change(monkeypatch):
+    measured: list[int] = []
+    full_call("example", measured, "once=true")
+    full_call("example", measured, "once=true")
+    assert measured == [2]
+    full_call("example", measured, "once=true", "seeds=1")
+    assert measured == [2, 1]
+    full_call("example", measured)
+    assert measured == [2, 1, 2], "without once=true it is measured again"
+    monkeypatch.setattr(harness, "version", lambda *folders: "another")
+    full_call("example", measured, "once=true")
+    assert measured == [2, 1, 2, 2]
+    stamp = json.loads(Path("outputs/benchmarks/example/complete.json").read_text())
+    assert stamp["version"] == "another"
+    assert "commit" in stamp
+
+
+def test_an_interrupted_benchmark_is_not_complete():
+    def interrupted(call: harness.Call) -> None:
+        raise SystemExit(parts.STOPPED)
+
+    with pytest.raises(SystemExit):
+        harness.run("example", interrupted, [])
+    assert not Path("outputs/benchmarks/example/complete.json").exists()
+
+
+def test_an_unknown_setting_is_named_with_the_valid_ones():
+    with pytest.raises(
+        SystemExit, match=r"sedes=1: is no setting of benchmarks\.example; it has quick, once, folder, s"
+    ):
+        full_call("example", [], "sedes=1")
+
+
+def test_the_version_is_that_of_the_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "ROOT", tmp_path)
+    (tmp_path / "configs").mkdir()
+    path = tmp_path / "configs" / "a.yaml"
+    path.write_text("one: 1\n")
+    before = harness.version("configs")
+    (tmp_path / "configs" / "a.md").write_text("no code")
+    assert harness.version("configs") == before
+    path.write_text("one: 2\n")
+    assert harness.version("configs") != before
+
+
+TINY = ["env=tiny", "agent=ppo", "agent.network.body.width=8", *parts.QUICK, "checkpoint_interval=64"]
+
+
+def test_a_part_goes_on_where_it_was_cut_off_and_is_skipped_when_it_is_finished(tmp_path, monkeypatch):
+    folder = tmp_path / "part"
+    real_train, calls = parts.train, []
+
+    def cut_off(session, folder, resuming=False):
+        """An interrupt after 64 of 256 steps."""
+        calls.append(resuming)
+        if len(calls) == 1:
+            session.settings.__dict__["stop_at"] = 64
+        return real_train(session, folder, resuming=resuming)
+
+    monkeypatch.setattr(parts, "train", cut_off)
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        parts.trained(folder, TINY)
+    assert not parts.finished(folder)
+    assert [parts.step_of(saved) for saved in checkpoint.steps(folder)] == [64]
+    assert parts.trained(folder, TINY) == folder
+    assert parts.finished(folder)
+    parts.trained(folder, TINY)
+    assert calls == [False, True], "a finished part is not trained again"
+    with pytest.raises(SystemExit, match="holds a run with another config"):
+        parts.trained(folder, [*TINY, "seed=2"])
+
+
+def test_a_remembered_measurement_is_made_once(tmp_path):
+    calls: list[int] = []
+
+    def measure() -> dict[str, float]:
+        calls.append(1)
+        return {"a": 0.5}
+
+    path = tmp_path / "deep" / "numbers.json"
+    assert parts.remembered(path, measure) == {"a": 0.5}
+    assert parts.remembered(path, measure) == {"a": 0.5}
+    assert calls == [1]
+
+
+def test_records_are_of_the_training_or_of_one_stage(tmp_path):
+    lines = [
+        {"stage": "generator", "step": 5, "seconds": 7.0}, {"step": 10, "seconds": 1.0, "eval/target": -0.5},
+        {"step": 20, "seconds": 2.0},
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert parts.seconds_until(tmp_path) == 2.0
+    assert parts.seconds_until(tmp_path, 15) == 1.0
+    assert parts.seconds_until(tmp_path, stage="generator") == 7.0
+    assert [line["step"] for line in parts.evaluations(tmp_path, "eval/target")] == [10]
+
+
+def test_a_table_is_markdown():
+    assert table([["", "a"], ["x", 1]]) == "|  | a |\n| --- | --- |\n| x | 1 |"
+
+
+def test_the_interquartile_mean_is_that_of_the_middle_half():
+    import numpy as np
+
+    # Of eight values the middle four; of five, 1.25 are cut off at each end.
+    assert interquartile_mean(np.array([9.0, 1, 2, 3, 4, 5, 6, -7])) == pytest.approx(3.5)
+    assert interquartile_mean(np.array([0.0, 1, 2, 3, 10])) == pytest.approx((0.75 * 1 + 2 + 0.75 * 3) / 2.5)
+    low, high = interval(np.array([2.0, 2.0, 2.0]))
+    assert low == high == 2.0

@@ -1,0 +1,173 @@
+"""The recipes: what each experiment composes to, and learning curves of small versions of them.
+
+`recipes.yaml` holds the values that made the tables of docs/results. The curves are trainings of seconds on embedded
+glyphs: each must end within a tolerance of a score that was measured, three standard deviations over five seeds, which
+an untrained policy does not reach.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from benchmarks import files
+from rlgen_cli.config.compose import composed
+from rlgen_cli.config.locate import choices
+from rlgen_cli.evaluation.evaluate import evaluate
+from rlgen_cli.runs import trainer
+from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.stages import run_stages
+
+PINNED: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8"))
+PATHS = {"root", "path", "url", "md5"}
+RUNS = {"organ": ["agent.anchor.prior=none"], "seqgan": ["agent.anchor.prior=none"]}  # a run that must be there first
+
+
+def composed_for(name: str, *words: str) -> Any:
+    """The config of an experiment."""
+    return composed("pretrain" if name == "seqgan_mle" else "train", [f"experiment={name}", *words])
+
+
+def condensed(node: Any) -> Any:
+    """A config node for people: components by their class's name, schedules in words, no paths."""
+    if isinstance(node, list):
+        return [condensed(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    name = str(node.get("_target_", "")).rpartition(".")[2]
+    if name == "Linear":
+        return f"{node['start']} to {node['end']} over {node['share']}"
+    plain = {key: condensed(value) for key, value in node.items() if key not in PATHS and not key.startswith("_")}
+    return {"class": name, **plain} if name else plain
+
+
+def differences(pinned: Any, found: Any, path: str) -> list[str]:
+    """Where `found` has not the pinned value; what it has beyond is let pass."""
+    if not isinstance(pinned, dict) or not isinstance(found, dict):
+        return [] if pinned == found else [f"{path}: {pinned!r} was pinned, {found!r} found"]
+    return [
+        line for key, value in pinned.items() for line in differences(value, found.get(key, "nothing"), f"{path}.{key}")
+    ]
+
+
+def test_every_experiment_is_pinned():
+    assert sorted(PINNED) == choices("experiment")
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_an_experiment_composes_to_what_made_its_table(name):
+    found = condensed(OmegaConf.to_container(composed_for(name), resolve=True))
+    assert differences(PINNED[name], found, name) == []
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_an_experiment_builds(name, tmp_path):
+    """Every key of an experiment is one that its components have."""
+    rl_tuner, weights = {"rl_tuner": ["agent.prior.source", "reward.terms.prior.source"],
+                         "rl_tuner_ppo": ["agent.anchor.prior"]}.get(name, []), tmp_path / "note_rnn.npz"  # fmt: skip
+    files.write_note_rnn(weights)
+    files.write_digits(tmp_path / "mnist")
+    files.write_sprites(tmp_path / "sprites")
+    files.write_oracle(tmp_path / "oracle.npz")
+    data = {"IdxImages": f"data.root={tmp_path / 'mnist'}", "Folder": f"data.path={tmp_path / 'sprites'}",
+            "OracleSamples": f"data.path={tmp_path / 'oracle.npz'}"}.get(PINNED[name]["data"]["class"])  # fmt: skip
+    words = [*RUNS.get(name, []), *(f"{key}={weights}" for key in rl_tuner), *([data] if data else []), "threads=1"]
+    session = assemble(composed_for(name, *words))
+    assert session.agent is not None
+
+
+class Curve(NamedTuple):
+    """A small version of a recipe."""
+
+    words: list[str]  # sizes and steps; what makes the recipe stays
+    terms: tuple[str, ...]  # of the reward, whose unweighted scores are summed
+    score: float  # the mean over seeds 1 to 5, on held-out data
+    deviation: float  # over these seeds
+
+    @property
+    def tolerance(self) -> float:
+        """Three standard deviations over seeds: another machine's rounding makes another seed of a training."""
+        return 3 * self.deviation
+
+
+GAN = ["env.size=16", "env.generator.updates=300", "env.generator.batch_size=16", "env.generator.network.width=16",
+       "env.generator.discriminator.width=8", "env.generator.latent=8"]  # fmt: skip
+CURVES = {
+    "resketch": Curve(
+        ["env.size=12", "env.max_steps=16", "env.brush.patch_size=7", "env.brush.widths=[2]", "num_envs=16",
+         "total_steps=6400", "agent.learning_starts=256", "agent.batch_size=64", "agent.replay.buffer_size=6400",
+         "agent.network.body.width=64"],
+        ("target",), -0.0782, 0.0097,
+    ),
+    "digits": Curve(
+        ["env.size=12", "env.brush.grid=4", "env.brush.margin=1", "num_envs=16", "total_steps=6400",
+         "agent.replay.buffer_size=4000", "agent.learning_starts=320", "agent.gradient_steps=1",
+         "agent.network.body.width=64", "reward.terms.adversarial.net={channels: 8, width: 32}",
+         "reward.terms.adversarial.batch_size=32", "reward.terms.adversarial.interval=4",
+         "reward.terms.classifier.updates=150"],
+        ("classifier",), -1.268, 0.261,
+    ),
+    "sprites": Curve(
+        ["env.size=8", "env.colours=8", "env.max_steps=32", "num_envs=8", "total_steps=5120", "agent.batch_size=32",
+         "agent.learning_starts=256", "agent.replay.buffer_size=6400", "agent.network.channels=8"],
+        ("target",), -0.0303, 0.0096,
+    ),
+    "learning_to_paint": Curve(
+        ["env.size=14", "env.max_steps=3", "num_envs=32", "total_steps=6720", "agent.network.body.width=64",
+         "agent.network.body.layers=2"],
+        ("target",), -0.00664, 0.00092,
+    ),
+    "rl_tuner": Curve(
+        ["env.length=12", "num_envs=8", "total_steps=2400", "agent.learning_starts=192", "agent.batch_size=16",
+         "agent.replay.buffer_size=3000", "data.count=20"],
+        ("key", "tonic"), 6.79, 0.58,
+    ),
+    "steer": Curve(
+        [*GAN, "env.steering.directions=8", "num_envs=128", "total_steps=25600", "agent.network.body.width=64",
+         "reward.terms.classifier.updates=150"],
+        ("classifier",), -6.71, 1.32,
+    ),
+    "repair": Curve(
+        [*GAN, "num_envs=128", "total_steps=38400", "agent.network.body.width=64"],
+        ("hidden_region_error",), -0.0811, 0.0038,
+    ),
+}  # fmt: skip
+NEVER = 10**9
+
+
+def inputs(name: str, folder: Path) -> list[str]:
+    """Embedded glyphs in MNIST's format, coloured squares, or a random Note RNN."""
+    if name == "sprites":
+        files.write_sprites(folder / "sprites")
+        return [f"data.path={folder / 'sprites'}"]
+    if name == "rl_tuner":
+        weights = folder / "note_rnn.npz"
+        files.write_note_rnn(weights)
+        return [f"agent.prior.source={weights}", f"reward.terms.prior.source={weights}"]
+    files.write_digits(folder / "mnist")
+    return [f"data.root={folder / 'mnist'}"]
+
+
+def score(session: Session, terms: tuple[str, ...]) -> float:
+    """The mean on held-out data."""
+    found = evaluate(
+        session.envs["valid"], session.actor, session.reward, episodes=128, seed=0, device=session.device
+    ).scores
+    return sum(found[term] for term in terms)
+
+
+@pytest.mark.parametrize("name", sorted(CURVES))
+def test_a_small_recipe_learns_what_it_did(name, tmp_path, monkeypatch):
+    """In float32 on one thread, with seed 1."""
+    curve = CURVES[name]
+    monkeypatch.setattr(trainer, "write_samples", lambda *arguments: None)  # pictures are no part of learning
+    rarely = [f"{key}={NEVER}" for key in ("checkpoint_interval", "log_interval", "eval_interval")]
+    words = [*inputs(name, tmp_path), *curve.words, *rarely, "threads=1", "precision=float32", "device=cpu", "seed=1"]
+    session = assemble(composed_for(name, *words))
+    assert run_stages(session, tmp_path / "run")
+    untrained = score(session, curve.terms)
+    assert untrained < curve.score - curve.tolerance, "the tolerance would let an untrained policy pass"
+    assert trainer.train(session, tmp_path / "trained") == "finished"
+    assert score(session, curve.terms) == pytest.approx(curve.score, abs=curve.tolerance)
