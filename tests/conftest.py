@@ -6,6 +6,7 @@ import random
 import string
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,9 +123,10 @@ def write_idx(folder: Path, images: int = 30, side: int = 28) -> Path:
 def write_note_rnn(path: Path, actions: int = 38, width: int = 100) -> Path:
     """Random arrays in the form of RL Tuner's Note RNN."""
     rng = np.random.default_rng(0)
-    shapes = {"lstm_kernel": (actions + width, 4 * width), "lstm_bias": 4 * width, "softmax_kernel": (width, actions)}
+    shapes: dict[str, tuple[int, ...] | int] = {"lstm_kernel": (actions + width, 4 * width), "lstm_bias": 4 * width, "softmax_kernel": (width, actions)}
     shapes |= {"softmax_bias": actions}
-    np.savez(path, **{name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()})
+    arrays: dict[str, Any] = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(path, **arrays)
     return path
 
 
@@ -153,10 +155,11 @@ def write_clip(folder: Path) -> Path:
 def write_oracle(path: Path, words: int = 30, width: int = 4) -> Path:
     """Random arrays in the form of SeqGAN's oracle."""
     rng = np.random.default_rng(0)
-    shapes = {"embedding": (words, width), "Wv": (width, words), "bv": words}
+    shapes: dict[str, tuple[int, ...] | int] = {"embedding": (words, width), "Wv": (width, words), "bv": words}
     for gate in "ifoc":
         shapes |= {f"W{gate}": (width, width), f"U{gate}": (width, width), f"b{gate}": width}
-    np.savez(path, **{name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()})
+    arrays: dict[str, Any] = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(path, **arrays)
     return path
 
 
@@ -177,7 +180,7 @@ def write_chorales(path: Path, steps: int = 64) -> Path:
     return path
 
 
-def needs_shared(name: str):
+def needs_shared(name: str) -> pytest.MarkDecorator:
     """Skip, with the reason, where the real data is not there."""
     path = SHARED / name
     return pytest.mark.skipif(not path.exists(), reason=f"needs {os.path.join('shared', 'data', name)}")

@@ -24,7 +24,7 @@ def rlgen(monkeypatch, capsys):
         try:
             cli.main()
         except SystemExit as end:
-            code = end.code or 0
+            code = int(end.code or 0)
         seen = capsys.readouterr()
         return code, seen.out, seen.err
 
@@ -193,7 +193,7 @@ def test_a_training_then_samples(rlgen):
     assert rlgen("sample", "run=here", "n=9", "seed=4", "format=png", "out=other")[0] == 0
     assert Path("other/grid.png").read_bytes() != Path("one/png/grid.png").read_bytes()
     with Image.open("one/gif/timelapse.gif") as gif:
-        assert gif.n_frames > 1
+        gif.seek(1)  # there is a second frame
     with Image.open("one/png/000.png") as image:
         assert image.size == (12, 12)
     assert len(list(Path("one/svg").glob("0*.svg"))) == 9
@@ -215,7 +215,7 @@ def test_svg_holds_the_strokes_in_order(rlgen):
     assert rlgen("train", *small("agent=random", *words), "hydra.run.dir=here")[0] == 0
     assert rlgen("sample", "run=here", "n=4", "format=svg", "out=out")[0] == 0
     for file in Path("out").glob("0*.svg"):
-        steps = [node.get("id") for node in ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}path")]
+        steps = [str(node.get("id")) for node in ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}path")]
         assert steps == sorted(steps)
         assert len(steps) <= 6
 

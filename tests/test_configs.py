@@ -1,5 +1,7 @@
 """Each YAML composes and binds to its signature, and each class reads every key its YAML gives."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -20,7 +22,7 @@ from tests.conftest import (
 from tests.test_generator_from_file import saved
 
 
-def data_for(name: str, tmp_path) -> list[str]:
+def data_for(name: str, tmp_path: Path) -> list[str]:
     """What a dataset needs to be had without a network, and the environment that takes it."""
     music = ["env=music", "~data.count", "~env.bar"]
     if name == "folder":
@@ -72,6 +74,7 @@ def test_env(name):
 def test_encoding(name):
     reward = "sequence_novelty" if name != "chorale" else "harmony"
     built = assemble(compose(*small("env=music", f"encoding={name}", f"reward={reward}")))
+    assert built.data is not None
     assert len(built.data.train.tokens) > 0
 
 
@@ -150,7 +153,7 @@ def test_recurrent(name, agent):
     assemble(compose(*small(f"agent={agent}", f"network/recurrent={name}"), "agent.network.head=plain"))
 
 
-def for_reward(name: str, tmp_path) -> list[str]:
+def for_reward(name: str, tmp_path: Path) -> list[str]:
     """The environment that a reward judges, and what it needs."""
     kinds = {"harmony": ["env=music", "encoding=chorale"], "function": ["reward.terms.function.path=mine:ink"]}
     if name in ("rl_tuner", "prior"):
@@ -203,6 +206,7 @@ def test_generator(name, tmp_path):
     if name == "file":  # more of it in test_generator_from_file.py
         words = [f"env.generator.path={saved(tmp_path / 'own')}", "reward=sharpness"]
         built = assemble(compose(*small("env=latent_gan", "generator=file", *words)))
+        assert built.source is not None
         assert built.source.generator.latent == 6
         return
     env = "latent_music" if name == "melody" else "latent_gan"

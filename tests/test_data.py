@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.data.folder import Folder
 from rlgen_cli.data.glyphs import Glyphs
 from rlgen_cli.data.images import Images, split_by_content, to_channels
 from rlgen_cli.data.mnist import IdxImages
 from rlgen_cli.data.palette import image_palette, quantise
-from rlgen_cli.core.errors import UserError
 from tests.conftest import needs_shared, write_idx
 
 

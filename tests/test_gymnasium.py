@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,11 +58,11 @@ def overrides(env: str, words: str = "") -> list[str]:
     return ["threads=1", *ENVS.get(env, []), *gan, *words.split()]
 
 
-def single(env: str, words: str = "", **more):
+def single(env: str, words: str = "", **more: Any) -> Any:
     return gymnasium.make(f"rlgen/{env}-v0", overrides=overrides(env, words), **more).unwrapped
 
 
-def vector(env: str, words: str = "", n: int = 3, **more):
+def vector(env: str, words: str = "", n: int = 3, **more: Any) -> Any:
     return gymnasium.make_vec(f"rlgen/{env}-v0", num_envs=n, overrides=overrides(env, words), **more)
 
 
@@ -238,7 +239,7 @@ def test_a_program_under_hydra_keeps_its_own():
 
 def test_actions_of_several_decisions():
     factored, device = Factored((2, 5)), torch.device("cpu")
-    space = action_space(factored)
+    space: Any = action_space(factored)
     assert space.nvec.tolist() == [2, 5]
     assert as_tensor(factored, np.array([[1, 4]]), device).tolist() == [[1, 4]]
     mixed = Mixed(factored, Continuous(2))

@@ -5,24 +5,37 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
-from rlgen_cli.runs.assemble import config_folder
+from rlgen_cli.config.compose import composed
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.specs import View
+from rlgen_cli.core.stages import Helpers
 from rlgen_cli.data.images import Images
 from rlgen_cli.evaluation.distances import vendi
-from rlgen_cli.core.errors import UserError
-from rlgen_cli.evaluation.judge import taught
-from rlgen_cli.evaluation.report import compared, judged, report, table, within
+from rlgen_cli.evaluation.judge import Judge, judge_of
+from rlgen_cli.evaluation.report import compared, judged, table, within
+from rlgen_cli.runs.evaluate_run import evaluate_run
 from rlgen_cli.runs.trainer import train
-from rlgen_cli.core.types import Context, View
 from tests.conftest import session, small
 
 
-def asked(run: Path, **changes: object):
-    config = OmegaConf.load(config_folder() / "eval.yaml")
-    for key in ("defaults", "hydra"):
-        del config[key]
-    return OmegaConf.merge(config, {"run": str(run), "n": 60, "steps": 3, "device": "cpu"} | changes)
+def asked(run: Path, *changes: str) -> DictConfig:
+    return composed("eval", [f"run='{run}'", "n=60", "updates=3", "device=cpu", *changes])
+
+
+def fitted(real: Images, updates: int) -> Judge:
+    """The judge of this data, fitted here."""
+    helpers = Helpers()
+    judge = judge_of(real, updates, helpers)
+    for i in range(updates):
+        helpers.stages[0].trainable.update(i / updates)
+    helpers.stages[0].finish()
+    return judge
+
+
+def seen(x: torch.Tensor, label: torch.Tensor | None) -> View:
+    return View(x, {} if label is None else {"label": label}, {})
 
 
 def stripes(n: int, seed: int, classes: tuple[str, ...] = ("across", "down")) -> Images:
@@ -38,13 +51,11 @@ def stripes(n: int, seed: int, classes: tuple[str, ...] = ("across", "down")) ->
 @pytest.mark.parametrize("classes", [("across", "down"), ()])
 def test_the_judge_tells_real_from_noise(classes):
     real, other = stripes(400, 0, classes), stripes(300, 1, classes)
-    judge = taught(other, 60, torch.device("cpu"))
+    judge = fitted(other, 60)
     label = torch.arange(200) % 2 if classes else None
     fresh = stripes(200, 2).images.float() / 255
-    good = judged(judge, View(fresh, Context(label=label), torch.ones(200)), real, other, 0)["judge"]
-    noise = judged(judge, View(torch.rand(200, 1, 16, 16), Context(label=label), torch.ones(200)), real, other, 0)[
-        "judge"
-    ]
+    good = judged(judge, seen(fresh, label), real, other, 0)["judge"]
+    noise = judged(judge, seen(torch.rand(200, 1, 16, 16), label), real, other, 0)["judge"]
     assert good["counts"] == {"samples": 200, "real": 200, "reference": 200}
     assert noise["samples"]["frechet"] > 20 * good["samples"]["frechet"]
     assert noise["samples"]["frechet"] > 20 * good["real"]["frechet"]
@@ -52,9 +63,9 @@ def test_the_judge_tells_real_from_noise(classes):
     assert noise["samples"]["coverage"] < 0.1
     assert noise["samples"]["precision"] < 0.1
     assert ("asked" in good["samples"]) == bool(classes)
-    if classes:
+    if label is not None:
         assert good["samples"]["asked"] == good["real"]["asked"] == 1.0
-        wrong = judged(judge, View(fresh, Context(label=1 - label), torch.ones(200)), real, other, 0)["judge"]
+        wrong = judged(judge, seen(fresh, 1 - label), real, other, 0)["judge"]
         assert wrong["samples"]["asked"] == 0.0
 
 
@@ -73,18 +84,18 @@ def test_of_too_few_nothing_is_said():
 @pytest.mark.parametrize("words", [["env=pixel"], ["env=latent_gan"], ["env=pixel", "reward=adversarial_classifier"]])
 def test_a_run_of_pictures(words, tmp_path, capsys):
     train(session(*small(*words, "agent=random"), "data.per_class=20"), tmp_path / "run")
-    out = report(asked(tmp_path / "run"))
+    out = evaluate_run(asked(tmp_path / "run"))
     assert out == tmp_path / "run" / "eval" / "test_n60_seed0.json"
     record = json.loads(out.read_text())
     assert record["judge"]["samples"].keys() >= {"frechet", "kernel", "precision", "recall", "density", "coverage"}
     assert record["judge"]["counts"]["samples"] == 60
     assert "Fréchet distance" in capsys.readouterr().out
-    assert json.loads(report(asked(tmp_path / "run", out=str(tmp_path / "b"))).read_text()) == record  # the same again
+    assert json.loads(evaluate_run(asked(tmp_path / "run", f"out='{tmp_path / 'b'}'")).read_text()) == record  # the same again
 
 
 def test_a_run_of_music_has_no_judge_of_pictures(tmp_path, capsys):
     train(session(*small("env=music", "agent=random")), tmp_path / "run")
-    record = json.loads(report(asked(tmp_path / "run", n=7)).read_text())
+    record = json.loads(evaluate_run(asked(tmp_path / "run", "n=7")).read_text())
     assert "judge" not in record
     assert record["n"] == 7
     assert record["scores"]
@@ -101,14 +112,14 @@ def test_the_table_has_both_columns():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("change", "said"),
     [
-        ({"n": 0}, "n: must be"),
-        ({"split": "all"}, "split: must be one of"),
-        ({"steps": 0}, "steps: must be at least 1"),
+        ("n=0", "n: must be"),
+        ("split=all", "split: must be one of"),
+        ("updates=0", "updates: must be at least 1"),
     ],
 )
-def test_wrong_input(changes, said, tmp_path):
+def test_wrong_input(change, said, tmp_path):
     train(session(*small("env=pixel", "agent=random")), tmp_path / "run")
     with pytest.raises(UserError, match=said):
-        report(asked(tmp_path / "run", **changes))
+        evaluate_run(asked(tmp_path / "run", change))

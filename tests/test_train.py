@@ -168,9 +168,9 @@ def test_a_runs_folder_holds_what_the_design_says(tmp_path):
     assert not [p for p in folder.rglob("*") if p.suffix in (".pt", ".pkl", ".pickle")]
 
 
-def test_a_failure_is_written_down(tmp_path):
+def test_a_failure_is_written_down(tmp_path, monkeypatch):
     run = session(*small("agent=dqn"))
-    run.agent.update = lambda progress: 1 / 0
+    monkeypatch.setattr(run.agent, "update", lambda progress: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(run, tmp_path / "run")
     status = json.loads((tmp_path / "run" / "status.json").read_text())

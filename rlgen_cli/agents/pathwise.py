@@ -9,7 +9,7 @@ Deviations from the paper, numbered:
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,14 @@ from rlgen_cli.core.tree import map_tensors
 from rlgen_cli.memory.rollouts import RolloutBuffer
 from rlgen_cli.policies.actor import NetworkPolicy, build_network, example_transition
 from rlgen_cli.policies.anchor import Anchor
+
+
+class Unrolled(NamedTuple):
+    """N episodes with gradients to the weights, each summed over its steps."""
+
+    returns: Tensor  # [N], discounted
+    entropy: Tensor  # [N]
+    excess: Tensor  # [N], log π − log prior; 0 without a prior
 
 
 class Pathwise:
@@ -79,8 +87,7 @@ class Pathwise:
     def _check_reward(self) -> None:
         """Refuse a reward that gradients cannot pass."""
         rng = torch.Generator(device=self.rng.device).manual_seed(0)
-        total, _ = self._unroll(self.env.reset(2, rng), rng, 0.0)
-        if not total.requires_grad:
+        if not self._unroll(self.env.reset(2, rng), rng).returns.requires_grad:
             raise UserError("_target_: pathwise needs a reward that is differentiable; use agent=policy_gradient.")
 
     def observe(self, step: Transition) -> None:
@@ -93,39 +100,38 @@ class Pathwise:
         self.anchor.take_penalty()  # of the steps played; what counts is that of the steps unrolled
         for i in range(self.gradient_steps):
             start = map_tensors(lambda field, i=i: field[i :: self.gradient_steps], starts)
-            objective, metrics = self._unroll(start, self.rng, self.entropy_coef(progress))
+            unrolled, steps = self._unroll(start, self.rng), self.env.spec.max_steps
+            objective = unrolled.returns + self.entropy_coef(progress) * unrolled.entropy
+            if self.anchor.active:
+                objective = objective - self.anchor.beta * unrolled.excess
+                self.anchor.kl = unrolled.excess.detach().mean() / steps
             self.optimizer.step(-objective.mean(), progress)
-            self.anchor.kl = metrics.pop("kl", None)
+            entropy = unrolled.entropy.detach().mean() / steps
+            metrics = {"return": unrolled.returns.detach().mean(), "entropy": entropy}
         return metrics
 
-    def _unroll(self, start: State, rng: torch.Generator, entropy_coef: float) -> tuple[Tensor, Metrics]:
-        """Play from `start` with gradients from the rewards to the weights: discounted returns [N], less the anchor's
-        price, and with the entropy bonus."""
+    def _unroll(self, start: State, rng: torch.Generator) -> Unrolled:
+        """Play from `start` with gradients from the rewards to the weights."""
         assert isinstance(self.env, Differentiable)
         env: Env = self.env
         state = self.env.differentiable_state(start)
         none = torch.zeros_like(env.done(start)).unsqueeze(0)
-        n, steps = none.shape[1], env.spec.max_steps
+        n, zero = none.shape[1], torch.zeros(none.shape[1], device=none.device)
         view, carry, prior_carry = env.view(state), self.policy.initial_carry(n), self.anchor.initial_carry(n)
-        total, bonus = torch.zeros(n, device=none.device), torch.zeros(n, device=none.device)
-        excess = torch.zeros(n, device=none.device)  # log π − log prior
-        for t in range(steps):
+        returns, entropy, excess = zero, zero, zero
+        for t in range(env.spec.max_steps):
             observation, mask = env.observe(state), env.action_mask(state)
             observation = map_tensors(Tensor.detach, observation)
             out = self.policy.forward(observation, mask, carry, none)
             action, log_prob = out.policy.draw(rng)
             state, carry = env.step(state, action), out.carry
             before, view = view, env.view(state)
-            total = total + self.gamma**t * self.reward(before, view, env.done(state)).total
-            bonus = bonus + out.policy.evaluate_actions(action)[1]
+            returns = returns + self.gamma**t * self.reward(before, view, env.done(state)).total
+            entropy = entropy + out.policy.evaluate_actions(action)[1]
             if self.anchor.active:
                 log_prior, prior_carry = self.anchor.log_prob(observation, mask, prior_carry, none, action)
                 excess = excess + log_prob - log_prior
-        metrics: Metrics = {"return": total.detach().mean(), "entropy": bonus.detach().mean() / steps}
-        if self.anchor.active:
-            metrics["kl"] = excess.detach().mean() / steps
-            total = total - self.anchor.beta * excess
-        return total + entropy_coef * bonus, metrics
+        return Unrolled(returns, entropy, excess)
 
     def state_dict(self) -> dict[str, Any]:
         """What learning needs beyond the policy."""

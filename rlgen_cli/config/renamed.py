@@ -81,6 +81,7 @@ CHOICES = {
     "network/body=perceptron": "network/body=mlp",
     "network/body=newest": "network/body=last_token",
     "agent=likelihood": "agent=maximum_likelihood",
+    "reward=novelty": "reward=sequence_novelty",
     "damage=hole": "damage=centre_hole",
     "reward=repair": "reward=reconstruction",
     "reward=fit": "reward=consistency",

@@ -54,9 +54,7 @@ class Adam:
         """One step down the gradient of `loss`. Where `keep`, a bool scalar on the device, is false, weights and Adam's
         own state stay as they were, without the host's having to look."""
         self.adam.zero_grad(set_to_none=True)
-        grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        for parameter, grad in zip(self.parameters, grads, strict=True):
-            parameter.grad = grad
+        loss.backward(inputs=self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         for group in self.adam.param_groups:
             group["lr"] = self.learning_rate(progress)

@@ -265,10 +265,3 @@ class HasCritic(Protocol):
     def realism(self, sample: Tensor, label: Tensor | None) -> Tensor:
         """How real samples look, logits [N]."""
         ...
-
-
-@runtime_checkable
-class HasGenerator(Protocol):
-    """An environment that steers a generator."""
-
-    generator: Generator
