@@ -71,7 +71,7 @@ def run(name: str, measure: Callable[[Call], None], arguments: list[str], **defa
     call = called(name, settings)
     stamp: dict[str, object] = {
         "version": version("rlgen_cli", "configs", "benchmarks"),
-        "settings": {key: settings[key] for key in defaults},
+        "settings": {key: settings[key] for key in ("folder", *defaults)},
     }
     path = OUTPUTS / name / "complete.json"
     if settings["once"] == "true" and complete(path, stamp):

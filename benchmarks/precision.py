@@ -3,15 +3,18 @@
     python -m benchmarks.precision [device=cpu] [seconds=4]
 
 Both are timed in turn, many times; the ratio of each pair is what counts, and its median is given with the quartiles.
-A kind pays where every network of it is faster by more than 5 % at both batch sizes. Beside it, how far the
-log-probabilities of what a policy did, evaluated anew in one batch as PPO does, are from those when it acted.
+On a CPU, the time is the processor's. A kind pays where every network of it is faster by more than 5 % at both batch
+sizes. Beside it, how far the log-probabilities of what a policy did, evaluated anew in one batch as PPO does, are from
+those when it acted; and whole trainings, where passes are a part of the work.
 """
 
 import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,11 +26,12 @@ from benchmarks.speed import synchronise
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core.acting import decide, initial_carry
 from rlgen_cli.core.specs import Carry, Observation
-from rlgen_cli.core.tree import join
+from rlgen_cli.core.tree import join, select
 from rlgen_cli.policies.actor import NetworkPolicy
 from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision
 from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.stepper import Stepper
 
 PICTURES = ["env=pixel", "reward=target", "data=glyphs", "data.per_class=4"]
 MELODIES = ["env=music", "reward=music_theory", "data.count=40"]
@@ -39,8 +43,14 @@ NETWORKS = {
     "gru": [*MELODIES, "network=gru"],
     "transformer": [*MELODIES, "network=transformer"],
 }
+TRAININGS = {
+    "DQN, mlp": [*PICTURES, "agent=dqn", "network=q_mlp", "agent.network.head=plain", "agent.learning_starts=64"],
+    "DQN, maps": [*PICTURES, "brush=pixel", "agent=dqn", "network=q_mlp", "agent.learning_starts=64",
+                  "agent.batch_size=64"],
+    **{f"PPO, {name}": [*words, "agent=ppo"] for name, words in NETWORKS.items()},
+}  # fmt: skip
 STEPS = 16  # of each environment, in one pass
-SIZES = {"small": 4, "large": 32}  # environments: 64 and 512 rows
+SIZES = (4, 32)  # environments: small and large, 64 and 512 rows
 FORMATS = ("float32", "bfloat16")
 WARM = 2  # passes that do not count
 FASTER = 0.95  # of float32's time
@@ -57,13 +67,25 @@ class Batch(NamedTuple):
     start: Tensor  # bool [T, N]
 
 
+class Pairs(NamedTuple):
+    """Something timed in both number formats in turn."""
+
+    times: dict[str, float]  # medians, ms
+    ratio: float  # bfloat16's time over float32's, the median of pairs
+    quartiles: tuple[float, float]
+
+    def cells(self) -> Row:
+        """For a table."""
+        low, high = self.quartiles
+        return [*(f"{self.times[name]:.2f}" for name in FORMATS), f"{self.ratio:.2f} ({low:.2f} to {high:.2f})"]
+
+
 class Timing(NamedTuple):
     """A network at a batch size."""
 
+    kind: str
     rows: int
-    milliseconds: dict[str, float]  # of a pass, by format
-    ratio: float  # bfloat16's time over float32's, the median of pairs
-    quartiles: tuple[float, float]
+    passes: Pairs
     apart: dict[str, float]  # the largest |new − old| log-probability, by format
 
 
@@ -112,13 +134,27 @@ def one_pass(net: PolicyNetwork, batch: Batch) -> None:
     torch.autograd.grad(value.square().mean() - log_prob.mean(), list(net.parameters()), allow_unused=True)
 
 
-def timed(net: PolicyNetwork, batch: Batch, name: str) -> float:
-    """Milliseconds of a pass."""
-    with in_format(net, name):
-        began = time.perf_counter()
-        one_pass(net, batch)
-        synchronise()
-        return 1000 * (time.perf_counter() - began)
+def milliseconds(action: Callable[[], None], device: torch.device) -> float:
+    """How long an action takes; on the CPU in time of the processor, which other programs do not lengthen by taking
+    turns with this one."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    began = clock()
+    action()
+    synchronise()
+    return 1000 * (clock() - began)
+
+
+def in_turn(actions: dict[str, Callable[[], None]], device: torch.device, seconds: float, least: int) -> Pairs:
+    """Time the action of each format, by turns, for some seconds and at least so often."""
+    times: dict[str, list[float]] = {name: [] for name in FORMATS}
+    began = time.perf_counter()
+    while len(times["float32"]) < WARM + least or time.perf_counter() - began < seconds:
+        for name in FORMATS:
+            times[name].append(milliseconds(actions[name], device))
+    counted = {name: values[WARM:] for name, values in times.items()}
+    ratios = [half / full for full, half in zip(counted["float32"], counted["bfloat16"], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return Pairs({name: statistics.median(values) for name, values in counted.items()}, middle, (low, high))
 
 
 @torch.no_grad()
@@ -130,29 +166,47 @@ def apart(session: Session, name: str) -> float:
         return float((evaluated(net, batch)[0] - batch.log_prob).abs().max())
 
 
-def timing(words: list[str], num_envs: int, device: str, seconds: float) -> tuple[str, Timing]:
-    """The kind of a network, and how long it takes."""
+def timing(words: list[str], num_envs: int, device: str, seconds: float) -> Timing:
+    """A network of PPO."""
     common = ["agent=ppo", "agent.num_minibatches=1", f"num_envs={num_envs}", f"device={device}", "threads=1"]
     session = assemble(composed("train", [*words, *common]))
     _, net = policy_of(session)
     for parameter in net.parameters():  # a head that starts at zero would pass no gradient to its body
         torch.nn.init.normal_(parameter, std=0.05)
     batch = acted(session, STEPS)
-    times: dict[str, list[float]] = {name: [] for name in FORMATS}
-    began = time.perf_counter()
-    while len(times["float32"]) < WARM + 5 or time.perf_counter() - began < seconds:
-        for name in FORMATS:
-            times[name].append(timed(net, batch, name))
-    times = {name: values[WARM:] for name, values in times.items()}
-    ratios = [half / full for full, half in zip(times["float32"], times["bfloat16"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    milliseconds = {name: statistics.median(values) for name, values in times.items()}
-    agreement = {name: apart(session, name) for name in FORMATS}
-    return net.kind, Timing(STEPS * num_envs, milliseconds, middle, (low, high), agreement)
+
+    def passed(name: str) -> None:
+        with in_format(net, name):
+            one_pass(net, batch)
+
+    passes = in_turn({name: partial(passed, name) for name in FORMATS}, session.device, seconds, least=5)
+    return Timing(net.kind, STEPS * num_envs, passes, {name: apart(session, name) for name in FORMATS})
+
+
+def training(words: list[str], num_envs: int, device: str, precision: str) -> Callable[[], None]:
+    """A function that goes on with a training for `STEPS` batched steps, which end with an update."""
+    common = [f"num_envs={num_envs}", f"device={device}", "threads=1", f"precision={precision}"]
+    session = assemble(composed("train", [*words, *common]))
+    env, streams = session.envs["train"], session.streams
+    stepper = Stepper(
+        env=env, reward=session.reward, learners=session.learners, rng=streams["env"], num_envs=num_envs, group_size=1
+    )
+    stepper.enter(stepper.fresh())
+    carry = initial_carry(session.actor, num_envs)
+
+    def go_on() -> None:
+        nonlocal carry
+        for _ in range(STEPS):
+            decision = decide(session.actor, env, stepper.state, carry, explore=True, rng=streams["policy"])
+            done = stepper.step(decision, carry, 0.5).done
+            stepper.renew(done)
+            carry = select(done, initial_carry(session.actor, num_envs), decision.carry)
+
+    return go_on
 
 
 def measure(call: Call) -> None:
-    seconds = call.pick(float(call.settings["seconds"]), 0.1)
+    seconds, device = call.pick(float(call.settings["seconds"]), 0.1), call.settings["device"]
     rows: list[Row] = [[
         "network", "kind", "rows", "float32, ms", "bfloat16, ms", "bfloat16 / float32 (quartiles)",
         "new − old log p, float32", "bfloat16",
@@ -160,26 +214,49 @@ def measure(call: Call) -> None:
     ratios: dict[str, list[float]] = {}
     farthest = 0.0
     for name, words in NETWORKS.items():
-        for num_envs in call.pick(tuple(SIZES.values()), (2, 4)):
-            kind, found = timing(words, num_envs, call.settings["device"], seconds)
-            ratios.setdefault(kind, []).append(found.ratio)
+        for num_envs in call.pick(SIZES, (2, 4)):
+            found = timing([*words, *small(call, words)], num_envs, device, seconds)
+            ratios.setdefault(found.kind, []).append(found.passes.ratio)
             farthest = max(farthest, found.apart["bfloat16"])
-            low, high = found.quartiles
-            times = (f"{found.milliseconds[number]:.2f}" for number in FORMATS)
             distances = (f"{found.apart[number]:.2g}" for number in FORMATS)
-            ratio = f"{found.ratio:.2f} ({low:.2f} to {high:.2f})"
-            rows.append([name, kind, found.rows, *times, ratio, *distances])
+            rows.append([name, found.kind, found.rows, *found.passes.cells(), *distances])
             print(*rows[-1], flush=True)
-    paying = [kind for kind, found in ratios.items() if max(found) < FASTER]
+    whole: list[Row] = [["training", "float32, ms", "bfloat16, ms", "bfloat16 / float32 (quartiles)"]]
+    for name in call.pick(list(TRAININGS), ["DQN, mlp", "PPO, lstm"]):
+        words = [*TRAININGS[name], *small(call, TRAININGS[name])]
+        actions = {number: training(words, call.pick(32, 4), device, number) for number in FORMATS}
+        found_pairs = in_turn(actions, torch.device(device), call.pick(4 * seconds, 0.0), least=call.pick(5, 2))
+        whole.append([name, *found_pairs.cells()])
+        print(*whole[-1], flush=True)
+    paying = [kind for kind, found_ratios in ratios.items() if max(found_ratios) < FASTER]
     within = "within" if farthest < CLIP_RANGE else "beyond"
     write(call, "Precision", [
         f"{summary(__doc__)} One thread; {STEPS} steps of each environment in a pass, at the default sizes of the "
-        f"networks, on {call.settings['device']}. `precision=auto` takes bfloat16 for the kinds of which every "
-        "network is faster by more than 5 % at both sizes (`rlgen_cli/policies/precision.py`).",
+        f"networks, on {device}{processor(device)}.",
         table(rows),
-        f"By this run: {', '.join(paying) or 'none'}. New and old log-probabilities in bfloat16 are at most "
-        f"{farthest:.2g} apart, {within} PPO's clip of {CLIP_RANGE}.",
+        f"Faster by more than 5 % at both sizes: {', '.join(paying) or 'none'}. New and old log-probabilities in "
+        f"bfloat16 are at most {farthest:.2g} apart, {within} PPO's clip of {CLIP_RANGE}.",
+        f"{STEPS} steps of {call.pick(32, 4)} environments with the updates that fall into them, at the defaults of "
+        "the agents (DQN with maps: 64 rows a batch):",
+        table(whole),
     ])  # fmt: skip
+
+
+def small(call: Call, words: list[str]) -> list[str]:
+    """What a quick run has beside."""
+    pictures = ["env.size=12"] if "env=pixel" in words else []
+    batch = ["agent.batch_size=16"] if "agent=dqn" in words else []
+    return call.pick([], [*pictures, *batch])
+
+
+def processor(device: str) -> str:
+    """What matters of it, for a reader on another machine."""
+    if device != "cpu":
+        return ""
+    path = Path("/proc/cpuinfo")
+    flags = set(path.read_text().split()) if path.is_file() else set()
+    able = [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
+    return f" ({' and '.join(able) or 'a processor without instructions for bfloat16'})"
 
 
 def main(arguments: list[str]) -> None:

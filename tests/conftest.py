@@ -5,6 +5,7 @@ import os
 import random
 import string
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,14 @@ LEARNERS = {
 
 @pytest.fixture(autouse=True)
 def _quiet_place(tmp_path, monkeypatch):
-    """Every test works in a folder of its own, with a cache of its own."""
+    """Every test works in a folder of its own, with a cache of its own; modules that it imported from there go."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RLGEN_CACHE", str(tmp_path / "cache"))
     torch.set_num_threads(1)
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -123,7 +128,11 @@ def write_idx(folder: Path, images: int = 30, side: int = 28) -> Path:
 def write_note_rnn(path: Path, actions: int = 38, width: int = 100) -> Path:
     """Random arrays in the form of RL Tuner's Note RNN."""
     rng = np.random.default_rng(0)
-    shapes: dict[str, tuple[int, ...] | int] = {"lstm_kernel": (actions + width, 4 * width), "lstm_bias": 4 * width, "softmax_kernel": (width, actions)}
+    shapes: dict[str, tuple[int, ...] | int] = {
+        "lstm_kernel": (actions + width, 4 * width),
+        "lstm_bias": 4 * width,
+        "softmax_kernel": (width, actions),
+    }
     shapes |= {"softmax_bias": actions}
     arrays: dict[str, Any] = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
     np.savez(path, **arrays)
@@ -161,6 +170,11 @@ def write_oracle(path: Path, words: int = 30, width: int = 4) -> Path:
     arrays: dict[str, Any] = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
     np.savez(path, **arrays)
     return path
+
+
+def slow(*values: object) -> list[object]:
+    """Parameters that run with `make test-all` alone."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def write_tunes(folder: Path, count: int = 6) -> Path:

@@ -17,7 +17,7 @@ from rlgen_cli.agents.baselines import GroupMean, RunningMean, Steps
 from rlgen_cli.agents.dqn import DQN, QPolicy
 from rlgen_cli.agents.pathwise import Pathwise
 from rlgen_cli.agents.policy_gradient import PolicyGradient, whole_episodes
-from rlgen_cli.core.acting import decide, initial_carry
+from rlgen_cli.core.acting import decide
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Trainable
@@ -38,7 +38,6 @@ from rlgen_cli.core.specs import (
     image,
     vector,
 )  # fmt: skip
-from rlgen_cli.core.tree import select
 from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.memory.replay import Replay, Uniform, Window
 from rlgen_cli.policies.anchor import Anchor, HasAnchor, QPrior
@@ -52,6 +51,7 @@ from rlgen_cli.policies.target_network import HardUpdate, SoftUpdate
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.stepper import Stepper
 from tests.conftest import SMALL, session, small
+from tests.training import target_score, trained
 
 CPU = torch.device("cpu")
 
@@ -60,31 +60,9 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def trained(run: Session) -> Session:
-    """The run, trained as `rlgen train` does, without its records and samples."""
-    env, actor, n, total = run.envs["train"], run.actor, run.settings.num_envs, run.settings.total_steps
-    stepper = Stepper(
-        env=env, reward=run.reward, learners=run.learners, rng=run.streams["env"], num_envs=n, group_size=run.group_size
-    )
-    stepper.enter(stepper.fresh())
-    carry = initial_carry(actor, n)
-    for step in range(0, total, n):
-        decision = decide(actor, env, stepper.state, carry, explore=True, rng=run.streams["policy"])
-        stepped = stepper.step(decision, carry, step / total)
-        stepper.renew(stepped.done)
-        carry = select(stepped.done, initial_carry(actor, n), decision.carry)
-        assert all(torch.isfinite(value) for value in stepped.metrics.values()), stepped.metrics
-    return run
-
-
-def target_score(run: Session, episodes: int = 100, seed: int = 0) -> float:
-    result = evaluate(run.envs["test"], run.actor, run.reward, episodes=episodes, seed=seed, device=CPU)
-    return result.scores["target"]
-
-
 TINY = ["env=tiny", "num_envs=32", "threads=1", SMALL[0], "agent.network.channels=16", "reward.terms.target.weight=1"]
 LEARNER = [
-    "total_steps=2400", "agent.batch_size=32", "agent.learning_starts=256", "agent.replay.buffer_size=8000",
+    "total_steps=2048", "agent.batch_size=32", "agent.learning_starts=256", "agent.replay.buffer_size=8000",
     "agent.gradient_steps=3", "agent.optimizer.learning_rate.start=0.003",
 ]  # fmt: skip
 COLD = ["agent.temperature.start=0.02", "agent.temperature.end=0.02"]
@@ -98,7 +76,7 @@ DQNS = {
     "prioritised": ["replay=prioritized"],
     "soft": ["backup=soft", *COLD],
     "soft, λ": ["backup=soft", *COLD, "agent.n_step=3", "agent.td_lambda=0.8"],
-    "plain head": ["agent.network.head=plain", "agent.network.body.pool=1", "agent.network.body.width=128", "env.size=3", "env.cells=3"],
+    "plain head": ["agent.network.head=plain", "agent.network.body.pool=1", "agent.network.body.width=128", "env.size=3", "env.cells=3", "total_steps=2560"],
 }  # fmt: skip
 
 
@@ -118,37 +96,45 @@ def test_greedy_search_solves_the_tiny_environment():
     assert target_score(session("env=tiny", "agent=greedy", "threads=1"), 50) == 0
 
 
-@pytest.mark.parametrize(("brush", "total"), [("pen", 2560), ("pixel", 4096)])
-def test_dqn_beats_random_at_copying(brush, total):
-    pen = ["env.brush.widths=[1.5]", "env.brush.patch_size=9"] if brush == "pen" else []
+COPIERS = {
+    "pen": ["env.brush.widths=[1.5]", "env.brush.patch_size=9"],
+    "pixel": [],
+}
+PACE = {
+    "pen": ["total_steps=1920", "agent.batch_size=64", "agent.optimizer.learning_rate.start=0.005"],
+    "pixel": ["total_steps=3840", "agent.batch_size=32", "agent.optimizer.learning_rate.start=0.01", "agent.network.depth=1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("brush", COPIERS)
+def test_dqn_beats_random_at_copying(brush):
     base = [
         f"brush={brush}", "env.size=12", "env.max_steps=24", "data.per_class=40", "num_envs=32",
-        "data.characters=0123456789", "threads=1", SMALL[0], *pen,
+        "data.characters=0123456789", "threads=1", SMALL[0], *COPIERS[brush],
     ]  # fmt: skip
     learner = [
-        f"total_steps={total}", "agent.batch_size=64", "agent.network.body.width=64", "agent.network.channels=8",
-        "agent.learning_starts=512", "agent.replay.buffer_size=8000", "agent.gradient_steps=3",
-        "agent.optimizer.learning_rate.start=0.005", "agent.exploration.epsilon.start=1",
+        "agent.network.body.width=64", "agent.network.channels=8", "agent.learning_starts=512",
+        "agent.replay.buffer_size=8000", "agent.gradient_steps=3", "agent.exploration.epsilon.start=1", *PACE[brush],
     ]  # fmt: skip
     learned = target_score(trained(session(*base, *learner)), 60)
     random = target_score(session(*base, "agent=random"), 60)
     assert learned > random + 0.3
-    assert learned > -1.0  # better than leaving the canvas blank
+    assert learned > -0.95  # better than leaving the canvas blank
 
 
 FAST = "agent.optimizer.learning_rate.start=0.01"
 POLICIES = {
-    "A2C": ["agent=actor_critic", "agent.num_steps=4", "total_steps=9600"],
-    "PPO": ["agent=ppo", "agent.num_steps=8", "agent.num_minibatches=2", "total_steps=5120"],
+    "A2C": ["agent=actor_critic", "agent.num_steps=4", "total_steps=6400"],
+    "PPO": ["agent=ppo", "agent.num_steps=8", "agent.num_minibatches=2", "total_steps=4096"],
     "PPO with a clipped value, no stop": [
         "agent=ppo", "agent.num_steps=8", "agent.num_minibatches=2", "agent.objective.clip_range_vf=0.2",
-        "agent.target_kl=null", "total_steps=5120",
+        "agent.target_kl=null", "total_steps=4096",
     ],
-    "REINFORCE, no baseline": ["agent=policy_gradient", "baseline=none", "total_steps=9600"],
-    "REINFORCE, running mean": ["agent=policy_gradient", "baseline=mean", "total_steps=9600"],
-    "REINFORCE, learned": ["agent=policy_gradient", "baseline=learned", "total_steps=9600"],
-    "REINFORCE, group": ["agent=policy_gradient", "baseline=group", "total_steps=9600"],
-    "REINFORCE, rollouts": ["agent=policy_gradient", "agent.rollouts=2", "total_steps=9600"],
+    "REINFORCE, no baseline": ["agent=policy_gradient", "baseline=none", "total_steps=6400"],
+    "REINFORCE, running mean": ["agent=policy_gradient", "baseline=mean", "total_steps=6400"],
+    "REINFORCE, learned": ["agent=policy_gradient", "baseline=learned", "total_steps=6400"],
+    "REINFORCE, group": ["agent=policy_gradient", "baseline=group", "total_steps=6400"],
+    "REINFORCE, rollouts": ["agent=policy_gradient", "agent.rollouts=2", "total_steps=6400"],
 }  # fmt: skip
 
 
@@ -179,7 +165,7 @@ REAL = {
 @pytest.mark.parametrize("words", REAL.values(), ids=REAL.keys())
 def test_agents_beat_random_with_every_kind_of_action(words):
     rate = ["agent.optimizer.learning_rate.start=0.005"]
-    learned = target_score(trained(session(*COPY, *words, "agent.network.body.width=64", *rate, "total_steps=3200")))
+    learned = target_score(trained(session(*COPY, *words, "agent.network.body.width=64", *rate, "total_steps=1920")))
     env = [word for word in words if word.startswith(("env.", "brush="))]
     random = target_score(session(*COPY, *env, "agent=random"))
     assert learned > 0.7 * random, f"{learned:.3f} after, {random:.3f} before"
@@ -190,7 +176,7 @@ def test_the_pathwise_gradient_learns_to_copy():
         *COPY, "brush=stroke", "env.brush.widths=[0.5,3.0]", "env.brush.edge=1.5", "agent=pathwise",
         "agent.gradient_steps=2", "agent.network.std=0.02", "agent.evaluate=mode", "agent.network.body.width=64",
         "agent.network.body.pool=1", "agent.optimizer.learning_rate.start=0.005", "agent.entropy_coef.start=0",
-        "agent.entropy_coef.end=0", "total_steps=4800",
+        "agent.entropy_coef.end=0", "total_steps=3840",
     ]  # fmt: skip
     run = trained(session(*words))
     result = evaluate(run.envs["test"], run.actor, run.reward, episodes=100, seed=0, device=CPU)
@@ -504,7 +490,7 @@ class FixedNetwork(nn.Module):
 
 
 class Recorder:
-    """A baseline of nothing, which keeps what it saw of the steps that are learned from."""
+    """A baseline of nothing, which keeps what it saw of the steps that are learned from (in episodes of up to 6)."""
 
     value_coef = 0.0
 
@@ -515,6 +501,7 @@ class Recorder:
     def __call__(self, steps: Steps) -> Tensor:
         self.returns += steps.returns[steps.counted].tolist()
         self.ages += steps.age[steps.counted].tolist()
+        assert steps.age.max() < 6  # also of steps that are not counted: baselines look it up
         return torch.zeros_like(steps.returns)
 
 

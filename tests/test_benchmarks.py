@@ -1,11 +1,13 @@
 """Every benchmark runs, with tiny sizes and synthetic files, and writes its tables."""
 
+import dataclasses
 import importlib
 import json
 import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +18,8 @@ from rlgen_cli.core import checkpoint
 
 FOLDER = Path(harness.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8"))
+# Those that take more than five seconds of a core; a new one counts as quick until it is put here.
+SLOW = {"speed", "resketch", "digits", "spiral", "vs_sb3", "rl_tuner", "steer", "latent", "precision"}
 NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?")
 
 
@@ -33,7 +37,7 @@ def tables(text: str) -> list[list[list[str]]]:
     return [block[2:] for block in rows]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
 def test_a_benchmark_writes_its_tables_from_a_quick_run(name):
     """Rows, each with a finite number, and the pictures that the page shows; nothing below docs/results changes."""
     pytest.importorskip("matplotlib", reason="needs rlgen[benchmarks]")
@@ -129,7 +133,7 @@ def test_a_part_goes_on_where_it_was_cut_off_and_is_skipped_when_it_is_finished(
         """An interrupt after 64 of 256 steps."""
         calls.append(resuming)
         if len(calls) == 1:
-            session.settings.__dict__["stop_at"] = 64
+            session.settings = dataclasses.replace(session.settings, stop_at=64)
         return real_train(session, folder, resuming=resuming)
 
     monkeypatch.setattr(parts, "train", cut_off)
@@ -175,8 +179,6 @@ def test_a_table_is_markdown():
 
 
 def test_the_interquartile_mean_is_that_of_the_middle_half():
-    import numpy as np
-
     # Of eight values the middle four; of five, 1.25 are cut off at each end.
     assert interquartile_mean(np.array([9.0, 1, 2, 3, 4, 5, 6, -7])) == pytest.approx(3.5)
     assert interquartile_mean(np.array([0.0, 1, 2, 3, 10])) == pytest.approx((0.75 * 1 + 2 + 0.75 * 3) / 2.5)

@@ -164,6 +164,11 @@ def test_the_newest_intact_checkpoint_is_found(tmp_path, caplog):
     assert checkpoint.newest(tmp_path).name == "step_0"
     assert "state.json is damaged" in caplog.text
     assert "another version" in caplog.text
+    # For whoever needs one part alone, that part is enough.
+    checkpoint.save(tmp_path / "checkpoints" / "step_3", PARTS)
+    (tmp_path / "checkpoints" / "step_3" / "training" / "agent.safetensors").unlink()
+    assert checkpoint.newest(tmp_path, "policy").name == "step_3"
+    assert checkpoint.newest(tmp_path).name == "step_0"
     shutil.rmtree(tmp_path / "checkpoints" / "step_0")
     with pytest.raises(UserError, match="holds no intact checkpoint"):
         checkpoint.newest(tmp_path)

@@ -195,10 +195,11 @@ def test_reward(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", names("reward/term"))
 def test_adding_a_term_is_one_override(name):
-    terms = set(compose("reward=coverage", f"+reward/term={name}").reward.terms)
+    base = "target" if name == "coverage" else "coverage"
+    terms = set(compose(f"reward={base}", f"+reward/term={name}").reward.terms)
     file = (config_folder() / "reward" / "term" / f"{name}.yaml").read_text()
     several = file.startswith("# @package reward.terms\n")  # a YAML of terms that belong together
-    assert terms == {"coverage"} | (set(OmegaConf.create(file)) if several else {name})
+    assert terms == {base} | (set(OmegaConf.create(file)) if several else {name})
 
 
 @pytest.mark.parametrize("name", names("generator"))

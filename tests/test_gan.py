@@ -295,7 +295,7 @@ def test_a_reward_is_fused_in(device, gradient):
         assert torch.equal(before, gan.generator.mapper.last.bias) == gradient
 
 
-@pytest.mark.parametrize(("gradient", "updates"), [(True, 100), (False, 400)])
+@pytest.mark.parametrize(("gradient", "updates"), [(True, 100), pytest.param(False, 400, marks=pytest.mark.slow)])
 def test_a_fused_reward_rises(gradient, updates):
     worth = []
     for weight in (0.0, 5.0):

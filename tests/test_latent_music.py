@@ -26,7 +26,7 @@ from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.pretrain import pretrain
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.trainer import train
-from tests.conftest import compose, session, small
+from tests.conftest import compose, session, slow, small
 from tests.contracts import check_environment, check_on_meta
 from tests.resuming import resumes
 from tests.small_gan import LATENT, make_gan, rng
@@ -151,14 +151,14 @@ def test_other_encodings(more):
     check_environment(env, rng(), CPU)
 
 
-@pytest.mark.parametrize("agent", ["dqn", "ppo", "actor_critic", "policy_gradient", "cem", "best_of", "random"])
+@pytest.mark.parametrize("agent", ["dqn", "ppo", *slow("actor_critic", "policy_gradient", "cem", "best_of", "random")])
 def test_every_agent_steers_and_resumes_bit_for_bit(agent, tmp_path):
     resumes(words("reward=music_theory", agent=agent), 160, tmp_path)
     made = {path.suffix for path in (tmp_path / "parts" / "samples" / "final").iterdir()}
     assert {".png", ".mid", ".wav", ".json"} <= made
 
 
-@pytest.mark.parametrize("agent", ["dqn", "ppo", "policy_gradient"])
+@pytest.mark.parametrize("agent", ["dqn", *slow("ppo", "policy_gradient")])
 def test_policy_generator_and_discriminator_learn_together(agent, tmp_path):
     more = ["joint=true", "env.generator.joint_training.buffer_size=20"]
     resumes([*words(agent=agent), *more], 160, tmp_path)

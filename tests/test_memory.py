@@ -156,6 +156,14 @@ def test_indices_are_drawn_in_proportion_to_their_mass():
     assert torch.equal(share, torch.where(index == 3, 0.75, 0.25))
 
 
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2.0**-24])
+def test_nothing_without_mass_is_drawn_at_the_borders(uniform, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), uniform))
+    index, share = by_mass(torch.tensor([0.0, 0.1, 0.0, 0.3, 0.0]), 1, torch.Generator())
+    assert index.item() in (1, 3)
+    assert share.item() > 0
+
+
 def test_a_memory_too_small_is_refused():
     with pytest.raises(UserError, match=r"^buffer_size: must be at least 4 × num_envs = 32, got 10"):
         replay_of(10, 8)

@@ -48,7 +48,7 @@ from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.pretrain import held_out, pretrain
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.trainer import train
-from tests.conftest import SHARED, needs_shared, session, small, write_note_rnn, write_oracle, write_tunes
+from tests.conftest import SHARED, needs_shared, session, slow, small, write_note_rnn, write_oracle, write_tunes
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 C, D, E, F, G, A, B = 14, 16, 18, 19, 21, 23, 25  # codes of the octave from middle C
@@ -666,7 +666,7 @@ def test_your_own_function_takes_the_tokens(tmp_path, monkeypatch):
     assert run.reward.terms["function"].score(finished(tokens)).tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("agent", ["dqn", "ppo", "policy_gradient", "actor_critic"])
+@pytest.mark.parametrize("agent", ["dqn", "ppo", *slow("policy_gradient", "actor_critic")])
 def test_agents_learn_to_compose(agent, tmp_path):
     """Fifths from note to note, which random melodies hardly have."""
     words = [

@@ -62,6 +62,15 @@ def test_an_experiment_composes_to_what_made_its_table(name):
     assert differences(PINNED[name], found, name) == []
 
 
+def test_a_backup_that_drifts_is_noticed():
+    """As it once did: the digits' table was made with the soft backup, and a key of its own made it the maximum."""
+    found = condensed(OmegaConf.to_container(composed_for("digits", "backup=max"), resolve=True))
+    assert differences(PINNED["digits"], found, "digits") == [
+        "digits.agent.backup.class: 'SoftBackup' was pinned, 'MaxBackup' found",
+        "digits.agent.backup.mean: True was pinned, 'nothing' found",
+    ]
+
+
 @pytest.mark.parametrize("name", sorted(PINNED))
 def test_an_experiment_builds(name, tmp_path):
     """Every key of an experiment is one that its components have."""

@@ -24,20 +24,6 @@ def asked(run: Path, *changes: str) -> DictConfig:
     return composed("eval", [f"run='{run}'", "n=60", "updates=3", "device=cpu", *changes])
 
 
-def fitted(real: Images, updates: int) -> Judge:
-    """The judge of this data, fitted here."""
-    helpers = Helpers()
-    judge = judge_of(real, updates, helpers)
-    for i in range(updates):
-        helpers.stages[0].trainable.update(i / updates)
-    helpers.stages[0].finish()
-    return judge
-
-
-def seen(x: torch.Tensor, label: torch.Tensor | None) -> View:
-    return View(x, {} if label is None else {"label": label}, {})
-
-
 def stripes(n: int, seed: int, classes: tuple[str, ...] = ("across", "down")) -> Images:
     """Noisy stripes in two directions, which are their labels."""
     rng = torch.Generator().manual_seed(seed)
@@ -48,14 +34,24 @@ def stripes(n: int, seed: int, classes: tuple[str, ...] = ("across", "down")) ->
     return Images(x.to(torch.uint8), label if classes else torch.zeros_like(label), classes)
 
 
+def fitted_judge(real: Images, updates: int) -> Judge:
+    helpers = Helpers()
+    judge, stage = judge_of(real, updates, helpers), helpers.stages[0]
+    assert stage.name == "judge"
+    for i in range(stage.updates):
+        stage.trainable.update(i / stage.updates)
+    stage.finish()
+    return judge
+
+
 @pytest.mark.parametrize("classes", [("across", "down"), ()])
 def test_the_judge_tells_real_from_noise(classes):
     real, other = stripes(400, 0, classes), stripes(300, 1, classes)
-    judge = fitted(other, 60)
-    label = torch.arange(200) % 2 if classes else None
+    judge = fitted_judge(other, 30)
+    label = {"label": torch.arange(200) % 2} if classes else {}
     fresh = stripes(200, 2).images.float() / 255
-    good = judged(judge, seen(fresh, label), real, other, 0)["judge"]
-    noise = judged(judge, seen(torch.rand(200, 1, 16, 16), label), real, other, 0)["judge"]
+    good = judged(judge, View(fresh, label, {}), real, other, 0)["judge"]
+    noise = judged(judge, View(torch.rand(200, 1, 16, 16), label, {}), real, other, 0)["judge"]
     assert good["counts"] == {"samples": 200, "real": 200, "reference": 200}
     assert noise["samples"]["frechet"] > 20 * good["samples"]["frechet"]
     assert noise["samples"]["frechet"] > 20 * good["real"]["frechet"]
@@ -63,10 +59,26 @@ def test_the_judge_tells_real_from_noise(classes):
     assert noise["samples"]["coverage"] < 0.1
     assert noise["samples"]["precision"] < 0.1
     assert ("asked" in good["samples"]) == bool(classes)
-    if label is not None:
+    if classes:
         assert good["samples"]["asked"] == good["real"]["asked"] == 1.0
-        wrong = judged(judge, seen(fresh, 1 - label), real, other, 0)["judge"]
+        wrong = judged(judge, View(fresh, {"label": 1 - label["label"]}, {}), real, other, 0)["judge"]
         assert wrong["samples"]["asked"] == 0.0
+
+
+def test_a_judge_depends_on_its_pictures_and_updates_alone():
+    torch.manual_seed(3)
+    one = fitted_judge(stripes(100, 0), 3)
+    torch.manual_seed(4)
+    two, other, longer = (
+        fitted_judge(stripes(100, 0), 3),
+        fitted_judge(stripes(100, 1), 3),
+        fitted_judge(stripes(100, 0), 4),
+    )
+    x = torch.rand(5, 1, 16, 16)
+    assert torch.equal(one.features(x), two.features(x))
+    assert not torch.equal(one.features(x), other.features(x))
+    assert not torch.equal(one.features(x), longer.features(x))
+    assert not any(weight.requires_grad for weight in one.parameters())
 
 
 def test_within_labels_by_hand():
@@ -90,7 +102,8 @@ def test_a_run_of_pictures(words, tmp_path, capsys):
     assert record["judge"]["samples"].keys() >= {"frechet", "kernel", "precision", "recall", "density", "coverage"}
     assert record["judge"]["counts"]["samples"] == 60
     assert "Fréchet distance" in capsys.readouterr().out
-    assert json.loads(evaluate_run(asked(tmp_path / "run", f"out='{tmp_path / 'b'}'")).read_text()) == record  # the same again
+    again = evaluate_run(asked(tmp_path / "run", f"out='{tmp_path / 'b'}'"))
+    assert json.loads(again.read_text()) == record  # the same again
 
 
 def test_a_run_of_music_has_no_judge_of_pictures(tmp_path, capsys):
@@ -111,15 +124,26 @@ def test_the_table_has_both_columns():
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def run_of_random(tmp_path_factory):
+    run = tmp_path_factory.mktemp("random") / "run"
+    train(session(*small("env=pixel", "agent=random")), run)
+    return run
+
+
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ("n=0", "n: must be"),
-        ("split=all", "split: must be one of"),
+        ("n=0", "n: must be a whole number from 1"),
+        ("split=all", "split: must be one of train, valid, test"),
         ("updates=0", "updates: must be at least 1"),
     ],
 )
-def test_wrong_input(change, said, tmp_path):
-    train(session(*small("env=pixel", "agent=random")), tmp_path / "run")
-    with pytest.raises(UserError, match=said):
-        evaluate_run(asked(tmp_path / "run", change))
+def test_wrong_input(change, message, run_of_random):
+    with pytest.raises(UserError, match=f"^{message}"):
+        evaluate_run(asked(run_of_random, change))
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"^run: .*nowhere is neither a run's folder nor a checkpoint's"):
+        evaluate_run(asked(tmp_path / "nowhere"))

@@ -143,21 +143,24 @@ def under_hydra(command: str, arguments: list[str]) -> None:
     register_resolvers()
     sys.argv = [os.path.basename(sys.argv[0]), *placed(arguments)]
     errors: list[UserError] = []
-    with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command), errors)))
+    with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command, arguments), errors)))
     if len(errors) == 1:
         raise errors[0]
     if errors:
         raise UserError(f"{len(errors)} jobs of this sweep failed; each said why above.")
 
 
-def job_task(command: str) -> Callable[["DictConfig"], Any]:
+def job_task(command: str, arguments: list[str]) -> Callable[["DictConfig"], Any]:
     """The task of one job, in the folder that Hydra gives it."""
+    from rlgen_cli.config.compose import check_optional
+
     if command not in TRAINERS:
         return read_task(command)
 
     def task(config: "DictConfig") -> str:
         from hydra.core.hydra_config import HydraConfig
 
+        check_optional(HydraConfig.get().runtime.choices, arguments)
         return begin(command, config, Path(HydraConfig.get().runtime.output_dir))
 
     return task

@@ -49,6 +49,7 @@ def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> Di
             hydra = Hydra.create_main_hydra2("rlgen", path)
             name = parsed.config_name or config_name(command, arguments)
             config = hydra.compose_config(name, list(parsed.overrides), RunMode.RUN)
+            check_optional(config.hydra.runtime.choices, arguments)
         finally:
             GlobalHydra.instance().hydra = outer
         if not keep_hydra:
@@ -85,6 +86,9 @@ def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], A
         raise UserError(" ".join(str(error).split())) from None
     except (HydraException, OmegaConfBaseException) as error:
         text = str(error.__cause__ or error)
+        twice = re.search(r"(\S+)@(\S+) appears more than once", str(error))
+        if twice:
+            raise UserError(f"{twice[1]}: {twice[2]} is there already; change its keys instead.") from None
         match = re.search(r"Could not override '([^']+)'", str(error))
         if match and ("not in struct" in text or "No match in the defaults" in str(error)):
             key = match.group(1)
@@ -108,12 +112,13 @@ def nearest_key(command: str, arguments: list[str], key: str) -> str:
 def placed(arguments: list[str]) -> list[str]:
     """`network=gru` and `+reward/term=ink_cost` as Hydra wants them: a group that other configs choose from is named
     with its place. An argument that has its place already stays as it is."""
+    folders = config_folders(arguments)
     found: list[str] = []
     for argument in arguments:
         group, equals, choice = argument.partition("=")
         sign, group = ("+", group[1:]) if group.startswith("+") else ("", group)
         if equals and sign and group == "reward/term":
-            found += placed_terms(choice, own_folder(arguments))
+            found += placed_terms(choice, folders)
         elif equals and group in ENV_GROUPS:
             found.append(f"{sign}{group}@env.{group}={choice}")
         elif equals and (group in AGENT_GROUPS or group == "network" or group.startswith("network/")):
@@ -123,7 +128,7 @@ def placed(arguments: list[str]) -> list[str]:
     return found
 
 
-def placed_terms(choice: str, own: str | None) -> list[str]:
+def placed_terms(choice: str, folders: list[Path]) -> list[str]:
     """Terms that are added to a reward, one or a list, each at `reward.terms.<name>`. A YAML of several terms says in
     its `@package` line where they belong.
 
@@ -133,27 +138,36 @@ def placed_terms(choice: str, own: str | None) -> list[str]:
     listed = choice.startswith("[") and choice.endswith("]")
     names = [name.strip() for name in choice.strip("[]").split(",")]
     if len(names) > 1 and not listed:
-        raise UserError(
-            "reward/term: a sweep needs one place for all its terms; use +reward/term@reward.terms.NAME=" + choice
-        )
-    several = [name for name in names if names_its_place(f"reward/term/{name}.yaml", own)]
+        place = f"+reward/term@reward.terms.NAME={choice}"
+        raise UserError(f"reward/term: a sweep needs one place for all its terms; use {place}")
+    several = [name for name in names if names_its_place(f"reward/term/{name}.yaml", folders)]
     together = [f"+reward/term=[{','.join(several)}]"] if several else []
     return together + [f"+reward/term@reward.terms.{name}={name}" for name in names if name not in several]
 
 
-def names_its_place(path: str, own: str | None) -> bool:
-    """Whether a YAML has a `@package` line; the user's own folder comes first."""
-    files = [folder / path for folder in ((Path(own),) if own else ()) + (config_folder(),)]
-    text = next((file.read_text() for file in files if file.is_file()), "")
+def names_its_place(path: str, folders: list[Path]) -> bool:
+    """Whether a YAML has a `@package` line."""
+    text = next((file.read_text() for folder in folders if (file := folder / path).is_file()), "")
     return any(line.startswith("#") and "@package" in line for line in text.splitlines())
 
 
-def own_folder(arguments: list[str]) -> str | None:
-    """The folder of `--config-dir`, if there is one."""
+def check_optional(choices_made: Any, arguments: list[str]) -> None:
+    """Refuse a reward or data that is chosen and not there. Only their defaults, which have the environment's name, may
+    be missing: a user's own environment may take no data, and its reward may be made of terms."""
+    for group in ("reward", "data"):
+        name, files = choices_made.get(group), [folder / group for folder in config_folders(arguments)]
+        known = {file.stem for folder in files for file in folder.glob("*.yaml")}
+        if name is not None and name not in known and name != choices_made.get("env"):
+            said = new_choice(group, name) or f"there is no such choice; {nearest(name, known)}"
+            raise UserError(f"{group}={name}: {said}")
+
+
+def config_folders(arguments: list[str]) -> list[Path]:
+    """Where YAMLs are looked for: first in the folder of `--config-dir`, if there is one."""
     from hydra._internal.utils import get_args_parser
 
-    folder: str | None = get_args_parser().parse_known_intermixed_args(arguments)[0].config_dir
-    return folder
+    own = get_args_parser().parse_known_intermixed_args(arguments)[0].config_dir
+    return [*([Path(own)] if own else []), config_folder()]
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:

@@ -93,25 +93,28 @@ def steps(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step_*"))
 
 
-def newest(run: Path) -> Path:
-    """The newest intact checkpoint of `run`; damaged ones are named in a warning and passed over."""
+def newest(run: Path, part: str | None = None) -> Path:
+    """The newest checkpoint of `run` that is intact, or whose `part` is, where no other is needed; damaged ones are
+    named in a warning and passed over."""
     for folder in reversed(steps(run)):
         try:
-            check(folder)
+            check(folder, part)
             return folder
         except UserError as error:
             log.warning("%s Trying the one before.", error)
     raise UserError(f"run: {run} holds no intact checkpoint.")
 
 
-def check(folder: Path) -> None:
-    """Compare every file of a checkpoint with its digest, so that all parts come from one intact checkpoint.
+def check(folder: Path, part: str | None = None) -> None:
+    """Compare every file of a checkpoint, or of one part, with its digest, so that all come from one intact checkpoint.
 
     Raises:
         UserError: for a missing or damaged file, or a checkpoint of another version.
     """
     for name, digest in _digests(folder).items():
         path = folder / name
+        if part not in (None, name.partition("/")[0]):
+            continue
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise UserError(f"checkpoint: {path} is damaged (its SHA-256 is not the manifest's).")
 

@@ -257,7 +257,8 @@ class Prioritized:
 def by_mass(mass: Tensor, batch: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Indices [B] drawn in proportion to `mass`, and their shares of it."""
     cumulative = mass.cumsum(0)
-    draw = torch.rand(batch, generator=rng, device=mass.device) * cumulative[-1]
+    uniform = 1 - torch.rand(batch, generator=rng, device=mass.device)  # in (0, 1], so that nothing of mass 0 is found
+    draw = uniform * cumulative[-1]
     start = torch.searchsorted(cumulative, draw).clamp(max=len(mass) - 1)
     return start, mass[start] / cumulative[-1]
 

@@ -175,7 +175,7 @@ def saved_weights(source: str, key: str, device: torch.device) -> dict[str, Tens
     if (folder / "manifest.json").is_file():
         saved = checkpoint.load(folder, "policy", device)
     elif (folder / "checkpoints").is_dir():
-        saved = checkpoint.load(checkpoint.newest(folder), "policy", device)
+        saved = checkpoint.load(checkpoint.newest(folder, "policy"), "policy", device)
     else:
         raise UserError(f"{key}: must be none, start, the folder of a run or a checkpoint, or an .npz, got {source}.")
     if "network" not in saved.get("policy", {}):

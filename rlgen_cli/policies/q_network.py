@@ -72,22 +72,22 @@ class QNetwork(nn.Module):
 
     def forward(self, observation: Observation, carry: Carry, start: Tensor) -> QOutput:
         """Q in T · N states, given as T steps of N environments; `start` as in PolicyNetwork."""
+        maps = []  # values of actions on a grid
         with self.precision.autocast(start.device.type, self.kind):
             if self.maps is not None:
-                features, q = self.maps(observation)
-                q = torch.cat([q, self.out(features)], 1) if self.out is not None else q
+                features, on_grid = self.maps(observation)
+                maps = [on_grid.float()]
             else:
                 assert self.body is not None
-                assert self.out is not None
                 features = self.body(observation)
                 if self.recurrent is not None:
                     features, carry = self.recurrent(features.view(*start.shape, -1), carry, start)
                     features = features.flatten(0, 1)
-                q = self.out(features)
-            if self.value is not None:
-                advantages = [part - part.mean(1, keepdim=True) for part in q.split(self.sizes, 1)]
-                q = self.value(features) + torch.cat(advantages, 1)
-        q = q.float()
+        features = features.float()
+        q = torch.cat([*maps, self.out(features)], 1) if self.out is not None else maps[0]
+        if self.value is not None:
+            advantages = [part - part.mean(1, keepdim=True) for part in q.split(self.sizes, 1)]
+            q = self.value(features) + torch.cat(advantages, 1)
         for name in self.gains:
             q = q + observation[name]
         return QOutput(q, carry)

@@ -106,6 +106,8 @@ def assemble(config: DictConfig, fresh: bool = True) -> Session:
         UserError: for a key, a value or a combination that cannot work, naming it and what would be right.
     """
     settings = settings_of(config)
+    some = "reward" in config and bool(config.reward.get("terms"))
+    require(some, "reward: has no term; add one, as in +reward/term=target.")
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = device_of(settings.device)
     streams = seeding.streams(settings.seed, device)
@@ -177,6 +179,7 @@ def load_data(config: DictConfig) -> Splits | None:
     node = plain(config.env)
     asked = {key: node.get(key) for key in inspect.signature(kind.request).parameters}
     wanted = call(kind.request, asked, "env", {})
+    require("data" in config, f"data: {kind.__name__} takes data; choose some, as in data=glyphs.")
     dataset = component(config.data, "data")
     given = set(inspect.signature(dataset.load).parameters)
     if given != set(wanted):
@@ -248,7 +251,6 @@ def resolve_condition(config: DictConfig, data: Splits | None) -> str:
 
 def build_reward(config: DictConfig, env: Env, runtime: dict[str, Any]) -> WeightedSum:
     """The weighted sum of the config's terms."""
-    require(bool(config.reward.get("terms")), "reward: has no term; add one, as in +reward/term=target.")
     terms = {}
     for name, node in config.reward.terms.items():
         path = f"reward.terms.{name}"

@@ -38,5 +38,5 @@ def open_run(config: DictConfig) -> Opened:
         OmegaConf.update(trained, key, value)
     session = assemble(trained, fresh=False)
     load_stages(session, run)
-    session.load_policy(checkpoint.load(saved or checkpoint.newest(run), "policy", session.device))
+    session.load_policy(checkpoint.load(saved or checkpoint.newest(run, "policy"), "policy", session.device))
     return Opened(run, session)
