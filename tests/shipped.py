@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from tests.conftest import compose, write_note_rnn, write_picture
 SHAPES_ACTIONS = ("brush", "steering", "encoding")  # component groups that give an environment its action space
 # What makes a run small, wherever there is such a key.
 SMALL = {
-    "device": "cpu", "threads": 1, "num_envs": 4, "data.per_class": 2, "data.count": 12,
+    "device": "cpu", "precision": os.environ.get("RLGEN_TEST_PRECISION", "auto"),  # CI forces both
+    "threads": 1, "num_envs": 4, "data.per_class": 2, "data.count": 12,
     "env.size": 8, "env.max_steps": 2, "env.length": 4, "env.bar": 4, "env.history": 2, "env.cells": 2,
     "env.brush.reach": 1, "env.brush.grid": 3, "env.steering.directions": 2,
     "env.generator.updates": 1, "env.generator.latent": 4, "env.generator.batch_size": 4,
