@@ -132,6 +132,10 @@ def _check_shown(env: Env, state: State, device: torch.device) -> None:
     _check_tensors("view.info", spec.info, view.info, device)
     _check_sample(spec, view, device)
     _check_mask(spec, env.action_mask(state), device)
+    done = env.done(state)
+    assert done.dtype == torch.bool, f"done: must be bool, got {done.dtype}."
+    assert list(done.shape) == [ROWS], f"done: must have the shape [{ROWS}], got {list(done.shape)}."
+    assert done.device.type == device.type, f"done: lies on {done.device} instead of {device}."
     if device.type != "meta":
         assert _same(state, before), "observe, view or action_mask: must not change the state."
         again = (env.observe(state), env.view(state))
@@ -210,8 +214,6 @@ def _check_step(env: Env, state: State, action: Tensor, device: torch.device) ->
 def _check_end(env: Env, state: State, after: State, steps: int) -> None:
     """Finished episodes stay as they are, and episodes are as long as the spec says."""
     spec, over, done = env.spec, env.done(state), env.done(after)
-    assert done.dtype == torch.bool, f"done: must be bool, got {done.dtype}."
-    assert list(done.shape) == [ROWS], f"done: must have the shape [{ROWS}], got {list(done.shape)}."
     assert (done | ~over).all(), "done: a finished episode must stay finished."
     stays = _same(map_tensors(lambda t: t[over], state), map_tensors(lambda t: t[over], after))
     assert stays, "step: must leave a finished state as it is."
@@ -226,7 +228,10 @@ def _check_capabilities(env: Env, state: State, action: Tensor, device: torch.de
     """What an environment may offer beyond `Env`."""
     has_data = device.type != "meta"
     if isinstance(env, PacksStates):
-        restored = env.unpack(env.pack(state))
+        packed = env.pack(state)
+        restored = env.unpack(packed)
+        for tensor in _leaves(packed, "pack") + _leaves(restored, "unpack"):
+            assert tensor.device.type == device.type, f"pack or unpack: a field lies on {tensor.device}."
         if has_data:
             assert _same(restored, state), "unpack: must be the inverse of pack, to the bit."
     if isinstance(env, HasExpert):
@@ -248,6 +253,9 @@ def _check_stroke(env: Env, draws: DrawsStrokes, state: State, action: Tensor, d
     for name, shape in shapes.items():
         tensor, wanted = getattr(stroke, name), [ROWS, *shape]
         assert list(tensor.shape) == wanted, f"stroke: {name} must have the shape {wanted}, got {list(tensor.shape)}."
+        assert tensor.device.type == device.type, f"stroke: {name} lies on {tensor.device} instead of {device}."
+    where = draws.background.device
+    assert where.type == device.type, f"background: lies on {where} instead of {device}."
     if device.type != "meta":
         assert not stroke.drawn[env.done(state)].any(), "stroke: must draw nothing where the episode is over."
 

@@ -6,6 +6,7 @@ import random
 import string
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
+from rlgen_cli.cli import main as cli
 from rlgen_cli.config.compose import composed
 from rlgen_cli.domains.music.datasets.tunes import tonal_melody
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.stages import fit_cached
 
+Rlgen = Callable[..., tuple[int, str, str]]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 SMALL = [
     f"precision={os.environ.get('RLGEN_TEST_PRECISION', 'auto')}",  # CI forces both
@@ -198,3 +201,20 @@ def needs_shared(name: str) -> pytest.MarkDecorator:
     """Skip, with the reason, where the real data is not there."""
     path = SHARED / name
     return pytest.mark.skipif(not path.exists(), reason=f"needs {os.path.join('shared', 'data', name)}")
+
+
+@pytest.fixture
+def rlgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rlgen:
+    """Run the command in this process: (exit code, what it printed, what it complained)."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rlgen", *words])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        seen = capsys.readouterr()
+        return code, seen.out, seen.err
+
+    return run

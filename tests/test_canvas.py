@@ -24,7 +24,7 @@ from rlgen_cli.domains.canvas.packing import PalettePacking
 from rlgen_cli.domains.canvas.rasteriser import bezier, pixel_line, segment
 from rlgen_cli.domains.canvas.scores import InkCost, Target
 from rlgen_cli.domains.canvas.tiny import TinyCanvas
-from tests.contracts import check_environment, check_on_meta
+from rlgen_cli.testing import check_env
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -97,17 +97,17 @@ CASES = [
 
 @pytest.mark.parametrize(("brush", "variant"), CASES)
 def test_contract(brush, variant):
-    check_environment(canvas(brush, **variant), stream(), CPU)
+    check_env(canvas(brush, **variant), device=CPU)
 
 
 @pytest.mark.parametrize(("brush", "variant"), CASES)
 def test_on_meta(brush, variant):
-    check_on_meta(canvas(brush, META, **variant))
+    check_env(canvas(brush, META, **variant), device=META)
 
 
 def test_the_tiny_canvas():
-    check_environment(TinyCanvas(device=CPU, size=4, cells=4), stream(), CPU)
-    check_on_meta(TinyCanvas(device=META, size=4, cells=4))
+    check_env(TinyCanvas(device=CPU, size=4, cells=4), device=CPU)
+    check_env(TinyCanvas(device=META, size=4, cells=4), device=META)
 
 
 @pytest.mark.parametrize(("brush", "start"), [("pen", "blank"), ("pixel", "random"), ("pen_grid", "image")])

@@ -14,23 +14,6 @@ from rlgen_cli.config.locate import config_folder
 from tests.conftest import small, write_idx
 
 
-@pytest.fixture
-def rlgen(monkeypatch, capsys):
-    """Run the command in this process: (exit code, what it printed, what it complained)."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rlgen", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        seen = capsys.readouterr()
-        return code, seen.out, seen.err
-
-    return run
-
-
 def written() -> list[Path]:
     """Files below the working folder, but for the cache."""
     return [path for path in Path.cwd().rglob("*") if path.is_file() and "cache" not in path.parts]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.testing import check_env
 from tests.conftest import session, small
-from tests.contracts import check_environment
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BRUSHES = sorted(path.stem for path in (CONFIGS / "brush").glob("*.yaml"))
@@ -17,13 +17,13 @@ STARTS = sorted(path.stem for path in (CONFIGS / "start").glob("*.yaml"))
 @pytest.mark.parametrize("name", ["tiny", "pixel", "music", "latent_gan", "latent_music"])
 def test_contract(name):
     env = session(*small(f"env={name}", "agent=random")).envs["train"]
-    check_environment(env, torch.Generator().manual_seed(0), torch.device("cpu"))
+    check_env(env, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("choice", [f"brush={name}" for name in BRUSHES] + [f"start={name}" for name in STARTS])
 def test_every_choice_of_the_canvas_runs_with_its_defaults(choice):
     env = session("agent=random", "data.per_class=4", "threads=1", "env.max_steps=2", choice).envs["train"]
-    check_environment(env, torch.Generator().manual_seed(0), torch.device("cpu"))
+    check_env(env, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.pretrain import pretrain
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.trainer import resume, train
+from rlgen_cli.testing import check_env
 from tests.conftest import compose, session, small
-from tests.contracts import check_environment, check_on_meta
 from tests.resuming import resumes
-from tests.small_gan import make_env, make_gan, rng
+from tests.small_gan import make_env, make_gan
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "MappedGenerator": {"sample": [1, 16, 16], "latent": 6, "classes": 0, "width": 8},
@@ -111,8 +111,8 @@ def test_weights_of_each_allowed_class(name, tmp_path):
 @pytest.mark.parametrize("name", sorted(ALLOWED))
 def test_it_is_steered_on_the_cpu_and_on_the_meta_device(name, tmp_path):
     folder = saved(tmp_path / "own", name)
-    check_environment(make_env(source(folder), "continuous_step"), rng(), torch.device("cpu"))
-    check_on_meta(make_env(source(folder, "meta"), "discrete_step"))
+    check_env(make_env(source(folder), "continuous_step"), device=torch.device("cpu"))
+    check_env(make_env(source(folder, "meta"), "discrete_step"), device=torch.device("meta"))
 
 
 def test_its_state_opens_on_another_device(tmp_path):

@@ -14,8 +14,8 @@ from rlgen_cli.data.images import Images
 from rlgen_cli.domains.latent.damage import CentreHole, Damage, GaussianNoise, RandomHole, Scratches, Watermark
 from rlgen_cli.domains.latent.scores import HiddenRegionError, KnownRegionError, LatentDistance, LatentPrior, Realism
 from rlgen_cli.runs.assemble import assemble
+from rlgen_cli.testing import check_env
 from tests.conftest import compose, session, small, write_picture
-from tests.contracts import check_environment, check_on_meta
 from tests.resuming import resumes
 from tests.small_gan import LATENT, make_env, make_gan, pictures, rng
 
@@ -74,9 +74,9 @@ def test_contract(steering, space, changes, observed, known, device):
     assert set(env.spec.context) == known
     assert set(env.spec.info) == {"latent"}
     if device == "meta":
-        check_on_meta(env)
+        check_env(env, device=torch.device("meta"))
     else:
-        check_environment(env, rng(), env.device)
+        check_env(env, device=env.device)
 
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -94,7 +94,7 @@ def test_every_choice_runs_with_its_defaults(choice):
     words = [word for word in words if not (word.startswith("reward") and choice.startswith(("task", "damage")))]
     words += ["task=inpaint"] if choice.startswith("damage") else []
     env = assemble(compose(*words, choice)).envs["train"]
-    check_environment(env, rng(), torch.device("cpu"))
+    check_env(env, device=torch.device("cpu"))
 
 
 def test_the_sample_is_what_the_generator_makes():

@@ -26,8 +26,8 @@ from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.pretrain import pretrain
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.trainer import train
+from rlgen_cli.testing import check_env
 from tests.conftest import compose, session, slow, small
-from tests.contracts import check_environment, check_on_meta
 from tests.resuming import resumes
 from tests.small_gan import LATENT, make_gan, rng
 
@@ -121,9 +121,9 @@ def test_contract(steering, space, device):
     assert set(env.spec.context) == {"prime", "start_latent"}
     assert set(env.spec.info) == {"num_tokens", "latent"}
     if device == "meta":
-        check_on_meta(env)
+        check_env(env, device=torch.device("meta"))
         return
-    check_environment(env, rng(), CPU)
+    check_env(env, device=CPU)
     state = env.step(env.reset(5, rng()), env.spec.action.sample(5, rng(1)))
     shift = None if space == "latent" else state.point
     raw = gan.generator(env.view(state).info["latent"], None, shift)
@@ -148,7 +148,7 @@ def test_sequences_are_not_augmented():
 @pytest.mark.parametrize("more", [["encoding=chorale", "reward=harmony"], ["encoding=tokens"]])
 def test_other_encodings(more):
     env = session(*words(*more, agent="random")).envs["train"]
-    check_environment(env, rng(), CPU)
+    check_env(env, device=CPU)
 
 
 @pytest.mark.parametrize("agent", ["dqn", "ppo", *slow("actor_critic", "policy_gradient", "cem", "best_of", "random")])

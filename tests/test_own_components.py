@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from rlgen_cli.cli import main as cli
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.testing import Trained, check_env, check_learner, check_policy, check_score
-from tests.conftest import session
+from tests.conftest import Rlgen, session
 
 CPU = torch.device("cpu")
 RUN = "hydra.run.dir=run"
@@ -189,25 +188,6 @@ weight: 2.0
 form: potential  # potential | terminal
 side: left  # left | right
 """
-
-Rlgen = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def rlgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rlgen:
-    """Run the command in this process: (exit code, what it printed, what it complained)."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rlgen", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        seen = capsys.readouterr()
-        return code, seen.out, seen.err
-
-    return run
 
 
 @pytest.fixture
