@@ -12,6 +12,7 @@ from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.data.images import Splits
+from rlgen_cli.evaluation.media.music import MakesMusic, MusicMedium
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.folder import config_of
 from rlgen_cli.runs.open import open_run
@@ -110,6 +111,13 @@ def data_of(session: Session) -> Splits:
     """The session's data, which there must be."""
     assert session.data is not None
     return session.data
+
+
+def music_of(session: Session) -> MusicMedium:
+    """How the session's samples are shown and written, which must be music."""
+    env = session.envs["test"]
+    assert isinstance(env, MakesMusic)
+    return MusicMedium(env)
 
 
 def step_of(saved: Path) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.files import NOTE_RNN, SHARED, published
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, opened, seconds_until, trained
+from benchmarks.parts import QUICK, music_of, opened, seconds_until, trained
 from benchmarks.report import Row, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.config.compose import composed
@@ -26,7 +26,6 @@ from rlgen_cli.core.specs import View
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.domains.music.theory import MusicTheory, correlations
 from rlgen_cli.evaluation.evaluate import unique
-from rlgen_cli.evaluation.media.music import MusicMedium
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.policies.precision import Precision
 from rlgen_cli.rewards.prior import PriorLikelihood
@@ -122,7 +121,7 @@ def run_of(call: Call, name: str, seed: int) -> Path | None:
 
 def keep_samples(call: Call, name: str, session: Session, view: View) -> None:
     """A sheet of the first melodies, and the first as MIDI."""
-    shown = MusicMedium(session.envs["test"])
+    shown = music_of(session)
     write_png(call.results / f"rl_tuner_{name}.png", shown.sheet(view, 12))
     write_midi(call.results / f"rl_tuner_{name}.mid", shown.pieces(view.sample[:1])[0])
 

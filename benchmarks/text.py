@@ -64,7 +64,7 @@ def measure(call: Call) -> None:
     path = call.parts / "pages.txt"
     words = ["env=music", "data=text", f"data.path={path}", "encoding=tokens", f"env.length={LENGTH}", "env.prime=none"]
     prior = pretrained(call.parts / "prior", [*words, *call.pick([], SMALL_MODEL)])
-    learning = ["agent=ppo", "network=lstm", "reward=adversarial_sequence", f"agent.anchor.prior={prior}"]
+    learning = ["agent=ppo_tune", "network=lstm", "reward=adversarial_sequence", f"agent.anchor.prior={prior}"]
     tuned = trained(call.parts / "ppo", [*words, *learning, "total_steps=400000", *call.pick([], SMALL)])
     chance = with_planner([*words, "reward=adversarial_sequence"], "random")
     real = [text[i : i + LENGTH] for i in range(0, len(text) - LENGTH, len(text) // count)]

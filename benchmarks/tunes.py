@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.files import CHORALES, NOTTINGHAM, published
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, data_of, opened, seconds_until, trained, with_planner
+from benchmarks.parts import QUICK, data_of, music_of, opened, seconds_until, trained, with_planner
 from benchmarks.report import Row, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.core.specs import View
@@ -20,7 +20,6 @@ from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.domains.music.notes import MAJOR
 from rlgen_cli.domains.music.scores import Groove, ScaleConsistency, SequenceNovelty, music_encoding
 from rlgen_cli.evaluation.evaluate import unique
-from rlgen_cli.evaluation.media.music import MusicMedium
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.runs.assemble import Session
 
@@ -60,7 +59,7 @@ def about(call: Call, name: str, words: list[str]) -> list[str]:
         row(session, "DQN", made.sample),
         row(session, "random", samples(chance, count, "tunes", at_once=1000).sample),
     ]
-    shown = MusicMedium(session.envs["test"])
+    shown = music_of(session)
     write_png(call.results / f"tunes_{name}.png", shown.sheet(made))
     for i, piece in enumerate(shown.pieces(made.sample[:KEPT])):
         write_midi(call.results / f"tunes_{name}_{i}.mid", piece)

@@ -1,6 +1,7 @@
 """The command as a user meets it: help, lists, completion, and wrong input in one sentence with exit code 2."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -226,11 +227,13 @@ def test_failed_jobs_of_a_sweep_are_all_named_and_the_others_run(rlgen):
     assert len(list(Path("outputs/sweeps").rglob("status.json"))) == 1
 
 
-def test_resume_takes_top_level_settings_only(rlgen):
+def test_resume_takes_what_a_run_can_change(rlgen):
     assert rlgen("train", *small("agent=random"), "hydra.run.dir=here", "stop_at=80")[0] == 0
-    code, _, err = rlgen("train", "resume=here", "env.size=20")
-    assert code == 2
-    assert "env.size: cannot change" in err
+    for key, value in {"env.size": 20, "num_envs": 16, "seed": 2, "joint": True}.items():
+        code, _, err = rlgen("train", "resume=here", f"{key}={value}")
+        assert code == 2
+        sentence = rf"rlgen: {key}: cannot change when a run goes on; only [a-z_, ]*total_steps[a-z_, ]* can\.\n"
+        assert re.fullmatch(sentence, err)
     assert rlgen("train", "resume=here", "total_steps=200")[0] == 0
     assert json.loads(Path("here/status.json").read_text())["step"] == 200
 

@@ -284,6 +284,20 @@ def test_an_agent_that_cannot_act_says_so(own):
         session(*CANVAS, "agent=reinforce", "network=q_mlp", "--config-dir", "mine")
 
 
+def test_an_agent_that_names_no_environment_and_no_network_takes_all(own):
+    says = """    requires_network = "policy"
+
+    @staticmethod
+    def accepts(spec: EnvSpec) -> bool:
+        return spec.fixed_length  # so that all episodes begin and end together
+
+"""
+    assert says in REINFORCE
+    module = own("own_agent", REINFORCE.replace(says, ""), "agent/reinforce.yaml", REINFORCE_YAML)
+    built = session(*CANVAS, "env.stop=true", "agent=reinforce", "--config-dir", "mine").agent
+    assert isinstance(built, module.Reinforce)
+
+
 def test_a_reward_term(rlgen, own):
     corner = own("own_term", CORNER, "reward/term/corner.yaml", CORNER_YAML).Corner
     check_score(corner(side="left"), session(*CANVAS, "agent=random").envs["train"], device=CPU)

@@ -6,7 +6,8 @@ Deviations from the papers, numbered:
    and learns from each episode once, when its end is there: leaving out those that an update's first or last step cuts
    off would leave out the long ones. The steps of such an episode that an earlier policy took are not reweighted.
 3. Monte-Carlo rollouts (Yu et al. 2017, eq. 4) replace the return after each step by its mean over `rollouts`
-   continuations by the same policy.
+   continuations by the same policy. With an anchor, a step then pays for its own action's distance from the prior; what
+   its continuations would pay is left out.
 """
 
 from collections.abc import Callable

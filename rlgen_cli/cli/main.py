@@ -197,18 +197,19 @@ def start(command: str, task: Callable[["DictConfig"], Any]) -> None:
 
 
 def resume(command: str, folder: str, arguments: list[str]) -> None:
-    """`rlgen train resume=FOLDER`: the run's own config, with new top-level settings only."""
+    """`rlgen train resume=FOLDER`: the run's own config, but for some of its top-level settings."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from rlgen_cli.config.settings import Settings
+    from rlgen_cli.config.settings import KEPT, Settings
 
     changes = {}
     for override in OverridesParser.create().parse_overrides(arguments):
         key = override.key_or_group
         if key == "resume":
             continue
-        if key not in Settings.__dataclass_fields__:
-            raise UserError(f"{key}: cannot change when a run goes on; its config is kept but for top-level settings.")
+        able = sorted(Settings.__dataclass_fields__.keys() - KEPT - {"resume"})
+        if key not in able:
+            raise UserError(f"{key}: cannot change when a run goes on; only {', '.join(able)} can.")
         changes[key] = override.value()
     from rlgen_cli.runs import pretrain, trainer
 

@@ -6,6 +6,7 @@ from typing import Literal
 from rlgen_cli.core.errors import require
 
 GROUPS = ("env", "agent", "reward", "data")
+KEPT = frozenset(["num_envs", "seed", "joint"])  # of the top-level keys, those that a run that goes on cannot change
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,16 @@ class Agent(Trainable, Protocol):
 
 
 @runtime_checkable
+class SelectsEnvs(Protocol):
+    """An agent or planner that cannot act in every environment; its class is asked before one is built."""
+
+    @staticmethod
+    def accepts(spec: EnvSpec) -> bool:
+        """It can act where observations and actions are like this."""
+        ...
+
+
+@runtime_checkable
 class StartsGroups(Protocol):
     """An agent that compares episodes which begin in the same state and end together."""
 

@@ -272,10 +272,10 @@ def build_reward(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Weigh
 def build_agent(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Agent | Planner:
     """The agent or planner, which must be able to act in the environment."""
     kind = find(config.agent.get("_target_"), "agent")
-    if not kind.accepts(env.spec):
+    if not misfits.accepts(kind, env.spec):
         raise UserError(misfits.agent(config, env.spec))
     if "network" in config.agent:
-        misfits.check_network(config.agent.network, kind.requires_network)
+        misfits.check_network(config.agent.network, getattr(kind, "requires_network", None))
     opened = functools.partial(runtime["saved_network"], where="agent.start.guide")
     built: Agent | Planner = component(config.agent, "agent", **{**runtime, "saved_network": opened})
     return built

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from rlgen_cli.config.instantiate import find
 from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.protocols import SelectsEnvs
 from rlgen_cli.core.specs import EnvSpec
 
 
@@ -33,9 +34,14 @@ def _target(group: str, name: str) -> str | None:
     return None
 
 
+def accepts(kind: Any, spec: EnvSpec) -> bool:
+    """Whether an agent's class can act in such an environment; one that does not say can act in all."""
+    return not isinstance(kind, SelectsEnvs) or kind.accepts(spec)
+
+
 def agent(config: DictConfig, spec: EnvSpec) -> str:
     """Why an agent cannot act in an environment, and which could."""
-    able = ", ".join(name for name, kind in targets("agent").items() if kind.accepts(spec))
+    able = ", ".join(name for name, kind in targets("agent").items() if accepts(kind, spec))
     name = config.agent._target_.rpartition(".")[2]
     for key in ("brush", "steering", "encoding"):
         if key in config.env:
@@ -48,10 +54,10 @@ def agent(config: DictConfig, spec: EnvSpec) -> str:
     return f"agent: {name} cannot act in this environment, which has {spec.action}; use an agent that can ({able})."
 
 
-def check_network(node: DictConfig, required: str) -> None:
-    """Refuse a network of another kind than the agent takes."""
+def check_network(node: DictConfig, required: str | None) -> None:
+    """Refuse a network of another kind than the agent takes; one that does not say (None) takes any."""
     given = getattr(find(node.get("_target_"), "agent.network"), "gives", required)
-    if given != required:
+    if required is not None and given != required:
         name = node._target_.rpartition(".")[2]
         able = ", ".join(name for name, kind in targets("network").items() if getattr(kind, "gives", "") == required)
         raise UserError(f"agent.network: {name} is no {required} network; use network= with one of {able}.")

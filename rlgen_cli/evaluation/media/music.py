@@ -1,13 +1,13 @@
 """Music: MIDI, sound, and piano rolls."""
 
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.specs import View
-from rlgen_cli.domains.music.encodings import pieces
+from rlgen_cli.core.specs import State, View
+from rlgen_cli.domains.music.encodings import MusicEncoding, pieces
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.domains.music.notes import Piece
 from rlgen_cli.domains.music.piano_roll import roll_grid
@@ -19,13 +19,24 @@ from rlgen_cli.evaluation.rollout import Rollout
 SHOWN = 16  # rolls on a sheet
 
 
+@runtime_checkable
+class MakesMusic(Protocol):
+    """An environment of sequences that are notes."""
+
+    encoding: MusicEncoding
+    bar: int  # sixteenths
+    tempo: float  # beats a minute
+
+    def view(self, state: State) -> View: ...
+
+
 class MusicMedium:
-    """`env` makes sequences that are notes; a `soundfont` (a file) plays them instead of our own synthesis."""
+    """A `soundfont` (a file) plays the notes instead of our own synthesis."""
 
     formats: tuple[str, ...] = ("png", "midi", "wav")
     last = 16  # samples that the end of a run leaves
 
-    def __init__(self, env: Any, soundfont: Path | None = None) -> None:
+    def __init__(self, env: MakesMusic, soundfont: Path | None = None) -> None:
         self.env, self.soundfont = env, soundfont
 
     def pieces(self, sample: Tensor) -> list[Piece]:

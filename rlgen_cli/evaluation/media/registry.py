@@ -8,9 +8,9 @@ from torch import Tensor
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env
 from rlgen_cli.core.specs import View
-from rlgen_cli.evaluation.media.music import MusicMedium
+from rlgen_cli.evaluation.media.music import MakesMusic, MusicMedium
 from rlgen_cli.evaluation.media.pictures import PictureMedium
-from rlgen_cli.evaluation.media.text import TextMedium
+from rlgen_cli.evaluation.media.text import MakesText, TextMedium
 from rlgen_cli.evaluation.rollout import Rollout
 
 FORMATS = frozenset(name for kind in (PictureMedium, MusicMedium, TextMedium) for name in kind.formats)
@@ -48,6 +48,8 @@ def medium(env: Env, soundfont: Path | None = None) -> Medium:
     if "picture" in env.spec.kinds:
         return PictureMedium(env)
     if "music" in env.spec.kinds:
+        assert isinstance(env, MakesMusic)
         return MusicMedium(env, soundfont)
     require(soundfont is None, "soundfont: plays music, and this run makes none.")
+    assert isinstance(env, MakesText)
     return TextMedium(env)

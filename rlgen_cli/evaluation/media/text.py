@@ -1,27 +1,44 @@
 """Text: one sample a line."""
 
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from rlgen_cli.core.specs import View
+from rlgen_cli.core.specs import State, View
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.rollout import Rollout
 
 SHOWN, LINE, MARGIN = 24, 18, 8  # lines on a sheet; pixels
 
 
+class Readable(Protocol):
+    """An encoding of sequences that are read."""
+
+    def text(self, tokens: Tensor) -> list[str]:
+        """A line for each of the sequences [N, T, F]."""
+        ...
+
+
+@runtime_checkable
+class MakesText(Protocol):
+    """An environment of sequences that are read."""
+
+    encoding: Readable
+
+    def view(self, state: State) -> View: ...
+
+
 class TextMedium:
-    """`env` makes sequences that are read."""
+    """Lines of text, and a picture of them."""
 
     formats: tuple[str, ...] = ("txt", "png")
     last = 64  # samples that the end of a run leaves
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: MakesText) -> None:
         self.env = env
 
     def sheet(self, view: View, limit: int = SHOWN) -> Tensor:
