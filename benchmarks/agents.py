@@ -20,7 +20,7 @@ from benchmarks.report import Band, Row, bands, summary, table, write
 Array = npt.NDArray[np.float64]
 TASK = [
     "env=pixel", "env.size=16", "brush=pixel", "env.max_steps=40", "reward=target", "num_envs=64", "threads=1",
-    "checkpoint_interval=1000000000", "agent.network.channels=16", "agent.network.depth=1",
+    "checkpoint_interval=1000000000", "agent.network.maps.channels=16", "agent.network.maps.depth=1",
 ]  # fmt: skip
 AGENTS = {
     "DQN": ["agent=dqn", "agent.batch_size=128"],

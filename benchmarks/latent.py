@@ -43,8 +43,8 @@ SEARCHES = {
     "cross-entropy method, 20 × 64": Search("cem", 20, 64),
     "gradient, 4 × 200": Search("gradient", 200, 4),
 }
-# By experiment; the reward of all but the last is not differentiated.
-POLICIES = {"REINFORCE": "repair", "DQN": "repair_dqn", "pathwise": "repair_pathwise"}
+# By agent; the reward of all but the last is not differentiated.
+POLICIES = {"REINFORCE": "policy_gradient", "DQN": "dqn", "pathwise": "pathwise"}
 POLISHED = "pathwise, then 20 gradient steps"
 SEARCHING = ["env=latent_gan", "reward=consistency", "steering=set_latent", "env.max_steps=1"]
 HEAD: Row = ["", "PSNR, dB", "of what was damaged", "ms a picture", "generator calls", "minutes of training"]
@@ -147,7 +147,7 @@ class Repair:
     def learn(self, name: str) -> Path:
         """The row of a policy; its run."""
         small = self.call.pick([], [*SMALL, *(SMALL_DQN if name == "DQN" else [])])
-        words = [f"experiment={POLICIES[name]}", *self.words(), *small]
+        words = ["experiment=repair", f"agent={POLICIES[name]}", *self.words(), *small]
         folder = trained(self.call.parts / f"{self.task}_{name}_{self.seed}", words)
         session = opened(folder)
         minutes = f"{seconds_until(folder) / 60:.1f}"

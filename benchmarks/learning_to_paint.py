@@ -29,10 +29,6 @@ from rlgen_cli.runs.assemble import Session
 
 SIZE, PUBLISHED, PUBLISHED_BLANK = 128, 0.0060, 0.0914
 EXPERIMENT = "experiment=learning_to_paint"
-REINFORCE = [
-    "agent=policy_gradient", "~agent.gradient_steps", "baseline=group", "agent.network.std=0.3",
-    "agent.optimizer.learning_rate.start=5e-4", "total_steps=1500000",
-]  # fmt: skip
 SMALL = [*QUICK, "agent.network.body.width=16"]
 SHOWN = 64
 
@@ -84,7 +80,7 @@ def runs_of(call: Call) -> list[Path]:
     words = [EXPERIMENT, *mnist(call), f"seed={call.settings['seed']}"]
     small = call.pick([], SMALL)
     pathwise = trained(call.parts / "pathwise", [*words, *small])
-    return [pathwise, trained(call.parts / "reinforce", [*words, *REINFORCE, *small])]
+    return [pathwise, trained(call.parts / "reinforce", [*words, "agent=policy_gradient", *small])]
 
 
 def measure(call: Call) -> None:

@@ -36,7 +36,7 @@ from rlgen_cli.runs.stepper import Stepper
 PICTURES = ["env=pixel", "reward=target", "data=glyphs", "data.per_class=4"]
 MELODIES = ["env=music", "reward=music_theory", "data.count=40"]
 NETWORKS = {
-    "mlp": [*PICTURES, "network=mlp", "agent.network.head=plain"],
+    "mlp": [*PICTURES, "network=mlp", "agent.network.maps=null"],
     "maps": [*PICTURES, "brush=pixel", "network=mlp"],
     "convolutions": [*PICTURES, "network=convolutions"],
     "lstm": [*MELODIES, "network=lstm"],
@@ -44,8 +44,8 @@ NETWORKS = {
     "transformer": [*MELODIES, "network=transformer"],
 }
 TRAININGS = {
-    "DQN, mlp": [*PICTURES, "agent=dqn", "network=q_mlp", "agent.network.head=plain", "agent.learning_starts=64"],
-    "DQN, maps": [*PICTURES, "brush=pixel", "agent=dqn", "network=q_mlp", "agent.learning_starts=64",
+    "DQN, mlp": [*PICTURES, "agent=dqn", "agent.network.maps=null", "agent.learning_starts=64"],
+    "DQN, maps": [*PICTURES, "brush=pixel", "agent=dqn", "agent.learning_starts=64",
                   "agent.batch_size=64"],
     **{f"PPO, {name}": [*words, "agent=ppo"] for name, words in NETWORKS.items()},
 }  # fmt: skip

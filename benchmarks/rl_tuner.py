@@ -59,7 +59,7 @@ SMALL_DQN = [
 def words_of(name: str, weights: Path) -> list[str]:
     """What an agent is trained with, from the Note RNN whose weights are named."""
     if name == "ppo":
-        return ["experiment=rl_tuner_ppo", f"agent.anchor.prior={weights}", "threads=1"]
+        return ["experiment=rl_tuner", "agent=ppo", f"agent.anchor.prior={weights}", "threads=1"]
     backup = {"q": [], "psi": ["backup=psi"], "g": ["backup=g", "reward.terms.prior.weight=0"]}[name]
     words = ["experiment=rl_tuner", f"agent.prior.source={weights}", f"reward.terms.prior.source={weights}"]
     return [*words, *backup, "threads=1"]

@@ -29,7 +29,7 @@ TASK = [
 ]  # fmt: skip
 LEARNER = [
     "agent=dqn", "agent.batch_size=128", "agent.replay.buffer_size=20000", "agent.learning_starts=64",
-    "agent.network.channels=16", "agent.network.depth=2",
+    "agent.network.maps.channels=16", "agent.network.maps.depth=2",
 ]  # fmt: skip
 TIMINGS = 5
 

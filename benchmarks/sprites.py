@@ -23,7 +23,7 @@ from rlgen_cli.evaluation.media.pictures import sheet
 from rlgen_cli.evaluation.media.raster import enlarge, write_png
 from rlgen_cli.runs.assemble import Session
 
-SMALL = [*QUICK, "env.max_steps=16", "agent.batch_size=8", "agent.learning_starts=64", "agent.network.channels=4"]
+SMALL = [*QUICK, "env.max_steps=16", "agent.batch_size=8", "agent.learning_starts=64", "agent.network.maps.channels=4"]
 
 
 def error(made: Tensor, target: Tensor) -> float:

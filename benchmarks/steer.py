@@ -29,8 +29,8 @@ PLANNERS = {
 }
 POLICIES = {
     "REINFORCE": ["experiment=steer"],
-    "PPO": ["experiment=steer_ppo"],
-    "DQN": ["experiment=steer_dqn"],
+    "PPO": ["experiment=steer", "agent=ppo"],
+    "DQN": ["experiment=steer", "agent=dqn"],
     "REINFORCE, free to go anywhere": ["experiment=steer", FREE],
 }
 # Search where learning has led: the best of 128 tries near what a policy says, by the reward's classifier.

@@ -41,14 +41,14 @@ TASK = [
 ]  # fmt: skip
 NETWORK = {"width": 128, "layers": 2, "pool": 1, "embed": 16}
 POLICY_GRADIENT = [
-    "agent.network.head=plain", "agent.gamma=0.95", "agent.gae_lambda=0.95", "agent.target_kl=null",
+    "agent.network.maps=null", "agent.gamma=0.95", "agent.gae_lambda=0.95", "agent.target_kl=null",
     "agent.objective.normalize_advantage=true", "agent.objective.entropy_coef={start:0.01,end:0.01,share:1.0}",
     "agent.objective.value_coef=0.5", "agent.optimizer.max_grad_norm=0.5", "agent.evaluate=mode",
     "agent.optimizer.learning_rate={start:1e-3,end:1e-5,share:1.0}",
 ]  # fmt: skip
 AGENTS: dict[str, list[str]] = {
     "dqn": [
-        "agent=dqn", "agent.network.head=plain", "agent.gamma={start:0.95,end:0.95}", "agent.batch_size=256",
+        "agent=dqn", "agent.network.maps=null", "agent.gamma={start:0.95,end:0.95}", "agent.batch_size=256",
         "agent.replay.buffer_size=25600", "agent.learning_starts=2048", "agent.gradient_steps=1",
         "agent.target_update.tau=0.01", "agent.exploration.epsilon={start:1.0,end:0.02,share:0.3}",
         "agent.optimizer.learning_rate={start:1e-3,end:1e-5,share:1.0}", "agent.optimizer.max_grad_norm=10",

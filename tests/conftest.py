@@ -47,7 +47,7 @@ GAN = [
 # Rewards that need a helper, and the terms whose helper it is.
 HELPED = {"classifier": "classifier", "adversarial_classifier": "classifier", "steer": "classifier"}
 HELPED |= {name: name for name in ("style", "perceptual", "novelty", "diversity")}
-NETWORK = ["agent.network.body.width=16", "agent.network.channels=4"]
+NETWORK = ["agent.network.body.width=16", "agent.network.maps.channels=4"]
 LEARNERS = {
     "dqn": ["agent.learning_starts=16", "agent.batch_size=8", "agent.replay.buffer_size=400", *NETWORK],
     "actor_critic": NETWORK,
@@ -97,13 +97,15 @@ def small(*overrides: str) -> list[str]:
     reward = chosen(overrides, "reward", "")
     with_gan = env.startswith("latent") and "generator=file" not in overrides
     steered = env.startswith("latent") and chosen(overrides, "steering", "discrete_step") != "set_latent"
+    mapped = chosen(overrides, "network", "mlp") == "mlp" and "agent.network.maps=null" not in overrides
+    learner = LEARNERS.get(agent, [])
     return [
         *overrides,
         *SMALL,
         *ENVS.get(env, []),
         *(GAN if with_gan else []),
         *(["env.steering.directions=4"] if steered else []),
-        *LEARNERS.get(agent, []),
+        *(word for word in learner if mapped or ".maps." not in word),
         *([f"reward.terms.{HELPED[reward]}.updates=5"] if reward in HELPED else []),
     ]
 

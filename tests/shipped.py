@@ -32,8 +32,8 @@ SMALL = {
     "env.generator.network.width": 4, "env.generator.discriminator.width": 4,
     "agent.num_steps": 3, "agent.update_epochs": 1, "agent.num_minibatches": 2, "agent.learning_starts": 8,
     "agent.batch_size": 4, "agent.gradient_steps": 1, "agent.replay.buffer_size": 200, "agent.baseline.group_size": 2,
-    "agent.network.body.width": 8, "agent.network.body.layers": 1, "agent.network.channels": 4,
-    "agent.network.depth": 1, "agent.samples": 2, "agent.rounds": 1, "agent.elite": 2,
+    "agent.network.body.width": 8, "agent.network.body.layers": 1, "agent.network.maps.channels": 4,
+    "agent.network.maps.depth": 1, "agent.samples": 2, "agent.rounds": 1, "agent.elite": 2,
 }  # fmt: skip
 SMALL_TERM = {"updates": 1, "interval": 1, "batch_size": 4, "limit": 8, "buffer.buffer_size": 16, "buffer.recent": 4}
 # A reward of every kind at once: terms that rules give, one that a fitted helper gives, and one that learns along.
@@ -136,7 +136,7 @@ def component_cases(group: str) -> list[str]:
     dqn`; but for networks and what gives an environment its action space, which have tests of their own."""
     owners: dict[str, list[str]] = {}
     for name in choices(group):
-        for component in set(components(group, name)) - {*SHAPES_ACTIONS, "network"}:
+        for component in set(components(group, name)) - {*SHAPES_ACTIONS, "network", "network/kind"}:
             for choice in choices(component):
                 owners.setdefault(f"{component}={choice}", []).append(name)
     return sorted(f"{component} {' '.join(names)}" for component, names in owners.items())

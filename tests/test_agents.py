@@ -42,7 +42,7 @@ from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.memory.replay import Replay, Uniform, Window
 from rlgen_cli.policies.anchor import Anchor, HasAnchor, QPrior
 from rlgen_cli.policies.distributions import Categorical
-from rlgen_cli.policies.encoders import MLP
+from rlgen_cli.policies.encoders import MLP, Maps
 from rlgen_cli.policies.exploration import EpsilonGreedy
 from rlgen_cli.policies.policy_network import Output
 from rlgen_cli.policies.precision import Precision
@@ -60,7 +60,14 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-TINY = ["env=tiny", "num_envs=32", "threads=1", SMALL[0], "agent.network.channels=16", "reward.terms.target.weight=1"]
+TINY = [
+    "env=tiny",
+    "num_envs=32",
+    "threads=1",
+    SMALL[0],
+    "agent.network.maps.channels=16",
+    "reward.terms.target.weight=1",
+]
 LEARNER = [
     "total_steps=2048", "agent.batch_size=32", "agent.learning_starts=256", "agent.replay.buffer_size=8000",
     "agent.gradient_steps=3", "agent.optimizer.learning_rate.start=0.003",
@@ -76,7 +83,7 @@ DQNS = {
     "prioritised": ["replay=prioritized"],
     "soft": ["backup=soft", *COLD],
     "soft, λ": ["backup=soft", *COLD, "agent.n_step=3", "agent.td_lambda=0.8"],
-    "plain head": ["agent.network.head=plain", "agent.network.body.pool=1", "agent.network.body.width=128", "env.size=3", "env.cells=3", "total_steps=2560"],
+    "plain head": ["agent.network.maps=null", "agent.network.body.pool=1", "agent.network.body.width=128", "env.size=3", "env.cells=3", "total_steps=2560"],
 }  # fmt: skip
 
 
@@ -102,7 +109,7 @@ COPIERS = {
 }
 PACE = {
     "pen": ["total_steps=1920", "agent.batch_size=64", "agent.optimizer.learning_rate.start=0.005"],
-    "pixel": ["total_steps=3840", "agent.batch_size=32", "agent.optimizer.learning_rate.start=0.01", "agent.network.depth=1"],
+    "pixel": ["total_steps=3840", "agent.batch_size=32", "agent.optimizer.learning_rate.start=0.01", "agent.network.maps.depth=1"],
 }  # fmt: skip
 
 
@@ -113,7 +120,7 @@ def test_dqn_beats_random_at_copying(brush):
         "data.characters=0123456789", "threads=1", SMALL[0], *COPIERS[brush],
     ]  # fmt: skip
     learner = [
-        "agent.network.body.width=64", "agent.network.channels=8", "agent.learning_starts=512",
+        "agent.network.body.width=64", "agent.network.maps.channels=8", "agent.learning_starts=512",
         "agent.replay.buffer_size=8000", "agent.gradient_steps=3", "agent.exploration.epsilon.start=1", *PACE[brush],
     ]  # fmt: skip
     learned = target_score(trained(session(*base, *learner)), 60)
@@ -665,7 +672,7 @@ def test_a_replay_too_small_for_its_windows_is_refused():
     ):
         session(*words, "agent.n_step=10", "agent.replay.buffer_size=44")
     session(*words, "agent.n_step=10", "agent.replay.buffer_size=48")
-    recurrent = ["network/recurrent=gru", "agent.network.head=plain"]
+    recurrent = ["network/recurrent=gru", "agent.network.maps=null"]
     with pytest.raises(
         UserError, match=r"must be at least 9 frames for each of 4 environments = 36, to hold windows of 4"
     ):
@@ -768,9 +775,9 @@ def test_schedules_by_hand():
         Linear(1.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("head", ["maps", "plain"])
+@pytest.mark.parametrize("maps", [partial(Maps, channels=4, depth=2), None], ids=["maps", "body"])
 @pytest.mark.parametrize("size", [10, 16, 28])
-def test_networks_take_any_size(head, size):
+def test_networks_take_any_size(maps, size):
     spec: ObservationSpec = {
         "canvas": image(1, size, size), "difference": image(2, size, size), "patch": TensorSpec("patch", (2, 5, 5)),
         "time": vector(1), "noise": vector(3),
@@ -780,11 +787,9 @@ def test_networks_take_any_size(head, size):
         action=Discrete(2 * 5 * 5 + 1, (2, 5, 5)),
         precision=Precision("float32"),
         dueling=True,
-        head=head,
+        maps=maps,
         body=partial(MLP, width=8, layers=2, pool=3, embed=4),
         recurrent=None,
-        channels=4,
-        depth=2,
     )
     observation = {name: torch.rand(6, *part.shape) for name, part in spec.items()}
     assert net(observation, None, torch.zeros(1, 6, dtype=torch.bool)).q.shape == (6, 51)
@@ -799,11 +804,9 @@ def test_maps_move_with_the_picture():
         action=Discrete(256, (1, 16, 16)),
         precision=Precision("float32"),
         dueling=False,
-        head="maps",
+        maps=partial(Maps, channels=8, depth=2),
         body=partial(MLP, width=8, layers=2, pool=3, embed=4),
         recurrent=None,
-        channels=8,
-        depth=2,
     )
     maps = net.maps
     assert maps is not None

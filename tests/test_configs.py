@@ -105,7 +105,7 @@ def test_component_of_an_agent(group, name, tmp_path):
         words += [
             "env=music",
             f"agent.prior.source={note_rnn}",
-            "network=q_note_rnn",
+            "network=note_rnn",
             "+network@agent.prior.network=note_rnn",
         ]
         words = [word for word in small(*words) if ".network.body.width" not in word and ".channels=" not in word]
@@ -131,10 +131,10 @@ def test_steering(name, env):
     assemble(compose(*small(f"env={env}", f"steering={name}", "agent=random")))
 
 
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
 @pytest.mark.parametrize("name", names("network"))
-def test_network(name):
-    agent = "dqn" if name.startswith("q_") else "ppo"
-    env = "music" if name in ("lstm", "note_rnn", "q_lstm", "q_note_rnn") else "pixel"
+def test_network(name, agent):
+    env = "music" if name in ("lstm", "note_rnn") else "pixel"
     words = [word for word in small(f"agent={agent}", f"network={name}", f"env={env}") if "agent.network" not in word]
     more = ["agent.network.body.updates=2"] if name == "vae" else []
     assemble(compose(*words, *more))
@@ -144,13 +144,13 @@ def test_network(name):
 def test_body(name):
     env = "music" if name == "last_token" else "pixel"
     words = [w for w in small("agent=ppo", f"network/body={name}", f"env={env}") if "agent.network" not in w]
-    assemble(compose(*words, "agent.network.head=plain"))
+    assemble(compose(*words, "agent.network.maps=null"))
 
 
 @pytest.mark.parametrize("name", names("network/recurrent"))
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
 def test_recurrent(name, agent):
-    assemble(compose(*small(f"agent={agent}", f"network/recurrent={name}"), "agent.network.head=plain"))
+    assemble(compose(*small(f"agent={agent}", f"network/recurrent={name}"), "agent.network.maps=null"))
 
 
 def for_reward(name: str, tmp_path: Path) -> list[str]:
@@ -225,27 +225,3 @@ def test_damage(name):
 def test_task(name, tmp_path):
     words = ["reward.terms.style.reference=" + str(write_picture(tmp_path / "a.png"))] if name == "style" else []
     assemble(compose(*small("env=latent_gan", f"task={name}", *words)))
-
-
-@pytest.mark.parametrize("name", names("experiment"))
-def test_experiment(name, tmp_path):
-    idx = write_idx(tmp_path / "idx")
-    (tmp_path / "data").mkdir()
-    config = compose(f"experiment={name}")
-    kind = config.data._target_.rpartition(".")[2]
-    where = {"IdxImages": [f"data.root={idx}"], "Folder": data_for("folder", tmp_path)}.get(kind, [])
-    if kind == "OracleSamples":
-        where = [f"data.path={write_oracle(tmp_path / 'oracle.npz')}"]
-    if name.startswith("rl_tuner"):
-        weights = write_note_rnn(tmp_path / "note_rnn.npz")
-        keys = (
-            ["agent.anchor.prior"] if "anchor" in config.agent else ["agent.prior.source", "reward.terms.prior.source"]
-        )
-        where = [f"{key}={weights}" for key in keys]
-    elif "prior" in config.agent.get("anchor", {}) and config.agent.anchor.prior.startswith("outputs"):
-        where.append("agent.anchor.prior=none")  # a run that the experiment's first line says how to make
-    light = ["agent.replay.buffer_size=5000"] if "replay" in config.agent else []
-    overrides = [f"experiment={name}", "threads=1", *light, *without(where)]
-    built = assemble(compose(*overrides))
-    assert built.config.total_steps > 0
-    assert OmegaConf.is_config(built.config.env)

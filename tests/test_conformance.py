@@ -108,9 +108,10 @@ def test_policies(variant, agent):
         check_built_policy(functools.partial(session, variant, f"agent={agent}", STATIC))
 
 
+@pytest.mark.parametrize("learner", ["ppo", "dqn"])
 @pytest.mark.parametrize("name", choices("network"))
-def test_networks(name, files):
-    agent = [f"agent={'dqn' if name.startswith('q_') else 'ppo'}", f"network={name}"]
+def test_networks(name, learner, files):
+    agent = [f"agent={learner}", f"network={name}"]
     needs = NEEDS.get(name, [])
 
     def built() -> Session:
@@ -159,7 +160,7 @@ def test_agents(variant, agent):
 def test_components_of_agents(case, files):
     component, owner, *_ = case.split()
     name = component.partition("=")[2]
-    agent = [f"agent={owner}", component, *(["network=q_note_rnn"] if name == "g" else [])]
+    agent = [f"agent={owner}", component, *(["network=note_rnn"] if name == "g" else [])]
 
     def built() -> Session:
         homes = (["env=tiny"], MELODY)

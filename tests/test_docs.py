@@ -194,6 +194,7 @@ def leaves(node: Any, path: str) -> Iterator[str]:
 def known_keys() -> set[str]:
     """Every key that some choice has, read from the YAMLs themselves."""
     places = {"env": "env", "agent": "agent", "reward": "reward", "data": "data", "network": "agent.network"}
+    places |= {"network/kind": "agent.network"}
     places |= {"network/body": "agent.network.body", "network/recurrent": "agent.network.recurrent"}
     places |= {group: f"env.{group}" for group in ENV_GROUPS} | {group: f"agent.{group}" for group in AGENT_GROUPS}
     places |= {".": "", "pretrain": ""}

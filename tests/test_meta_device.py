@@ -179,16 +179,17 @@ def test_every_component_of_environments(case, files):
 def test_every_component_of_agents(case, files):
     component, owner, *_ = case.split()
     name = component.partition("=")[2]
-    agent = [f"agent={owner}", component, *(["network=q_note_rnn"] if name == "g" else [])]
+    agent = [f"agent={owner}", component, *(["network=note_rnn"] if name == "g" else [])]
     needs = NEEDS.get(name, [])
     homes = (config(env, agent, STATIC.get(env_of(env[0]), []), needs) for env in (["env=tiny"], MELODY))
     iterate(first_that_fits(homes, META))
 
 
+@pytest.mark.parametrize("learner", ["ppo", "dqn"])
 @pytest.mark.parametrize("name", choices("network"))
-def test_every_network(name, files):
+def test_every_network(name, learner, files):
     """Where tokens are seen, if it reads tokens, else on a canvas whose actions lie on no grid."""
-    agent = [f"agent={'dqn' if name.startswith('q_') else 'ppo'}", f"network={name}"]
+    agent = [f"agent={learner}", f"network={name}"]
     homes = (["env=pixel", "brush=pen"], MELODY)
     configs = (config(env, agent, STATIC.get(env_of(env[0]), []), NEEDS.get(name, [])) for env in homes)
     iterate(first_that_fits(configs, META))

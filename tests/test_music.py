@@ -536,9 +536,7 @@ def test_a_wider_network_begins_as_its_prior(tmp_path):
 
 def test_a_q_network_begins_with_the_priors_logits(tmp_path):
     path = write_note_rnn(tmp_path / "note_rnn.npz")
-    run: Any = session(
-        *without_network("agent=dqn"), "env.history=1", "network=q_note_rnn", f"agent.prior.source={path}"
-    )
+    run: Any = session(*without_network("agent=dqn"), "env.history=1", "network=note_rnn", f"agent.prior.source={path}")
     env, q_network = run.envs["train"], run.agent.policy.net
     net = note_rnn_of(path, env)
     state = env.teacher_states(torch.randint(38, (5, 16, 1)), env.primes(5, stream(0, "x")))
@@ -560,7 +558,7 @@ def test_g_learning_weighs_by_its_prior(tmp_path):
     """The policy is p exp G: with a constant G it is the prior."""
     path = write_note_rnn(tmp_path / "note_rnn.npz")
     run: Any = session(
-        *without_network("agent=dqn"), "env.history=1", "network=q_note_rnn", "backup=g",
+        *without_network("agent=dqn"), "env.history=1", "network=note_rnn", "backup=g",
         "agent.temperature={start:1.0,end:1.0}", f"agent.prior.source={path}", f"agent.prior.network={NOTE_RNN}",
     )  # fmt: skip
     env, policy = run.envs["train"], run.agent.policy

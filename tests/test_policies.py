@@ -31,7 +31,9 @@ from rlgen_cli.core.tree import select
 from rlgen_cli.policies.actor import NetworkPolicy, PolicyOutput, no_start
 from rlgen_cli.policies.anchor import Anchor, HasAnchor
 from rlgen_cli.policies.distributions import Beta, Categorical, Decisions, Head, Joint, SquashedGaussian
+from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision, full_precision
+from rlgen_cli.policies.q_network import QNetwork
 from rlgen_cli.policies.recurrent import GRU, LSTM, Transformer
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.trainer import resume, train
@@ -49,7 +51,7 @@ TOKENS = ["lstm", "note_rnn"]  # these read tokens: tests/test_train.py has them
 Q_NETWORKS = [name for name in choices("network") if name.startswith("q_")]
 NETWORKS = [name for name in choices("network") if name not in Q_NETWORKS]
 RUN = ["log_interval=6400", "eval_interval=6400", "checkpoint_interval=100000", "threads=1"]
-TINY = ["env=tiny", "num_envs=32", "total_steps=1280", "agent.network.channels=8", SMALL[0], *RUN]
+TINY = ["env=tiny", "num_envs=32", "total_steps=1280", "agent.network.maps.channels=8", SMALL[0], *RUN]
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -234,7 +236,7 @@ def test_every_network_runs_and_resumes_bit_for_bit(network, agent, tmp_path):
     [
         "agent=ppo network=vae",
         "agent=ppo network=vae agent.anchor.prior=start",
-        "agent=dqn network/body=vae agent.network.head=plain",
+        "agent=dqn network/body=vae agent.network.maps=null",
     ],
 )
 def test_an_autoencoder_is_fitted_by_its_stage_alone(words):
@@ -287,7 +289,7 @@ def test_acting_and_learning_agree_about_log_probabilities(network):
 
 def where(network: str) -> list[str]:
     """An environment that a network fits; maps need actions on a grid."""
-    return ["env=music"] if network in (*TOKENS, "q_lstm", "q_note_rnn") else ["brush=pixel"]
+    return ["env=music"] if network in TOKENS else ["brush=pixel"]
 
 
 def roughened(run: Session, gain: float = 1.0) -> Any:
@@ -442,7 +444,7 @@ def test_a_mask_is_obeyed():
         run = session(
             *small(*words, "brush=pixel"),
             "num_envs=50",
-            "agent.network.head=plain",
+            "agent.network.maps=null",
             "agent.exploration.epsilon.start=1" if words[0] == "agent=dqn" else "seed=1",
         )
         assert run.agent is not None
@@ -587,22 +589,22 @@ def test_a_prior_that_cannot_be_is_named(tmp_path):
     train(session(*short, "agent=random"), tmp_path / "random")
     with pytest.raises(UserError, match="has no policy network; use a run of"):
         session(*TINY, "agent=ppo", f"agent.anchor.prior={tmp_path / 'random'}")
-    other = ["agent=ppo", "agent.num_steps=8", "agent.network.channels=8", "agent.network.depth=1"]
+    other = ["agent=ppo", "agent.num_steps=8", "agent.network.maps.channels=8", "agent.network.maps.depth=1"]
     train(session(*short, *other), tmp_path / "other")
     with pytest.raises(UserError, match="has another network"):
         session(*TINY, "agent=ppo", f"agent.anchor.prior={tmp_path / 'other'}")
 
 
-def test_networks_know_whose_they_are():
-    place = ["env.size=12", "data.per_class=4", "threads=1"]
-    with pytest.raises(
-        UserError, match=r"agent\.network: QNetwork is no policy network; use network= with one of .*mlp"
-    ):
-        session(*place, "agent=ppo", "network=q_mlp")
-    with pytest.raises(
-        UserError, match=r"agent\.network: PolicyNetwork is no q network; use network= with one of .*q_mlp"
-    ):
-        session(*place, "agent=dqn", "network=mlp")
+@pytest.mark.parametrize("network", [name for name in choices("network") if name != "vae"])
+def test_networks_are_what_their_agent_wants(network):
+    """One choice serves policies and Q-values."""
+    for agent, kind in (("ppo", PolicyNetwork), ("dqn", QNetwork)):
+        words = small(*where(network), f"agent={agent}", f"network={network}")
+        built = session(*(word for word in words if not word.startswith("agent.network."))).agent
+        assert isinstance(built, ActorCritic | DQN)
+        assert isinstance(built.policy.net, kind)
+    with pytest.raises(UserError, match=f"network=q_{network}: "):
+        session("agent=dqn", f"network=q_{network}")
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from benchmarks import files
-from rlgen_cli.config.compose import composed
-from rlgen_cli.config.locate import choices
+from rlgen_cli.config.compose import composed, default_agent
+from rlgen_cli.config.locate import choices, config_folder
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.runs import trainer
 from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.misfits import accepts
 from rlgen_cli.runs.stages import run_stages
+from tests.shipped import CLASSES
 
 PINNED: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8"))
 PATHS = {"root", "path", "url", "md5"}
@@ -26,8 +29,8 @@ RUNS = {"organ": ["agent.anchor.prior=none"], "seqgan": ["agent.anchor.prior=non
 
 
 def composed_for(name: str, *words: str) -> Any:
-    """The config of an experiment."""
-    return composed("pretrain" if name == "seqgan_mle" else "train", [f"experiment={name}", *words])
+    """The config of an experiment, with an agent of another name than its default perhaps, as in `steer agent=ppo`."""
+    return composed("pretrain" if name == "seqgan_mle" else "train", [*f"experiment={name}".split(), *words])
 
 
 def condensed(node: Any) -> Any:
@@ -53,12 +56,25 @@ def differences(pinned: Any, found: Any, path: str) -> list[str]:
 
 
 def test_every_experiment_is_pinned():
-    assert sorted(PINNED) == choices("experiment")
+    assert {name.split()[0] for name in PINNED} == set(choices("experiment"))
+    tuned = {(path.parent.name, path.stem) for path in (config_folder() / "experiment" / "tuned").rglob("*.yaml")}
+    pinned = (name.partition(" agent=") for name in PINNED)
+    assert tuned == {(name, agent or default_agent(name, [config_folder()])) for name, _, agent in pinned}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small files in the forms of the published ones, and by their names."""
+    folder = tmp_path_factory.mktemp("published")
+    for name, write in files.STAND_INS.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / name)
+    return folder
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
-def test_an_experiment_composes_to_what_made_its_table(name):
-    found = condensed(OmegaConf.to_container(composed_for(name), resolve=True))
+def test_an_experiment_composes_to_what_made_its_table(name, published):
+    found = condensed(OmegaConf.to_container(composed_for(name, f"paths.data={published}"), resolve=True))
     assert differences(PINNED[name], found, name) == []
 
 
@@ -72,19 +88,33 @@ def test_a_backup_that_drifts_is_noticed():
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
-def test_an_experiment_builds(name, tmp_path):
+def test_an_experiment_builds(name, published):
     """Every key of an experiment is one that its components have."""
-    rl_tuner, weights = {"rl_tuner": ["agent.prior.source", "reward.terms.prior.source"],
-                         "rl_tuner_ppo": ["agent.anchor.prior"]}.get(name, []), tmp_path / "note_rnn.npz"  # fmt: skip
-    files.write_note_rnn(weights)
-    files.write_digits(tmp_path / "mnist")
-    files.write_sprites(tmp_path / "sprites")
-    files.write_oracle(tmp_path / "oracle.npz")
-    data = {"IdxImages": f"data.root={tmp_path / 'mnist'}", "Folder": f"data.path={tmp_path / 'sprites'}",
-            "OracleSamples": f"data.path={tmp_path / 'oracle.npz'}"}.get(PINNED[name]["data"]["class"])  # fmt: skip
-    words = [*RUNS.get(name, []), *(f"{key}={weights}" for key in rl_tuner), *([data] if data else []), "threads=1"]
-    session = assemble(composed_for(name, *words))
-    assert session.agent is not None
+    words = [*RUNS.get(name, []), f"paths.data={published}", "threads=1"]
+    assert assemble(composed_for(name, *words)).agent is not None
+
+
+@pytest.mark.parametrize("agent", choices("agent"))
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_an_experiment_takes_every_agent_that_can_act_there(name, agent, published):
+    """An agent for which nothing was tuned has its defaults; one that cannot act there says so."""
+    config = composed_for(name, f"agent={agent}", f"paths.data={published}", "threads=1", "device=cpu")
+    if "anchor" in config.agent:
+        config.agent.anchor.prior = "none"
+    spec = assemble(with_random(config)).envs["train"].spec
+    if accepts(CLASSES[agent], spec):
+        assert assemble(config).config.total_steps > 0
+    else:
+        with pytest.raises(UserError, match=rf"^agent: {CLASSES[agent].__name__} cannot act in"):
+            assemble(config)
+
+
+def with_random(config: DictConfig) -> DictConfig:
+    """The config with an agent that can act everywhere."""
+    OmegaConf.set_struct(config, False)
+    changed = config.copy()
+    changed.agent, changed.joint = composed("train", ["agent=random"]).agent, False
+    return changed
 
 
 class Curve(NamedTuple):
@@ -120,7 +150,7 @@ CURVES = {
     ),
     "sprites": Curve(
         ["env.size=8", "env.colours=8", "env.max_steps=32", "num_envs=8", "total_steps=5120", "agent.batch_size=32",
-         "agent.learning_starts=256", "agent.replay.buffer_size=6400", "agent.network.channels=8"],
+         "agent.learning_starts=256", "agent.replay.buffer_size=6400", "agent.network.maps.channels=8"],
         ("target",), -0.0303, 0.0096,
     ),
     "learning_to_paint": Curve(
@@ -146,19 +176,6 @@ CURVES = {
 NEVER = 10**9
 
 
-def inputs(name: str, folder: Path) -> list[str]:
-    """Embedded glyphs in MNIST's format, coloured squares, or a random Note RNN."""
-    if name == "sprites":
-        files.write_sprites(folder / "sprites")
-        return [f"data.path={folder / 'sprites'}"]
-    if name == "rl_tuner":
-        weights = folder / "note_rnn.npz"
-        files.write_note_rnn(weights)
-        return [f"agent.prior.source={weights}", f"reward.terms.prior.source={weights}"]
-    files.write_digits(folder / "mnist")
-    return [f"data.root={folder / 'mnist'}"]
-
-
 def score(session: Session, terms: tuple[str, ...]) -> float:
     """The mean on held-out data."""
     found = evaluate(
@@ -168,12 +185,12 @@ def score(session: Session, terms: tuple[str, ...]) -> float:
 
 
 @pytest.mark.parametrize("name", sorted(CURVES))
-def test_a_small_recipe_learns_what_it_did(name, tmp_path, monkeypatch):
+def test_a_small_recipe_learns_what_it_did(name, tmp_path, published, monkeypatch):
     """In float32 on one thread, with seed 1."""
     curve = CURVES[name]
     monkeypatch.setattr(trainer, "write_samples", lambda *arguments: None)  # pictures are no part of learning
     rarely = [f"{key}={NEVER}" for key in ("checkpoint_interval", "log_interval", "eval_interval")]
-    words = [*inputs(name, tmp_path), *curve.words, *rarely, "threads=1", "precision=float32", "device=cpu", "seed=1"]
+    words = [f"paths.data={published}", *curve.words, *rarely, "threads=1", "precision=float32", "device=cpu", "seed=1"]
     session = assemble(composed_for(name, *words))
     assert run_stages(session, tmp_path / "run")
     untrained = score(session, curve.terms)

@@ -63,7 +63,7 @@ SONGS = {
     "tokens": "adversarial_sequence",
 }
 SOUNDS = ["ratio_of_steps", "scale_consistency", "pitch_entropy", "groove", "sequence_novelty", "adversarial_sequence"]
-NETWORKS = {"dqn": "q_lstm", "ppo": "transformer", "policy_gradient": "lstm", "actor_critic": "gru"}
+NETWORKS = {"dqn": "lstm", "ppo": "transformer", "policy_gradient": "lstm", "actor_critic": "gru"}
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,6 @@ class DQN:
         UserError: for a value out of range, or a backup that the temperature or a missing prior rules out.
     """
 
-    requires_network = "q"
-
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """DQN maximises over finite sets: one decision, or several side by side."""

@@ -62,8 +62,6 @@ class MaximumLikelihood:
         UserError: for a value out of range.
     """
 
-    requires_network = "policy"
-
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """Only sequences come as demonstrations."""

@@ -49,8 +49,6 @@ class Pathwise:
         UserError: for a value out of range, or an environment or reward without a gradient.
     """
 
-    requires_network = "policy"
-
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """Gradients must reach the action."""

@@ -46,8 +46,6 @@ class PolicyGradient:
         UserError: for a value out of range.
     """
 
-    requires_network = "policy"
-
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """There is a policy for every action space."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HELP = """rlgen: reinforcement learning that makes things
 
   rlgen train [KEY=VALUE …]    train an agent, as in  rlgen train env=pixel agent=dqn reward=target
-                               -m sweeps: rlgen train -m seed=1,2,3;  resume=FOLDER goes on in a run's folder
+                               -m sweeps: rlgen train -m seed=1,2,3;  resume=FOLDER|latest goes on in a run's folder
   rlgen pretrain [KEY=VALUE …] a sequence model, as in  rlgen pretrain data=midi data.path=FOLDER, or a GAN, as in
                                rlgen pretrain env=latent_gan data=mnist
   rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
@@ -32,7 +32,7 @@ TRAINERS = ("train", "pretrain")
 HYDRA_COMMANDS = (*TRAINERS, "sample", "eval")
 COMMANDS = (*HYDRA_COMMANDS, "list", "doctor")
 # Flags with which Hydra shows something and runs nothing.
-SHOWS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--version")
+SHOWS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 def main() -> None:
@@ -45,6 +45,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("rlgen: interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has closed it, as `rlgen list | head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def dispatch(arguments: list[str]) -> None:
@@ -78,6 +81,11 @@ def run(command: str, arguments: list[str]) -> None:
         raise UserError(
             "--experimental-rerun: reads a pickle, which could run anything; use rlgen train resume=FOLDER."
         )
+    if "--version" in arguments:
+        print(f"rlgen {__version__}")
+        return
+    if "resume=" in arguments:
+        raise UserError("resume: is empty; name a run's folder, or use resume=latest.")
     if sweeps(arguments) or any(flag in arguments for flag in SHOWS):
         under_hydra(command, arguments)
     elif command in TRAINERS and (wanted := value_of("resume", arguments)):
@@ -200,10 +208,11 @@ def resume(command: str, folder: str, arguments: list[str]) -> None:
     """`rlgen train resume=FOLDER`: the run's own config, but for some of its top-level settings."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from rlgen_cli.config.arguments import prepared
     from rlgen_cli.config.settings import KEPT, Settings
 
-    changes = {}
-    for override in OverridesParser.create().parse_overrides(arguments):
+    changes, words = {}, [word for word in prepared(arguments) if not word.startswith("-")]
+    for override in OverridesParser.create().parse_overrides(words):
         key = override.key_or_group
         if key == "resume":
             continue
@@ -212,9 +221,11 @@ def resume(command: str, folder: str, arguments: list[str]) -> None:
             raise UserError(f"{key}: cannot change when a run goes on; only {', '.join(able)} can.")
         changes[key] = override.value()
     from rlgen_cli.runs import pretrain, trainer
+    from rlgen_cli.runs.folder import latest_run
 
+    run = latest_run("resume") if folder == "latest" else Path(folder).expanduser()
     go_on = trainer.resume if command == "train" else pretrain.resume
-    say(command, go_on(Path(folder), changes), Path(folder))
+    say(command, go_on(run, changes), run)
 
 
 def say(command: str, status: str, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rlgen_cli.config.arguments import prepared
 from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError, nearest
@@ -15,6 +16,8 @@ from rlgen_cli.core.errors import UserError, nearest
 # Groups that other configs choose from, and where they are put.
 ENV_GROUPS = ("brush", "start", "steering", "generator", "damage", "encoding")
 AGENT_GROUPS = ("replay", "backup", "exploration", "target_update", "optimizer", "baseline")
+OPTIONAL = ("reward", "data", "task", "experiment", "damage")  # what a config can be composed without
+COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network")
 
 
 def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> DictConfig:
@@ -92,10 +95,23 @@ def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], A
         match = re.search(r"Could not override '([^']+)'", str(error))
         if match and ("not in struct" in text or "No match in the defaults" in str(error)):
             key = match.group(1)
+            group, _, place = key.partition("@")
+            if place in (f"env.{group}", f"agent.{group}"):
+                raise UserError(f"{group}: {no_such_component(group, place.partition('.')[0], arguments)}") from None
             renamed = new_name(key) or new_choice(key, _choice(key, arguments))
             said = renamed or f"is no key here; {nearest_key(command, arguments, key)}"
             raise UserError(f"{key}: {said}") from None
         raise UserError(" ".join(str(error).split())) from None
+
+
+def no_such_component(group: str, owner: str, arguments: list[str]) -> str:
+    """Why an environment or agent takes no such component, and which would."""
+    chosen = value_of(owner, arguments)
+    able = [
+        name for name in choices(owner) if f"/{group}@{group}" in (config_folder() / owner / f"{name}.yaml").read_text()
+    ]
+    here = f"{owner}={chosen}" if chosen else f"the default {owner}"
+    return f"{here} has none; use it with {owner}={f' or {owner}='.join(able)}."
 
 
 def nearest_key(command: str, arguments: list[str], key: str) -> str:
@@ -110,22 +126,75 @@ def nearest_key(command: str, arguments: list[str], key: str) -> str:
 
 
 def placed(arguments: list[str]) -> list[str]:
-    """`network=gru` and `+reward/term=ink_cost` as Hydra wants them: a group that other configs choose from is named
-    with its place. An argument that has its place already stays as it is."""
+    """The arguments prepared for Hydra's parser (arguments.py), and groups that other configs choose from named with
+    their place, as `network=gru` and `+reward/term=ink_cost`."""
     folders = config_folders(arguments)
-    found: list[str] = []
-    for argument in arguments:
-        group, equals, choice = argument.partition("=")
-        sign, group = ("+", group[1:]) if group.startswith("+") else ("", group)
-        if equals and sign and group == "reward/term":
-            found += placed_terms(choice, folders)
-        elif equals and group in ENV_GROUPS:
-            found.append(f"{sign}{group}@env.{group}={choice}")
-        elif equals and (group in AGENT_GROUPS or group == "network" or group.startswith("network/")):
-            found.append(f"{sign}{group}@agent.{group.replace('/', '.')}={choice}")
-        else:
-            found.append(argument)
-    return found
+    words = prepared(arguments, folders)
+    return [part for word in words for part in placed_word(word, words, folders)]
+
+
+def placed_word(word: str, words: list[str], folders: list[Path]) -> list[str]:
+    """One of the words as Hydra wants it; one that has its place already stays as it is."""
+    group, equals, choice = word.partition("=")
+    sign, group = ("+", group[1:]) if group.startswith("+") else ("", group)
+    if not equals:
+        return [word]
+    if choice in ("null", "None") and (group in OPTIONAL or group in COMPONENTS):
+        return without(group)
+    if sign and group == "reward/term":
+        return placed_terms(choice, folders)
+    if group == "reward" and choice.startswith("[") and choice.endswith("]"):
+        return ["~reward", *placed_terms(choice, folders)]
+    if group == "experiment":
+        return [f"{sign}experiment={tuned(choice, words, folders)}"]
+    if sign and group.startswith("network@"):  # a prior's, which is a policy
+        return [f"+network/kind@{group.partition('@')[2]}=policy", word]
+    if group in ENV_GROUPS:
+        return [f"{sign}{group}@env.{group}={choice}"]
+    if group in AGENT_GROUPS or group == "network" or group.startswith("network/"):
+        return [f"{sign}{group}@agent.{group.replace('/', '.')}={choice}"]
+    return [word]
+
+
+def without(group: str) -> list[str]:
+    """What `group=null` stands for.
+
+    Raises:
+        UserError: for a group that there must be something of.
+    """
+    if group in ("reward", "data"):
+        return [f"~{group}"]
+    if group in OPTIONAL:
+        return []  # as by default
+    raise UserError(f"{group}: cannot be null; valid are: {', '.join(choices(group))}.")
+
+
+def tuned(choice: str, words: list[str], folders: list[Path]) -> str:
+    """An experiment (or several, of a sweep) with what was tuned for the agent that is chosen, if anything was: an
+    experiment is a task, and `experiment/tuned/TASK/AGENT.yaml` what its published results were made with.
+
+    Raises:
+        UserError: for a sweep over agents, too.
+    """
+    agent = value_of("agent", words)
+    if agent is not None and "," in agent:
+        raise UserError("agent: cannot be swept within an experiment, which has settings for each; sweep one by one.")
+    found = []
+    for name in choice.split(","):
+        overlay = f"tuned/{name}/{agent or default_agent(name, folders)}"
+        there = any((folder / "experiment" / f"{overlay}.yaml").is_file() for folder in folders)
+        found.append(f"[{name},{overlay}]" if there else name)
+    return ",".join(found)
+
+
+def default_agent(experiment: str, folders: list[Path]) -> str:
+    """The agent that an experiment takes where none is chosen."""
+    for folder in folders:
+        path = folder / "experiment" / f"{experiment}.yaml"
+        match = re.search(r"^  - override /agent: (\S+)", path.read_text() if path.is_file() else "", re.MULTILINE)
+        if match:
+            return match[1]
+    return ""
 
 
 def placed_terms(choice: str, folders: list[Path]) -> list[str]:
@@ -177,11 +246,29 @@ def value_of(key: str, arguments: list[str]) -> str | None:
 
 
 def register_resolvers() -> None:
-    """`${run_id:}`: six hex digits of no seed, so that runs started in the same second have their own folders.
-    `${rest:X}`: 1 − X, and `${times:X,Y}`, for weights that hang together."""
+    """`${data_path:NAME}`: a published file or folder below `paths.data`; with `,optional` after the name: null where
+    it is not there. `${run_id:}`: six hex digits of no seed, so that runs started in the same second have their own
+    folders. `${rest:X}`: 1 − X, and `${times:X,Y}`, for weights that hang together."""
+    OmegaConf.register_new_resolver("data_path", data_path, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda: os.urandom(3).hex(), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("rest", lambda share: 1.0 - share, replace=True)
     OmegaConf.register_new_resolver("times", lambda one, two: one * two, replace=True)
+
+
+def data_path(name: str, kind: str = "required", *, _root_: Any) -> str | None:
+    """Where a published file or folder lies.
+
+    Raises:
+        UserError: where it is required and not there, saying what would do.
+    """
+    base = _root_.get("paths", {}).get("data")
+    path = Path(base).expanduser() / name if base else None
+    if path is not None and path.exists():
+        return str(path)
+    if kind == "optional":
+        return None
+    seen = f"{base} holds no {name}" if base else f"it is not said where {name} lies"
+    raise UserError(f"paths.data: {seen}; give paths.data=FOLDER (or set RLGEN_DATA) with {name} in it.")
 
 
 def _choice(key: str, arguments: list[str]) -> str:

@@ -15,14 +15,29 @@ from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rlgen_cli.config.renamed import new_name
 from rlgen_cli.core.errors import UserError, nearest, require
+from rlgen_cli.core.schedules import Linear
 
 
 def plain(node: Any) -> dict[str, Any]:
-    """A config node as nested dicts and lists, interpolations resolved."""
-    return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    """A config node as nested dicts and lists, interpolations resolved.
+
+    Raises:
+        UserError: for one that cannot be resolved.
+    """
+    try:
+        return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    except OmegaConfBaseException as error:
+        raise UserError(resolution(error)) from None
+
+
+def resolution(error: OmegaConfBaseException) -> str:
+    """Why something could not be resolved, in one sentence."""
+    cause = error.__cause__ or error.__context__
+    return str(cause) if isinstance(cause, UserError) else " ".join(str(error).split())
 
 
 def find(target: Any, path: str) -> Any:
@@ -84,11 +99,14 @@ def _reporting(target: Callable[..., Any], path: str) -> Callable[..., Any]:
 
 
 def _value(value: Any, hint: Any, path: str, runtime: dict[str, Any]) -> Any:
-    """`value` as `hint` wants it: nested components built, whole numbers made floats, wrong types refused."""
+    """`value` as `hint` wants it: nested components built, whole numbers made floats, a number where a schedule may
+    stand made a constant one, wrong types refused."""
     if isinstance(value, dict) and "_target_" in value:
         return component(value, path, **runtime)
     if value == "???":
         raise UserError(f"{path}: must be given.")
+    if Linear in (hint, *typing.get_args(hint)) and fits(value, float):
+        return Linear.constant(value)
     if not fits(value, hint):
         raise UserError(f"{path}: must be {describe(hint)}, got {value!r}.")
     return float(value) if hint is float else value
@@ -123,5 +141,7 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(option) for option in arguments)
     if origin is list:
         return f"a list, each {describe(arguments[0])}"
+    if hint is Linear:
+        return "a number, or a schedule from start to end"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
     return names.get(hint, f"a component with a _target_ ({getattr(hint, '__name__', hint)})")

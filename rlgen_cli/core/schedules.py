@@ -10,5 +10,10 @@ class Linear:
         require(0.0 < share <= 1.0, f"share: must be in (0, 1], got {share}.")
         self.start, self.end, self.share = float(start), float(end), float(share)
 
+    @classmethod
+    def constant(cls, value: float) -> "Linear":
+        """The same value throughout."""
+        return cls(value, value, 1.0)
+
     def __call__(self, progress: float) -> float:
         return self.start + (self.end - self.start) * min(progress / self.share, 1.0)

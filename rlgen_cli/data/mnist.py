@@ -81,7 +81,8 @@ def _fetch(url: str, path: Path, md5: str | None, name: str) -> None:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"data: {name} could not be downloaded ({reason}); put the four IDX files into a folder and give "
-            f"data.root=FOLDER, or use data=glyphs, which needs no file."
+            f"data.root=FOLDER (or paths.data=FOLDER with a folder {name} in it, or set RLGEN_DATA to that), or use "
+            "data=glyphs, which needs no file."
         ) from None
     found = hashlib.md5(content).hexdigest()  # the publishers give MD5
     require(md5 in (None, found), f"data: {url} arrived damaged (MD5 {found}, expected {md5}).")

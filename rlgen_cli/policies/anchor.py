@@ -159,7 +159,7 @@ class QPrior:
         """The prior itself; a checkpoint brings its weights when training goes on."""
         require(self.source != "none", "prior.source: must name a pretrained run (or a Note RNN's .npz) for this.")
         if self.network is None:
-            raise UserError("prior.network: must be given for this, as in network@agent.prior.network=lstm.")
+            raise UserError("prior.network: must be given for this, as in +network@agent.prior.network=lstm.")
         net = build_network(self.network, spec, device)
         if self.fresh:
             adopt(net, saved_weights(self.source, "prior.source", device), f"prior.source: {self.source}")

@@ -29,17 +29,14 @@ class PolicyNetwork(nn.Module):
         precision: of the passes; densities and values are float32.
         body: builds what turns observations into features (encoders.py, autoencoder.py), from the observation's spec.
         recurrent: builds a memory within the episode (recurrent.py) from the number of features, or null.
-        head: plain (from the features), maps (convolutions that end in one logit per grid point; they take the body's
-            place), or auto: maps where the actions lie on a grid and there is no recurrent part.
-        channels, depth: convolutions of the maps.
+        maps: builds convolutions that end in one logit per grid point (encoders.Maps); they take the body's place where
+            the actions lie on a grid and there is no recurrent part. Null: the body everywhere.
         order, continuous, std, init_scale: see distributions.Head.
         dropout: share of the features that training (of agents that imitate) leaves out before head and value.
 
     Where the observation has action gains, they are added to the logits: the policy starts as the Boltzmann policy of
     what actions gain at once.
     """
-
-    gives = "policy"
 
     def __init__(
         self,
@@ -49,9 +46,7 @@ class PolicyNetwork(nn.Module):
         precision: Precision,
         body: Callable[..., nn.Module],
         recurrent: Callable[..., nn.Module] | None,
-        head: Literal["auto", "plain", "maps"],
-        channels: int,
-        depth: int,
+        maps: Callable[..., Maps] | None,
         order: Literal["independent", "autoregressive"],
         continuous: Literal["gaussian", "beta"],
         std: float,
@@ -65,11 +60,11 @@ class PolicyNetwork(nn.Module):
         self.precision, self.dropout = precision, nn.Dropout(dropout)
         self.gains = tuple(of_kind(observation, "action_gain"))
         self.maps, self.body, self.recurrent, self.off_grid = None, None, None, None
-        grid = map_grid(action, head, recurrent is not None)
-        if grid is not None:
+        grid = map_grid(action, recurrent is not None)
+        if maps is not None and grid is not None:
             assert isinstance(action, Discrete)
-            self.maps = Maps(observation=observation, grid=grid, channels=channels, depth=depth)
-            features, rest = channels, action.n - grid[0] * grid[1] * grid[2]
+            self.maps = maps(observation=observation, grid=grid)
+            features, rest = self.maps.features, action.n - grid[0] * grid[1] * grid[2]
             self.off_grid = nn.Linear(features, rest) if rest else None
         else:
             self.body = body(observation=observation)
@@ -120,14 +115,9 @@ class PolicyNetwork(nn.Module):
         return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
 
 
-def map_grid(
-    action: ActionSpec, head: Literal["auto", "plain", "maps"], recurrent: bool
-) -> tuple[int, int, int] | None:
-    """The grid of actions that maps are made for, or None for a plain head."""
-    grid = action.grid if isinstance(action, Discrete) else None
-    require(head != "maps" or grid is not None, "head: maps need actions that lie on a grid; use plain.")
-    require(head != "maps" or not recurrent, "head: maps remember nothing; use plain with network/recurrent.")
-    return grid if head != "plain" and not recurrent else None
+def map_grid(action: ActionSpec, recurrent: bool) -> tuple[int, int, int] | None:
+    """The grid of actions that maps could serve, or None."""
+    return action.grid if isinstance(action, Discrete) and not recurrent else None
 
 
 def kind_of(maps: nn.Module | None, recurrent: nn.Module | None, body: nn.Module | None) -> str:

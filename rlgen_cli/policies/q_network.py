@@ -1,7 +1,7 @@
 """Q-networks: a body, perhaps a recurrent part, and an output per action; or maps with a value for every grid point."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,11 @@ class QNetwork(nn.Module):
 
     Args:
         observation, action: what goes in and what is chosen from.
-        precision, body, recurrent, head, channels, depth: as in policy_network.PolicyNetwork.
+        precision, body, recurrent, maps: as in policy_network.PolicyNetwork.
         dueling: value and advantage streams (Wang et al. 2016, eq. 9), in every branch (Tavakoli et al. 2018, eq. 1).
 
     Where the observation has action gains, they are added to the Q-values: the network learns the rest, what follows.
     """
-
-    gives = "q"
 
     def __init__(
         self,
@@ -41,18 +39,19 @@ class QNetwork(nn.Module):
         dueling: bool,
         body: Callable[..., nn.Module],
         recurrent: Callable[..., nn.Module] | None,
-        head: Literal["auto", "plain", "maps"],
-        channels: int,
-        depth: int,
+        maps: Callable[..., Maps] | None,
     ) -> None:
         super().__init__()
         self.precision, self.sizes = precision, branches(action)
         self.gains = tuple(of_kind(observation, "action_gain"))
         self.maps, self.body, self.recurrent = None, None, None
-        grid = map_grid(action, head, recurrent is not None)
-        if grid is not None:
-            self.maps = Maps(observation=observation, grid=grid, channels=channels, depth=depth)
-            features, outputs = channels, sum(self.sizes) - grid[0] * grid[1] * grid[2]  # what lies off the grid
+        grid = map_grid(action, recurrent is not None)
+        if maps is not None and grid is not None:
+            self.maps = maps(observation=observation, grid=grid)
+            features, outputs = (
+                self.maps.features,
+                sum(self.sizes) - grid[0] * grid[1] * grid[2],
+            )  # what lies off the grid
         else:
             self.body = body(observation=observation)
             features, outputs = int(self.body.features), sum(self.sizes)  # type: ignore[arg-type]

@@ -1,7 +1,10 @@
 """A function of the user's own as a score."""
 
 import importlib
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,8 +18,8 @@ class Function:
     """Scores samples with any Python function.
 
     Args:
-        path: names the function, module:name on the Python path. It takes finished or unfinished samples (float
-            [N, C, H, W] in [0, 1], or tokens, int64 [N, T, F]) and returns a number for each, [N].
+        path: names the function, FILE.py:name or module:name on the Python path. It takes finished or unfinished
+            samples (float [N, C, H, W] in [0, 1], or tokens, int64 [N, T, F]) and returns a number for each, [N].
 
     Raises:
         UserError: when there is no such function, and when it does not return one number per sample.
@@ -26,12 +29,12 @@ class Function:
     needs: frozenset[str] = frozenset()
 
     def __init__(self, *, path: str) -> None:
-        module, _, name = path.partition(":")
-        require(bool(name), f"path: must read module:function, got {path!r}.")
+        module, _, name = path.rpartition(":")
+        require(bool(module) and bool(name), f"path: must read FILE.py:function or module:function, got {path!r}.")
         try:
-            self.function: Callable[[Tensor], Any] = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"path: {path} cannot be imported ({error}).") from None
+            self.function: Callable[[Tensor], Any] = getattr(_module(module), name)
+        except Exception as error:  # whatever the user's own code raises
+            raise UserError(f"path: {path} cannot be imported ({type(error).__name__}: {error}).") from None
         self.path = path
 
     @torch.no_grad()
@@ -42,3 +45,15 @@ class Function:
             f"path: {self.path} must return one number per sample, [{len(view.sample)}], got {list(score.shape)}.",
         )
         return score
+
+
+def _module(name: str) -> ModuleType:
+    """The module in a file, or one on the Python path."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(Path(name).stem, Path(name).expanduser())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

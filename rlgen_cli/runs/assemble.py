@@ -153,8 +153,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device: {name} cannot be used ({reason}); use auto, cpu or cuda.") from None
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise UserError(f"device: {name} cannot be used here ({reason}); use auto, cpu or cuda.") from None
     return device
 
 
@@ -274,8 +274,6 @@ def build_agent(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Agent 
     kind = find(config.agent.get("_target_"), "agent")
     if not misfits.accepts(kind, env.spec):
         raise UserError(misfits.agent(config, env.spec))
-    if "network" in config.agent:
-        misfits.check_network(config.agent.network, getattr(kind, "requires_network", None))
     opened = functools.partial(runtime["saved_network"], where="agent.start.guide")
     built: Agent | Planner = component(config.agent, "agent", **{**runtime, "saved_network": opened})
     return built

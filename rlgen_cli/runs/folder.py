@@ -45,21 +45,35 @@ def config_of(folder: Path, overrides: dict[str, Any]) -> DictConfig:
 
 
 def find_run(name: str) -> tuple[Path, Path | None]:
-    """The run's folder, and the checkpoint's when one was named; `latest` is the run that was written last.
+    """The run's folder, and the checkpoint's when one was named; `latest` is the run that was written last, `best` its
+    best checkpoint.
 
     Raises:
         UserError: where there is none.
     """
     if name == "latest":
-        runs = sorted(Path("outputs").rglob("status.json"), key=lambda path: path.stat().st_mtime)
-        require(bool(runs), "run: there is no run below outputs/ yet; train one first.")
-        return runs[-1].parent, None
+        return latest_run("run"), None
+    if name == "best":
+        run = latest_run("run")
+        best = json.loads((run / "status.json").read_text()).get("best")
+        require(bool(best), f"run: {run} has no best checkpoint yet; use run=latest.")
+        return run, run / "checkpoints" / best
     path = Path(name)
     if (path / "manifest.json").is_file():
         return path.parent.parent, path
     if (path / "config.yaml").is_file():
         return path, None
-    raise UserError(f"run: {path} is neither a run's folder nor a checkpoint's; `run=latest` takes the newest run.")
+    raise UserError(
+        f"run: {path} is neither a run's folder nor a checkpoint's; run=latest takes the newest run, run=best its best "
+        "checkpoint."
+    )
+
+
+def latest_run(key: str) -> Path:
+    """The run below outputs/ that was written last; `key` is what asks for it."""
+    runs = sorted(Path("outputs").rglob("status.json"), key=lambda path: path.stat().st_mtime)
+    require(bool(runs), f"{key}: there is no run below outputs/ yet; train one first.")
+    return runs[-1].parent
 
 
 class Interrupt:

@@ -54,15 +54,6 @@ def agent(config: DictConfig, spec: EnvSpec) -> str:
     return f"agent: {name} cannot act in this environment, which has {spec.action}; use an agent that can ({able})."
 
 
-def check_network(node: DictConfig, required: str | None) -> None:
-    """Refuse a network of another kind than the agent takes; one that does not say (None) takes any."""
-    given = getattr(find(node.get("_target_"), "agent.network"), "gives", required)
-    if required is not None and given != required:
-        name = node._target_.rpartition(".")[2]
-        able = ", ".join(name for name, kind in targets("network").items() if getattr(kind, "gives", "") == required)
-        raise UserError(f"agent.network: {name} is no {required} network; use network= with one of {able}.")
-
-
 def check_score(score: Any, spec: EnvSpec, path: str, condition: str | None) -> None:
     """Refuse a score of something else than what the environment makes, or one that needs what it does not give."""
     judges = getattr(score, "judges", "picture")
