@@ -21,6 +21,7 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
   rlgen eval [KEY=VALUE …]     how that compares with real data, as in  rlgen eval run=latest n=2000
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment and others
+  rlgen list GROUP=CHOICE      the keys of a choice with their defaults, as in  rlgen list agent=ppo
   rlgen doctor                 whether this machine is fit, and what is missing
 
   rlgen train --help           every key with its default (also: rlgen sample --help)

@@ -88,9 +88,12 @@ def _quoted(word: str, sweeping: bool) -> str:
 
 
 def _as_path(value: str) -> str:
-    """A path with the home folder in full; what says that there is none stays a plain word."""
-    bare = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-    return bare if bare.lower() in NOTHING else _as_text(os.path.expanduser(bare))
+    """A path with the home folder in full; what says that there is none stays a plain word, and what is quoted as
+    Hydra wants it, or an interpolation, stays as it is."""
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if value.lower() in NOTHING or value.startswith("${") or (quoted and not value.startswith("~", 1)):
+        return value
+    return _as_text(os.path.expanduser(value[1:-1] if quoted else value))
 
 
 def _as_text(value: str) -> str:

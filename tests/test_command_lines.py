@@ -1,0 +1,202 @@
+"""What people type: each line runs, or says in one sentence what is wrong and what would be right."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rlgen_cli.cli.listing import GROUPS, keys, place_of
+from rlgen_cli.config.arguments import prepared
+from rlgen_cli.config.compose import composed
+from rlgen_cli.config.locate import choices
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.schedules import Linear
+from tests.conftest import Rlgen
+
+TINY = (
+    "total_steps=32 num_envs=4 eval_episodes=4 log_interval=32 eval_interval=32 checkpoint_interval=32 threads=1 "
+    "device=cpu"
+)
+CANVAS = f"env.size=12 env.max_steps=4 data.per_class=2 agent.network.body.width=8 {TINY}"
+SONG = f"env=music env.length=8 env.bar=4 data.count=12 {TINY}"
+
+RIGHT = [
+    f"train env=tiny -m seed=1,2 {TINY}",
+    f"train {TINY} env=tiny --multirun seed=1,2",
+    f"train env=TINY {TINY}",
+    f"train ENV=tiny agent=DQN {TINY}",
+    f"train env=tiny agent=Policy_Gradient {TINY}",
+    f"train env=tiny data=null {TINY}",
+    f"train env=tiny task=null experiment=null {TINY}",
+    f"train env=tiny reward=[target,coverage] {TINY}",
+    f"train env=tiny reward=[target] reward.terms.target.weight=2 {TINY}",
+    f"train env=tiny agent.gamma=0.9 {TINY}",
+    f"train env=tiny agent.exploration.epsilon=0.1 {TINY}",
+    f"train env=tiny agent=ppo agent.optimizer.learning_rate=1e-3 agent.objective.entropy_coef=0 {TINY}",
+    f"train env=tiny network/body=mlp {TINY}",
+    f"train agent=ppo network/body=convolutions env.size=12 env.max_steps=2 data.per_class=2 {TINY}",
+    f"train agent=ppo network/recurrent=gru {CANVAS}",
+    f"train {SONG} agent=dqn network=gru",
+    f"train {SONG} agent=dqn network=transformer",
+    f"train agent=random brush=pixel {CANVAS.replace('agent.network.body.width=8', '')}",
+    f"train agent=ppo brush=stroke {CANVAS}",
+    f"train agent=ppo brush=pixel agent.network.maps.channels=4 {CANVAS}",
+    f"train data=folder 'data.path=my pictures (1) [a], it''s ü&' {CANVAS.replace('data.per_class=2', '')}",
+    f"train data=folder data.path=~/pictures {CANVAS.replace('data.per_class=2', '')}",
+    f"train reward=function reward.terms.function.path=./score.py:ink {CANVAS}",
+    "train --version",
+    "list agent=ppo",
+    "list network=gru",
+    "list reward/term=target",
+]
+WRONG = {
+    "train resume=": r"resume: is empty; name a run's folder, or use resume=latest",
+    "train resume=latest": r"resume: there is no run below outputs/ yet",
+    "sample run=best": r"run: there is no run below outputs/ yet",
+    "sample run=nowhere": r"run: nowhere is neither .* run=latest takes the newest run, run=best its best checkpoint",
+    "train hello": r"hello: is no key=value; give one, as in env=pixel",
+    "train env=tiny reward=null": r"reward: has no term; add one, as in \+reward/term=target",
+    "train data=null": r"data: Canvas takes data; choose some",
+    "train env=tiny network=null": r"network: cannot be null; valid are: .*gru",
+    "train brush=null": r"brush: cannot be null; valid are: .*pen",
+    "train damage=noise": r"damage: the default env has none; use it with env=latent_gan",
+    "train env=tiny generator=r1": r"generator: env=tiny has none; use it with env=latent_gan or env=latent_music",
+    "train agent=ppo replay=prioritized": r"replay: agent=ppo has none; use it with agent=dqn",
+    "train reward=[target,nonsense]": r"reward/term=nonsense: there is no such choice",
+    "train task=nothing": r"task=nothing: there is no such choice; valid are: denoise, generate",
+    "train reward=function reward.terms.function.path=no.py:f": r"reward\.terms\.function\.path: no\.py:f cannot be impo",
+    "train reward=function reward.terms.function.path=no:f": r"reward\.terms\.function\.path: no:f cannot be imported",
+    "train reward=function reward.terms.function.path=no": r"must read FILE\.py:function or module:function",
+    "train env=tiny device=mps": r"device: mps cannot be used here",
+    "train 'agent.batch_size=[1,'": r"agent\.batch_size: must be a whole number, got '\[1,'",
+    "train env=tiny agent.gamma=high": r"agent\.gamma: must be a number, or a schedule from start to end, got 'high'",
+    "train data=folder data.path=~/nothing": r"data\.path: there is no folder /.*/nothing",
+    "train data=folder 'data.path=a b\"c'": r"data\.path: there is no folder a b\"c",
+    "train experiment=sprites": r"paths\.data: it is not said where sprites lies; give paths\.data=FOLDER \(or set RLGEN",
+    "train experiment=sprites paths.data=here": r"paths\.data: here holds no sprites; give",
+    "train experiment=steer_ppo": r"experiment=steer_ppo: is called experiment=steer agent=ppo now",
+    "train -m experiment=resketch agent=dqn,ppo": r"agent: cannot be swept within an experiment",
+    "train agent=dqn network=q_lstm": r"network=q_lstm: is called network=lstm now",
+    "list agent=nobody": r"list agent=nobody: there is no such choice; valid are: actor_critic",
+    "list nothing": r"list nothing: there is no such group",
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a function, and pictures in folders whose names a shell would quote."""
+    Path("score.py").write_text("def ink(x):\n    return x.mean((1, 2, 3))\n")
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    monkeypatch.delenv("RLGEN_DATA", raising=False)
+    for folder in ("my pictures (1) [a], its ü&", "pictures"):
+        Path(folder).mkdir()
+        for i in range(12):
+            Image.new("L", (20, 20), 20 * i).save(f"{folder}/{i}.png")
+
+
+@pytest.mark.parametrize("line", RIGHT)
+def test_a_line_runs(line: str, rlgen: Rlgen, place: None) -> None:
+    code, out, err = rlgen(*shlex.split(line))
+    assert code == 0, err
+    assert out
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_line_says_what_is_wrong(line: str, rlgen: Rlgen, place: None) -> None:
+    code, _, err = rlgen(*shlex.split(line))
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert re.search(WRONG[line], err), err
+
+
+def test_latest_and_best(rlgen: Rlgen) -> None:
+    assert rlgen(*shlex.split(f"train env=tiny {TINY}"))[0] == 0
+    for line in (
+        "sample run=latest n=2 format=png",
+        "sample run=best n=2 format=png",
+        "train resume=latest total_steps=64",
+    ):
+        code, out, err = rlgen(*shlex.split(line))
+        assert code == 0, err
+        assert out
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("data.path=a b", "data.path='a b'"),
+        ("run=it's", r"run='it\'s'"),
+        ("out=C:\\", r"out='C:\\'"),
+        ("run='quoted already'", "run='quoted already'"),
+        ("agent.anchor.prior=none", "agent.anchor.prior=none"),
+        ("reward.terms.clip.prompt=a (red) star!", "reward.terms.clip.prompt='a (red) star!'"),
+        ("env.size=12", "env.size=12"),
+        ("agent=PPO", "agent=ppo"),
+        ("reward=[Target,COVERAGE]", "reward=[target,coverage]"),
+        ("agent=ppo,dqn", "agent=ppo,dqn"),
+        ("~reward", "~reward"),
+    ],
+)
+def test_words_are_prepared_as_hydra_reads_them(typed: str, wanted: str) -> None:
+    assert prepared([typed]) == [wanted]
+    assert prepared([wanted]) == [wanted]
+
+
+def test_flags_come_first_with_their_values() -> None:
+    words = prepared(["env=tiny", "-m", "seed=1,2", "--config-dir", "my conf", "agent=dqn"])
+    assert words == ["-m", "--config-dir", "my conf", "env=tiny", "seed=1,2", "agent=dqn"]
+
+
+def test_paths_of_a_sweep_are_quoted_one_by_one() -> None:
+    assert prepared(["-m", "data.path=a b,c"]) == ["-m", "data.path='a b','c'"]
+
+
+def test_a_number_is_a_constant_schedule() -> None:
+    schedule = Linear.constant(0.3)
+    assert [schedule(progress) for progress in (0.0, 0.5, 1.0)] == [0.3, 0.3, 0.3]
+
+
+def test_published_files_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment's variable, and before it by the key; MNIST, which can be downloaded, may be missing."""
+    (tmp_path / "one" / "sprites").mkdir(parents=True)
+    (tmp_path / "two" / "mnist").mkdir(parents=True)
+    monkeypatch.setenv("RLGEN_DATA", str(tmp_path / "one"))
+    assert composed("train", ["experiment=sprites"]).data.path == str(tmp_path / "one" / "sprites")
+    assert composed("train", ["data=mnist"]).data.root is None
+    two = f"paths.data={tmp_path / 'two'}"
+    assert composed("train", ["data=mnist", two]).data.root == str(tmp_path / "two" / "mnist")
+    assert composed("train", ["data=mnist", two, "data.root=elsewhere"]).data.root == "elsewhere"
+
+
+# Mixes of terms, and terms of one kind many times over, whose lines say nothing new.
+REPEATING = {"reward", "experiment", "task"}
+TOGETHER = {"music_theory", "no_correlation"}
+
+
+@pytest.mark.parametrize("group", sorted(set(GROUPS.values()) - REPEATING))
+def test_every_key_has_a_line(group: str) -> None:
+    for choice in set(choices(group)) - (TOGETHER if group == "reward/term" else set()):
+        for key in keys(group, choice, place_of(group, choice)).values():
+            assert key.comment or key.name.endswith("=") or ".md5." in key.name, f"{group}={choice}: {key.name}"
+
+
+def test_lists_show_what_a_choice_builds_on(rlgen: Rlgen) -> None:
+    _, out, _ = rlgen("list", "agent=ppo")
+    assert re.search(r"agent\.num_steps +16 +per environment and update", out)  # its own, with its base's comment
+    assert re.search(r"agent\.network\.std +1\.0 ", out)
+    assert re.search(r"optimizer= +adam +rlgen list optimizer=adam", out)
+    assert "agent.network.maps.channels" not in rlgen("list", "network=gru")[1]
+
+
+def test_a_file_that_is_no_python_says_so(rlgen: Rlgen) -> None:
+    Path("broken.py").write_text("def f(:\n")
+    code, _, err = rlgen(*shlex.split(f"train reward=function reward.terms.function.path=broken.py:f {CANVAS}"))
+    assert code == 2
+    assert "reward.terms.function.path: broken.py:f cannot be imported (SyntaxError" in err
+
+
+def test_agents_are_not_swept_within_an_experiment() -> None:
+    with pytest.raises(UserError, match="cannot be swept"):
+        composed("train", ["experiment=resketch", "agent=dqn,ppo"])
