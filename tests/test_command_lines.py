@@ -13,6 +13,7 @@ from rlgen_cli.config.compose import composed
 from rlgen_cli.config.locate import choices
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.schedules import Linear
+from rlgen_cli.runs import log as run_log
 from tests.conftest import Rlgen
 
 TINY = (
@@ -20,7 +21,7 @@ TINY = (
     "device=cpu"
 )
 CANVAS = f"env.size=12 env.max_steps=4 data.per_class=2 agent.network.body.width=8 {TINY}"
-SONG = f"env=music env.length=8 env.bar=4 data.count=12 {TINY}"
+SONG = f"env=music env.length=8 env.bar=4 env.history=4 data.count=12 {TINY}"
 
 RIGHT = [
     f"train env=tiny -m seed=1,2 {TINY}",
@@ -200,3 +201,14 @@ def test_a_file_that_is_no_python_says_so(rlgen: Rlgen) -> None:
 def test_agents_are_not_swept_within_an_experiment() -> None:
     with pytest.raises(UserError, match="cannot be swept"):
         composed("train", ["experiment=resketch", "agent=dqn,ppo"])
+
+
+def test_a_run_says_how_far_it_is(rlgen: Rlgen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far apart its records are: here after each step and each update of a stage."""
+    monkeypatch.setattr(run_log, "SILENCE", 0.0)
+    words = "train reward=classifier reward.terms.classifier.updates=3 agent=random env.size=12 env.max_steps=2"
+    _, out, _ = rlgen(*shlex.split(f"{words} data.per_class=2 {TINY}"))
+    assert re.search(r"classifier: update 2/3 \d+ updates/s ETA", out)
+    assert [int(step) for step in re.findall(r"step (\d+)/32 \d+ steps/s ETA", out)] == list(range(4, 33, 4))
+    assert "making the last samples" in out
+    assert "more of them: rlgen sample run=" in out

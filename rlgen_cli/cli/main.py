@@ -232,7 +232,9 @@ def resume(command: str, folder: str, arguments: list[str]) -> None:
 def say(command: str, status: str, folder: Path) -> None:
     """Where the results lie, or how to go on."""
     if status == "finished":
-        print(f"finished: {shown(folder)}\n  samples: {shown(folder / 'samples' / 'final')}")
+        here = shown(folder)
+        print(f"finished: {here}\n  samples: {shown(folder / 'samples' / 'final')}")
+        print(f"  more of them: rlgen sample run={here} n=64\n  how good they are: rlgen eval run={here}")
     else:
         print(f"stopped, checkpoint saved; go on with:\n  rlgen {command} resume={shown(folder)}")
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from rlgen_cli.core.checkpoint import write_atomic
 
 log = logging.getLogger("rlgen_cli")
+SILENCE = 5.0  # seconds after which a line says how far a run is
 
 
 class RunLog:
@@ -38,6 +39,7 @@ class RunLog:
 
         self.folder, self.total_steps, self.stage = folder, total_steps, stage
         self.began, self.first_step = time.monotonic(), step
+        self.shown = self.began  # when the screen last said something
         self.metrics_path = folder / "metrics.jsonl"
         self.earlier = self._drop_after(step)
         self.metrics = self.metrics_path.open("a")
@@ -67,8 +69,7 @@ class RunLog:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record numbers at `step` and show the most telling ones."""
-        elapsed = time.monotonic() - self.began
-        speed = (step - self.first_step) / max(elapsed, 1e-9)
+        speed = self._speed(step)
         record: dict[str, Any] = {"stage": self.stage} if self.stage else {}
         record |= {"step": step, "seconds": round(self.seconds, 2), "steps_per_second": round(speed, 1)} | values
         finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in record.items()}
@@ -83,15 +84,40 @@ class RunLog:
             if k in ("return", "agent/loss") or k.startswith(("term/", "eval/", "nll/")) or self.stage
         }
         self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(step - self.bar.n)
-        left = max(self.total_steps - step, 0) / max(speed, 1e-9)
-        text = " ".join(f"{key} {value}" for key, value in shown.items())
-        what = f"{self.stage}: update" if self.stage else "step"
-        line = f"{what} {step}/{self.total_steps} {speed:.0f} steps/s {text} ETA {_clock(left)}"
+        line = self._line(step, " ".join(f"{key} {value}" for key, value in shown.items()))
         self.text.write(line + "\n")
         self.text.flush()
+        self._show(step, line)
+
+    def progress(self, step: int) -> None:
+        """Say how far the run is, if nothing was said for some seconds; nothing is recorded."""
+        if time.monotonic() - self.shown >= SILENCE:
+            self._show(step, self._line(step, ""))
+
+    def announce(self, text: str) -> None:
+        """Say what takes a while now."""
+        self.shown = time.monotonic()
+        if self.bar.disable:
+            print(text, flush=True)
+        else:
+            self.bar.write(text)
+
+    def _show(self, step: int, line: str) -> None:
+        self.shown = time.monotonic()
+        self.bar.update(step - self.bar.n)
         if self.bar.disable:
             print(line, flush=True)
+
+    def _line(self, step: int, text: str) -> str:
+        speed, what = self._speed(step), f"{self.stage}: update" if self.stage else "step"
+        left = max(self.total_steps - step, 0) / max(speed, 1e-9)
+        unit = "updates/s" if self.stage else "steps/s"
+        parts = [f"{what} {step}/{self.total_steps}", f"{speed:.0f} {unit}", text, f"ETA {_clock(left)}"]
+        return " ".join(part for part in parts if part)
+
+    def _speed(self, step: int) -> float:
+        """Steps a second in this sitting."""
+        return (step - self.first_step) / max(time.monotonic() - self.began, 1e-9)
 
     def picture(self, step: int, name: str, image: Tensor) -> None:
         """A uint8 picture [C, H, W] for TensorBoard."""

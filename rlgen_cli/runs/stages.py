@@ -80,6 +80,7 @@ def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at:
             while not metrics or (progress.step % stage.interval and progress.step < stop_at and not interrupt.asked):
                 metrics.append(stage.trainable.update(progress.step / stage.updates))
                 progress.step += 1
+                run.progress(progress.step)
             numbers = {} if stage.evaluate is None else stage.evaluate("valid")
             run.scalars(progress.step, means(metrics, stage.name) | numbers)
             lowest = next(iter(numbers.values()), -float(progress.step))  # unmeasured, the newest is the best

@@ -52,6 +52,7 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
             loop.tally.add(stepped.scored, stepped.done)
             loop.metrics |= stepped.metrics
             loop.step += settings.num_envs
+            run.progress(loop.step)
             if due(loop.step, settings.log_interval, session):
                 run.scalars(loop.step, loop.read())
             if due(loop.step, settings.eval_interval, session):
@@ -63,6 +64,7 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
         if status == "preempted":
             loop.save(folder)
         else:
+            run.announce("making the last samples")
             write_samples(session, "test", medium(env).last, 0, None, folder / "samples" / "final")
         run.status(status, loop.step, best=loop.best)
     run.close()
