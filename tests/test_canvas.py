@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from rlgen_cli.agents.planners.random import Random
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Differentiable, DrawsStrokes, HasExpert, PacksStates
 from rlgen_cli.core.specs import Discrete
@@ -22,7 +23,7 @@ from rlgen_cli.domains.canvas.brushes.stroke_grid import StrokeGrid
 from rlgen_cli.domains.canvas.environment import Canvas
 from rlgen_cli.domains.canvas.packing import PalettePacking
 from rlgen_cli.domains.canvas.rasteriser import bezier, pixel_line, segment
-from rlgen_cli.domains.canvas.scores import InkCost, Target
+from rlgen_cli.domains.canvas.scores import Coverage, InkCost, Target
 from rlgen_cli.domains.canvas.tiny import TinyCanvas
 from rlgen_cli.testing import check_env
 
@@ -61,8 +62,9 @@ def canvas(brush: str = "pen", device: torch.device = CPU, start: str = "blank",
     settings = yaml.safe_load((CONFIGS / "env" / "pixel.yaml").read_text())
     settings = {key: value for key, value in settings.items() if key not in ("defaults", "_target_")}
     settings |= {"size": 16, "max_steps": 5, "condition": "target"} | changes
+    data = settings.pop("data", None) or pictures(settings["size"], settings["channels"])
     return Canvas(
-        data=pictures(settings["size"], settings["channels"]),
+        data=data,
         split="train",
         device=device,
         brush=component("brush", brush, **own["brush"]),
@@ -124,8 +126,8 @@ def test_the_names_of_what_is_seen():
         "patch": (4, 11, 11), "time": (1,), "noise": (2,), "pen_position": (2,), "label": (3,), "action_gain": (98,),
     }  # fmt: skip
     assert everything.context.keys() == {"target", "label"}
-    assert everything.info.keys() == {"num_marks"}
-    assert everything.readable == {"target", "label", "num_marks"}
+    assert everything.info.keys() == {"num_marks", "background"}
+    assert everything.readable == {"target", "label", "num_marks", "background"}
     assert everything.classes == 3
     least = canvas("pixel", condition="none").spec
     assert list(least.observation) == ["canvas", "time"]
@@ -375,8 +377,8 @@ def test_labels_need_classes():
     data = pictures(16, 1, classes=0)
     with pytest.raises(UserError, match=r"^condition: label needs data with labels"):
         Canvas(
-            data=data, split="train", device=CPU, size=16, channels=1, colours=2, brush=component("brush", "pixel"),
-            start=component("start", "blank")(), max_steps=5, stop=False, condition="label", noise=0,
+            data=data, split="train", device=CPU, size=16, channels=1, colours=2, background="auto",
+            brush=component("brush", "pixel"), start=component("start", "blank")(), max_steps=5, stop=False, condition="label", noise=0,
             observation_size=None, time_encoding="fraction",
         )  # fmt: skip
 
@@ -507,3 +509,38 @@ def test_resketch_has_98_actions():
         "preview_scale": 15.0,
     }
     assert Pen(size=28, palette=palette, **settings).action.n == 98
+
+
+def negative(splits: Splits) -> Splits:
+    """The same pictures, black where they were white."""
+    return Splits(*(Images(255 - part.images, part.labels, part.classes) for part in splits))
+
+
+@pytest.mark.parametrize("brush", ["pen", "pen_grid", "pixel", "stroke_grid", "spiral"])
+def test_black_ink_on_white_paper_is_the_negative_of_white_on_black(brush):
+    """The same actions leave the negative picture, look the same to the policy, and score and gain the same."""
+    data = pictures(16, 1)
+    night, paper = canvas(brush, data=data), canvas(brush, data=negative(data))
+    assert night.background.tolist() == [0.0]
+    assert paper.background.tolist() == [1.0]
+    states, rng, score = [env.reset(8, stream()) for env in (night, paper)], stream(1), Target(norm="l2", per="target")
+    assert torch.equal(states[0].canvas, 255 - states[1].canvas)
+    torch.testing.assert_close(score(paper.view(states[1])), torch.full((8,), -1.0))
+    for _ in range(4):
+        action = Random().plan(night, states[0], rng)
+        states = [env.step(state, action) for env, state in zip((night, paper), states, strict=True)]
+        torch.testing.assert_close(states[0].canvas.int(), 255 - states[1].canvas.int(), atol=1, rtol=0)
+        scores = [score(env.view(state)) for env, state in zip((night, paper), states, strict=True)]
+        torch.testing.assert_close(scores[0], scores[1], atol=0.01, rtol=0)
+        seen = [env.observe(state) for env, state in zip((night, paper), states, strict=True)]
+        for name in seen[0]:
+            torch.testing.assert_close(seen[0][name], seen[1][name], atol=0.005, rtol=1e-4)
+    covered = [Coverage()(env.view(state)) for env, state in zip((night, paper), states, strict=True)]
+    torch.testing.assert_close(covered[0], covered[1], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("background", "found"), [("black", 0.0), ("white", 1.0), ("auto", 0.0)])
+def test_the_background_can_be_chosen(background, found):
+    assert canvas("pen", background=background).background.tolist() == [found]
+    colour = canvas("pen", channels=3, colours=4, background=background).background
+    assert colour.tolist() == [found] * 3  # the commonest colour of these pictures is black

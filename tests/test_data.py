@@ -166,6 +166,20 @@ def test_bad_folders_are_named(tmp_path, pictures):
         Folder(str(pictures), "blackish", 0)
 
 
+def test_what_is_not_square_is_padded_with_its_own_border(tmp_path):
+    """A drawing on paper has paper beside it, a picture with transparent parts black, unless a colour is named."""
+    Image.new("L", (40, 20), 255).save(tmp_path / "paper.png")
+    Image.new("RGBA", (40, 20), (255, 255, 255, 0)).save(tmp_path / "transparent.png")
+
+    def shades(background: str) -> set[float]:
+        splits = Folder(str(tmp_path), background, 0).load(8, 1)
+        return {float(image.float().mean()) for part in splits for image in part.images}
+
+    assert shades("auto") == {255.0, 0.0}
+    assert shades("black") == {127.5, 0.0}
+    assert shades("white") == {255.0}
+
+
 def test_palettes_keep_the_background_and_few_colours():
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     images[:, 0, :2] = 250

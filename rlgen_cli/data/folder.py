@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content
-from rlgen_cli.data.palette import grey_palette, image_palette, quantise
+from rlgen_cli.data.palette import border_colour, grey_palette, image_palette, quantise
 
 SUFFIXES = frozenset(Image.registered_extensions())
 log = logging.getLogger(__name__)
@@ -20,9 +20,10 @@ class Folder:
     """Every readable image below `path`, in the order of names; the parent folder's name is the label where images
     lie in two or more folders.
 
-    Transparent pixels show `background` (a colour name or #rrggbb). Images are made square by padding with the
-    background, then resized. `colours` > 0 quantises all images to one palette. Files that look like images and
-    cannot be read are named in a warning and counted; when none can be read, that is an error.
+    Transparent pixels show `background` (a colour name or #rrggbb; auto: black). Images are made square by padding with
+    the background (auto: the colour of their own borders), then resized. `colours` > 0 quantises all images to one
+    palette. Files that look like images and cannot be read are named in a warning and counted; when none can be read,
+    that is an error.
     """
 
     def __init__(self, path: str, background: str, colours: int) -> None:
@@ -30,9 +31,9 @@ class Folder:
         require(self.path.is_dir(), f"path: there is no folder {self.path}; name a folder of images.")
         require(colours == 0 or 2 <= colours <= 256, f"colours: must be 0 (keep all) or 2 to 256, got {colours}.")
         try:
-            self.background = ImageColor.getrgb(background)[:3]
+            self.background = None if background == "auto" else ImageColor.getrgb(background)[:3]
         except ValueError:
-            raise UserError(f"background: {background!r} is no colour; give a name or #rrggbb.") from None
+            raise UserError(f"background: {background!r} is no colour; give a name, #rrggbb or auto.") from None
         self.colours = colours
 
     def load(self, size: int, channels: int) -> Splits:
@@ -62,9 +63,17 @@ class Folder:
             with Image.open(file) as image:
                 rgba = image.convert("RGBA")
         side = max(rgba.size)
-        square = Image.new("RGBA", (side, side), (*self.background, 255))
+        square = Image.new("RGBA", (side, side), (*(self.background or border(rgba)), 255))
         square.alpha_composite(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2))
         flat = square.convert("RGB" if channels == 3 else "L")
         return pil_to_tensor(
             flat.resize((size, size), Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC)
         )
+
+
+def border(image: Image.Image) -> tuple[int, ...]:
+    """The median colour of an RGBA image's outermost pixels; black where it is transparent anywhere."""
+    pixels = pil_to_tensor(image)  # uint8 [4, H, W]
+    if int(pixels[3].min()) < 255:
+        return (0, 0, 0)
+    return tuple(int(value) for value in border_colour(pixels[:3].unsqueeze(0)))

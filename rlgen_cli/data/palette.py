@@ -1,5 +1,7 @@
 """Palettes: few colours that stand for many."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,26 @@ from torch import Tensor
 def grey_palette(colours: int) -> Tensor:
     """Evenly spaced greys from black to white, uint8 [colours, 1]."""
     return torch.linspace(0, 255, colours).round().to(torch.uint8).unsqueeze(1)
+
+
+def canvas_palette(images: Tensor, colours: int, background: Literal["auto", "black", "white"]) -> Tensor:
+    """The colours of a canvas for copies of uint8 images [M, C, H, W], its background first: uint8 [colours, C]. Grey
+    images have evenly spaced greys, from black to white or from white to black; others their own colours, after the
+    background that is asked for."""
+    if images.shape[1] == 1:
+        greys = grey_palette(colours)
+        paper = border_colour(images).mean() > 127.5 if background == "auto" else background == "white"
+        return greys.flip(0) if paper else greys
+    palette = image_palette(images, colours)
+    if background != "auto":
+        palette[0] = 255 if background == "white" else 0
+    return palette
+
+
+def border_colour(images: Tensor) -> Tensor:
+    """The median colour of the outermost pixels of uint8 images [M, C, H, W], float [C]."""
+    edges = [images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]]
+    return torch.cat([edge.transpose(0, 1).flatten(1) for edge in edges], 1).float().median(1).values
 
 
 def image_palette(images: Tensor, colours: int, rounds: int = 20, pixels: int = 20_000) -> Tensor:

@@ -23,7 +23,7 @@ from rlgen_cli.core.specs import (
     vector,
 )
 from rlgen_cli.data.images import Splits
-from rlgen_cli.data.palette import grey_palette, image_palette
+from rlgen_cli.data.palette import canvas_palette
 from rlgen_cli.domains.canvas.brushes.brush import Brush, PredictsGain
 from rlgen_cli.domains.canvas.packing import PalettePacking
 from rlgen_cli.domains.canvas.rasteriser import round_straight_through
@@ -52,6 +52,8 @@ class Canvas:
         channels: 1 (grey) or 3 (RGB).
         colours: palette size, 2 to 32; the first colour is the background. Grey canvases have evenly spaced greys,
             RGB canvases the colours of the data.
+        background: black, white, or auto: of grey canvases the one that the borders of the data's images are closer to,
+            of RGB canvases their commonest colour.
         brush: what an action does; it is given `size` and `palette`, uint8 [colours, C] on the device.
         start: what canvases hold before the first action.
         max_steps: actions an episode.
@@ -75,6 +77,7 @@ class Canvas:
         size: int,
         channels: int,
         colours: int,
+        background: Literal["auto", "black", "white"],
         brush: Callable[..., Brush],
         start: Start,
         max_steps: int,
@@ -101,7 +104,8 @@ class Canvas:
         self.size, self.channels, self.max_steps, self.device = size, channels, max_steps, device
         self.noise, self.start, self.time_encoding = noise, start, time_encoding
         self.sees_target, self.sees_label = condition in ("target", "both"), condition in ("label", "both")
-        palette = grey_palette(colours) if channels == 1 else image_palette(data.train.images, colours)
+        palette = canvas_palette(data.train.images, colours, background)
+        self.on_paper = channels == 1 and int(palette[0, 0]) == 255
         self.palette = palette.to(device)
         self.background = self.palette[0].float() / 255
         self.brush = brush(size=size, palette=self.palette)
@@ -144,7 +148,7 @@ class Canvas:
             sample=shape,
             max_steps=self.max_steps,
             context=context,
-            info={"num_marks": TensorSpec("label", (), 0, self.max_steps + 1)},
+            info={"num_marks": TensorSpec("label", (), 0, self.max_steps + 1), "background": vector(self.channels)},
             classes=self.classes if self.sees_label else 0,
             fixed_length=self.stop_action is None,
             differentiable=self.brush.differentiable,
@@ -229,11 +233,11 @@ class Canvas:
         return state.stopped | (state.step >= self.max_steps)
 
     def observe(self, state: CanvasState) -> Observation:
-        pictures = {"canvas": state.canvas.float() / 255}  # [N, C, H, W]
-        if self.sees_target:
-            target = self._target(state)
-            wrong = (target - pictures["canvas"]).abs().mean(1, keepdim=True)  # spares the network a product of planes
-            pictures |= {"target": target, "difference": wrong}
+        canvas, target = state.canvas.float() / 255, self._target(state) if self.sees_target else None
+        pictures = {"canvas": self._as_ink(canvas)}  # [N, C, H, W]
+        if target is not None:
+            wrong = (target - canvas).abs().mean(1, keepdim=True)  # spares the network a product of planes
+            pictures |= {"target": self._as_ink(target), "difference": wrong}
         observation = {name: self._as_seen(picture) for name, picture in pictures.items()}
         xy = self.brush.pen_xy(state.pen)  # [N, 2]
         if self.has_pen:
@@ -248,14 +252,18 @@ class Canvas:
         if self.sees_label:
             classes = torch.arange(self.classes, device=self.device)
             observation["label"] = (self.labels[state.index].unsqueeze(1) == classes).float()
-        if self.previewing is not None:
-            gain = self.previewing.action_gain(state.pen, pictures["canvas"], pictures["target"])
+        if self.previewing is not None and target is not None:
+            gain = self.previewing.action_gain(state.pen, canvas, target)
             observation["action_gain"] = gain if self.stop_action is None else pad(gain, [0, 1])
         return observation
 
     def _target(self, state: CanvasState) -> Tensor:
         """Float [N, C, H, W] in [0, 1]."""
         return self.images[state.index].float() / 255
+
+    def _as_ink(self, picture: Tensor) -> Tensor:
+        """Black ink on white paper looks to the policy as white on black does, which is learned as well."""
+        return 1 - picture if self.on_paper else picture
 
     def _as_seen(self, picture: Tensor) -> Tensor:
         """At the observation's size."""
@@ -292,7 +300,8 @@ class Canvas:
         context: Context = {"target": self._target(state)} if self.sees_target else {}
         if self.sees_label:
             context["label"] = self.labels[state.index]
-        return View(state.canvas.float() / 255, context, {"num_marks": state.marks.long()})
+        info = {"num_marks": state.marks.long(), "background": self.background.expand(len(state.marks), -1)}
+        return View(state.canvas.float() / 255, context, info)
 
     def action_mask(self, state: CanvasState) -> Tensor | None:
         return None

@@ -7,6 +7,12 @@ from torch import Tensor
 from rlgen_cli.core.specs import View
 
 
+def ink(picture: Tensor, view: View) -> Tensor:
+    """How far each pixel of a picture [N, C, H, W] is from the canvas's background (black, where there is none)."""
+    background = view.info.get("background")
+    return picture if background is None else (picture - background.view(*background.shape, 1, 1)).abs()
+
+
 class Coverage:
     """Fraction of the canvas that is drawn on, in [0, 1]: the simplest score that can be learned."""
 
@@ -14,14 +20,14 @@ class Coverage:
     needs: frozenset[str] = frozenset()
 
     def __call__(self, view: View) -> Tensor:
-        return view.sample.mean(1).clamp(0, 1).flatten(1).mean(1)
+        return ink(view.sample, view).mean(1).clamp(0, 1).flatten(1).mean(1)
 
 
 class Target:
     """Minus the distance to the target image; 0 is a perfect copy.
 
-    `norm` l2 sums squared, l1 absolute differences. `per` target divides by the same sum over the target alone, so
-    that a blank canvas scores −1 and 1 + score is ReSketch's similarity; `per` pixel gives the mean over pixels.
+    `norm` l2 sums squared, l1 absolute differences. `per` target divides by the same sum for a blank canvas, which so
+    scores −1; 1 + score is ReSketch's similarity; `per` pixel gives the mean over pixels.
     """
 
     judges = "picture"
@@ -36,7 +42,7 @@ class Target:
         if self.per == "pixel":
             return -error.mean(1)
         # A blank target counts as one full pixel, so that the score stays finite.
-        return -error.sum(1) / target.pow(self.power).flatten(1).sum(1).clamp(min=1.0)
+        return -error.sum(1) / ink(target, view).pow(self.power).flatten(1).sum(1).clamp(min=1.0)
 
 
 class InkCost:

@@ -55,7 +55,7 @@ class Pen:
         require(line == "smooth" or whole, f"widths: must be whole numbers with line=pixel, got {widths}.")
         self.size, self.reach, self.patch_size, self.preview_scale = size, reach, patch_size, float(preview_scale)
         self.exact_palette = line == "pixel"
-        self.inks = palette[1:]
+        self.inks, self.background = palette[1:], palette[0].view(1, -1, 1, 1).float() / 255
         self.side = 2 * reach + 1
         planes = 1 + len(self.inks) * len(widths)
         self.action = Discrete(planes * self.side**2)
@@ -92,7 +92,7 @@ class Pen:
     def action_gain(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
         """What each action would gain at once, float [N, A], as the policy is shown it; 0 for pen up."""
         # A blank target counts as one full pixel, as in the score.
-        whole = target.square().flatten(1).sum(1, keepdim=True).clamp(min=1.0)
+        whole = (target - self.background).square().flatten(1).sum(1, keepdim=True).clamp(min=1.0)
         return self._mark_sums(pen, *self._pixel_gain(canvas, target)) / whole * self.preview_scale
 
     def expert_action(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
