@@ -150,12 +150,16 @@ def measure(call: Call) -> None:
             found.append(values)
             steps = json.loads((folder / "status.json").read_text())["step"]
             cost.append([name, seed, f"{steps:,}", f"{seconds_until(folder) / 60:.1f}"])
-        columns[f"{name} ({len(found)} seeds)" if len(found) > 1 else name] = found
+        if found:
+            columns[f"{name} ({len(found)} seeds)" if len(found) > 1 else name] = found
     head: Row = ["", *(f"{name}, published" for name in ("Note RNN", "Q", "Ψ", "G")), "best published", *columns]
     rows: list[Row] = [
         [row, *ROWS[row], *(cell([values[row] for values in column]) for column in columns.values())] for row in ROWS
     ]
-    shown = [f"{name} ([MIDI of the first](rl_tuner_{name}.mid)): ![{name}](rl_tuner_{name}.png)" for name in names]
+    shown = [
+        f"{name} ([MIDI of the first](rl_tuner_{name}.mid)): ![{name}](rl_tuner_{name}.png)"
+        for name in dict.fromkeys(str(line[0]) for line in cost[1:])
+    ]
     write(call, "RL Tuner", [summary(__doc__), table([head, *rows]), table(cost), *shown])
 
 
