@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
-from rlgen_cli.config.compose import AGENT_GROUPS, ENV_GROUPS
+from rlgen_cli.config import compose
 from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError, nearest
 
@@ -66,13 +66,9 @@ def print_choice(group: str, choice: str) -> None:
 
 def place_of(group: str, choice: str) -> str:
     """Where a group's keys lie in the config."""
-    if group in ENV_GROUPS:
-        return f"env.{group}"
-    if group in AGENT_GROUPS or group.startswith("network"):
-        return f"agent.{group.replace('/', '.')}"
     if group == "reward/term":
         return f"reward.terms.{choice}"
-    return group if group in ("env", "agent", "reward", "data") else ""
+    return compose.place_of(group) or (group if group in ("env", "agent", "reward", "data") else "")
 
 
 def keys(group: str, choice: str, place: str) -> dict[str, Key]:

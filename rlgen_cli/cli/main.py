@@ -76,6 +76,7 @@ def dispatch(arguments: list[str]) -> None:
 
 def run(command: str, arguments: list[str]) -> None:
     """One of the subcommands that take a config: composed once, and built completely before anything is written."""
+    from rlgen_cli.config.arguments import sweeps
     from rlgen_cli.config.compose import composed, value_of
 
     if any(argument.startswith("--experimental-rerun") for argument in arguments):
@@ -267,11 +268,6 @@ def complete(arguments: list[str]) -> None:
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     sys.argv = [os.path.basename(sys.argv[0]), "-sc", *arguments]
     start(command, read_task("sample"))
-
-
-def sweeps(arguments: list[str]) -> bool:
-    """Whether several jobs are asked for."""
-    return any(a in ("-m", "--multirun") or a.upper() == "HYDRA.MODE=MULTIRUN" for a in arguments)
 
 
 if __name__ == "__main__":

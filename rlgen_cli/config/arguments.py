@@ -27,7 +27,7 @@ def prepared(arguments: list[str], folders: list[Path] | None = None) -> list[st
     """
     flags, words = _parted(arguments)
     groups = _groups(folders or [config_folder()])
-    return [*flags, *(_quoted(_chosen(word, groups), _sweeping(flags)) for word in words)]
+    return [*flags, *(_quoted(_chosen(word, groups), sweeps(arguments)) for word in words)]
 
 
 def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -42,8 +42,9 @@ def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
     return flags, words
 
 
-def _sweeping(flags: list[str]) -> bool:
-    return "-m" in flags or "--multirun" in flags
+def sweeps(arguments: list[str]) -> bool:
+    """Whether several jobs are asked for."""
+    return any(a in ("-m", "--multirun") or a.upper() == "HYDRA.MODE=MULTIRUN" for a in arguments)
 
 
 def _groups(folders: list[Path]) -> dict[str, dict[str, str]]:

@@ -96,7 +96,7 @@ def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], A
         if match and ("not in struct" in text or "No match in the defaults" in str(error)):
             key = match.group(1)
             group, _, place = key.partition("@")
-            if place in (f"env.{group}", f"agent.{group}"):
+            if place and place == place_of(group):
                 raise UserError(f"{group}: {no_such_component(group, place.partition('.')[0], arguments)}") from None
             renamed = new_name(key) or new_choice(key, _choice(key, arguments))
             said = renamed or f"is no key here; {nearest_key(command, arguments, key)}"
@@ -149,11 +149,17 @@ def placed_word(word: str, words: list[str], folders: list[Path]) -> list[str]:
         return [f"{sign}experiment={tuned(choice, words, folders)}"]
     if sign and group.startswith("network@"):  # a prior's, which is a policy
         return [f"+network/kind@{group.partition('@')[2]}=policy", word]
+    place = place_of(group)
+    return [word] if place is None else [f"{sign}{group}@{place}={choice}"]
+
+
+def place_of(group: str) -> str | None:
+    """Where the keys of a component lie in the config; None for a group that is no component of others."""
     if group in ENV_GROUPS:
-        return [f"{sign}{group}@env.{group}={choice}"]
+        return f"env.{group}"
     if group in AGENT_GROUPS or group == "network" or group.startswith("network/"):
-        return [f"{sign}{group}@agent.{group.replace('/', '.')}={choice}"]
-    return [word]
+        return f"agent.{group.replace('/', '.')}"
+    return None
 
 
 def without(group: str) -> list[str]:
