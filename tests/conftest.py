@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
+from benchmarks import files
 from rlgen_cli.cli import main as cli
 from rlgen_cli.config.compose import composed
 from rlgen_cli.domains.music.datasets.tunes import tonal_melody
@@ -72,6 +73,16 @@ def _quiet_place(tmp_path, monkeypatch):
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small files in the forms of the published ones, and by their names."""
+    folder = tmp_path_factory.mktemp("published")
+    for name, write in files.STAND_INS.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / name)
+    return folder
 
 
 def compose(*overrides: str) -> DictConfig:

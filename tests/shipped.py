@@ -40,7 +40,7 @@ SMALL_TERM = {"updates": 1, "interval": 1, "batch_size": 4, "limit": 8, "buffer.
 EVERY_KIND = {
     "pixel": ["reward=target", "+reward/term=[adversarial,classifier]"],
     "music": ["reward=sequence_novelty", "+reward/term=adversarial_sequence"],
-    "latent_gan": ["reward=latent_gan", "+reward/term=[sharpness,classifier]"],
+    "latent_gan": ["reward=realism", "+reward/term=[sharpness,classifier]"],
 }
 STATIC = {
     "music": ["reward=sequence_novelty"],

@@ -62,7 +62,7 @@ WRONG = {
     "train data=null": r"data: Canvas takes data; choose some",
     "train env=tiny network=null": r"network: cannot be null; valid are: .*gru",
     "train brush=null": r"brush: cannot be null; valid are: .*pen",
-    "train damage=noise": r"damage: the default env has none; use it with env=latent_gan",
+    "train damage=noise env=pixel": r"damage: env=pixel has none; use it with env=latent_gan",
     "train env=tiny generator=r1": r"generator: env=tiny has none; use it with env=latent_gan or env=latent_music",
     "train agent=ppo replay=prioritized": r"replay: agent=ppo has none; use it with agent=dqn",
     "train reward=[target,nonsense]": r"reward/term=nonsense: there is no such choice",

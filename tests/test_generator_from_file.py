@@ -264,7 +264,7 @@ def test_onnx_without_its_package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["reward=latent_gan"], "comes without a discriminator; use reward="),
+        (["reward=realism"], "comes without a discriminator; use reward="),
         (["joint=true"], "does not learn along; use generator=r1"),
         (["env.size=28"], "makes 16 × 16 pictures with 1 channels, and 28 × 28 .* use env.size=16"),
         (["env.steering.basis=principal"], "not known here; use auto or axes or random or learned"),

@@ -139,7 +139,7 @@ def test_kept_near_a_prior(agent):
 def test_a_generator_that_learns_along(steering, agent):
     env = ["env=latent_gan", f"steering={steering}"]
     if CLASSES[agent].accepts(spec_of(" ".join(env))):
-        measured = iterate(meta(config(env, [f"agent={agent}"], ["reward=latent_gan"], ["joint=true"])))
+        measured = iterate(meta(config(env, [f"agent={agent}"], ["reward=realism"], ["joint=true"])))
         assert "generator/generator_loss" in measured
 
 
@@ -199,7 +199,7 @@ TRAINED = {
     "dqn": (["env=pixel", "brush=pen"], ["agent=dqn", "replay=prioritized"], ["reward=target", "+reward/term=adversarial"], []),
     "ppo": (["env=music", "encoding=melody"], ["agent=ppo", "network=gru"], ["reward=sequence_novelty"], ["agent.anchor.prior=start"]),
     "policy_gradient": (["env=pixel", "brush=pixel"], ["agent=policy_gradient", "baseline=mean"], ["reward=classifier"], ["env.stop=true"]),
-    "joint": (["env=latent_gan", "steering=discrete_step"], ["agent=dqn"], ["reward=latent_gan"], ["joint=true"]),
+    "joint": (["env=latent_gan", "steering=discrete_step"], ["agent=dqn"], ["reward=realism"], ["joint=true"]),
 }  # fmt: skip
 
 

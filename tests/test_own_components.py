@@ -320,7 +320,7 @@ def test_a_reward_term(rlgen, own):
         (["+reward/term=[corner,ink_cost]"], ["target", "corner", "ink_cost"]),
         (["+reward/term=corner", "+reward/term=ink_cost"], ["target", "corner", "ink_cost"]),
         (["+reward/term@reward.terms.left=corner"], ["target", "left"]),
-        (["+reward/term=[corner,no_correlation]"], ["target", "correlation_1", "correlation_2", "correlation_3", "corner"]),
+        (["+reward/term=[corner,no_correlation]", "env=pixel"], ["target", "correlation_1", "correlation_2", "correlation_3", "corner"]),
         (["reward=both"], ["coverage", "corner"]),
     ],
 )  # fmt: skip
@@ -338,7 +338,10 @@ def test_terms_are_added_by_name(words, terms, own):
     ("words", "said"),
     [
         ("+reward/term=cornr", r"^reward/term=cornr: there is no such choice; did you mean corner"),
-        ("+reward/term=target", r"^reward/term: reward\.terms\.target is there already; change its keys"),
+        (
+            "+reward/term=ink_cost +reward/term=ink_cost",
+            r"^reward/term: reward\.terms\.ink_cost is there already; change its keys",
+        ),
         (
             "+reward/term=corner,ink_cost",
             r"^reward/term: a sweep needs one place .*@reward\.terms\.NAME=corner,ink_cost",

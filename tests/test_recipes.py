@@ -12,7 +12,6 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks import files
 from rlgen_cli.config.compose import composed, default_agent
 from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError
@@ -60,16 +59,6 @@ def test_every_experiment_is_pinned():
     tuned = {(path.parent.name, path.stem) for path in (config_folder() / "experiment" / "tuned").rglob("*.yaml")}
     pinned = (name.partition(" agent=") for name in PINNED)
     assert tuned == {(name, agent or default_agent(name, [config_folder()])) for name, _, agent in pinned}
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small files in the forms of the published ones, and by their names."""
-    folder = tmp_path_factory.mktemp("published")
-    for name, write in files.STAND_INS.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write(folder / name)
-    return folder
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))

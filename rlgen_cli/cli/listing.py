@@ -10,6 +10,7 @@ from typing import NamedTuple
 import yaml
 
 from rlgen_cli.config import compose
+from rlgen_cli.config.goes_with import LINE
 from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError, nearest
 
@@ -116,7 +117,9 @@ def written(node: yaml.Node) -> str:
 
 
 def description(file: Path) -> str:
-    """The first comment of a YAML that is no directive."""
+    """The first comment of a YAML that is for readers."""
     lines = (line.strip() for line in file.read_text().splitlines())
-    comments = (line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line)
+    comments = (
+        line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line and not LINE.match(line)
+    )
     return next(comments, "")

@@ -77,7 +77,7 @@ def dispatch(arguments: list[str]) -> None:
 def run(command: str, arguments: list[str]) -> None:
     """One of the subcommands that take a config: composed once, and built completely before anything is written."""
     from rlgen_cli.config.arguments import sweeps
-    from rlgen_cli.config.compose import composed, value_of
+    from rlgen_cli.config.compose import added, composed, value_of
 
     if any(argument.startswith("--experimental-rerun") for argument in arguments):
         raise UserError(
@@ -88,7 +88,11 @@ def run(command: str, arguments: list[str]) -> None:
         return
     if "resume=" in arguments:
         raise UserError("resume: is empty; name a run's folder, or use resume=latest.")
-    if sweeps(arguments) or any(flag in arguments for flag in SHOWS):
+    shows = any(flag in arguments for flag in SHOWS)
+    if not shows and not value_of("resume", arguments):
+        for word, why in added(command, arguments).items():
+            print(f"{word} is taken, since it goes with {why}")
+    if sweeps(arguments) or shows:
         under_hydra(command, arguments)
     elif command in TRAINERS and (wanted := value_of("resume", arguments)):
         resume(command, wanted, arguments)
@@ -148,10 +152,10 @@ def run_folder(config: "DictConfig") -> Path:
 
 def under_hydra(command: str, arguments: list[str]) -> None:
     """Sweeps, help and other flags: Hydra composes, and calls the task for each job."""
-    from rlgen_cli.config.compose import placed, register_resolvers, with_hydra_errors
+    from rlgen_cli.config.compose import config_folders, placed, register_resolvers, with_hydra_errors
 
-    register_resolvers()
-    sys.argv = [os.path.basename(sys.argv[0]), *placed(arguments)]
+    register_resolvers(config_folders(arguments))
+    sys.argv = [os.path.basename(sys.argv[0]), *placed(command, arguments)]
     errors: list[UserError] = []
     with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command, arguments), errors)))
     if len(errors) == 1:
@@ -248,9 +252,9 @@ def shown(path: Path) -> str:
 
 def complete(arguments: list[str]) -> None:
     """Shell completion: subcommands by ourselves, the rest by Hydra with the subcommand's config."""
-    from rlgen_cli.config.compose import register_resolvers
+    from rlgen_cli.config.compose import config_folders, register_resolvers
 
-    register_resolvers()
+    register_resolvers(config_folders([]))
     query = any(argument.startswith("query=") for argument in arguments)
     words = os.environ.get("COMP_LINE", "").split(" ")
     if query and len(words) <= 2:

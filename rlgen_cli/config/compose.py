@@ -1,5 +1,6 @@
 """Composing a command's config, with errors in one sentence. Imports no torch."""
 
+import functools
 import os
 import re
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rlgen_cli.config import goes_with
 from rlgen_cli.config.arguments import prepared
 from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.config.renamed import new_choice, new_name
@@ -17,6 +19,7 @@ from rlgen_cli.core.errors import UserError, nearest
 ENV_GROUPS = ("brush", "start", "steering", "generator", "damage", "encoding")
 AGENT_GROUPS = ("replay", "backup", "exploration", "target_update", "optimizer", "baseline")
 OPTIONAL = ("reward", "data", "task", "experiment", "damage")  # what a config can be composed without
+DEFAULT_ENV = {"train": "pixel", "pretrain": "music"}
 COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network")
 
 
@@ -36,11 +39,12 @@ def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> Di
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    register_resolvers()
+    register_resolvers(config_folders(arguments))
 
     def compose() -> DictConfig:
         version.setbase("1.3")
-        parsed = get_args_parser().parse_intermixed_args(placed(arguments))
+        words = placed(command, arguments)
+        parsed = get_args_parser().parse_intermixed_args(words)
         path = create_config_search_path(str(config_folder()))
         if parsed.config_dir:
             if not os.path.isdir(parsed.config_dir):
@@ -50,7 +54,7 @@ def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> Di
         outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
         try:
             hydra = Hydra.create_main_hydra2("rlgen", path)
-            name = parsed.config_name or config_name(command, arguments)
+            name = parsed.config_name or config_name(command, words)
             config = hydra.compose_config(name, list(parsed.overrides), RunMode.RUN)
             check_optional(config.hydra.runtime.choices, arguments)
         finally:
@@ -68,7 +72,7 @@ def config_name(command: str, arguments: list[str]) -> str:
     """The config a command begins with; there is one to pretrain for each environment where that makes sense."""
     if command != "pretrain":
         return command
-    env, able = value_of("env", arguments) or "music", choices("pretrain")
+    env, able = value_of("env", arguments) or DEFAULT_ENV[command], choices("pretrain")
     if env not in able:
         raise UserError(f"env={env}: has nothing to pretrain; use env={' or env='.join(able)}.")
     return f"pretrain/{env}"
@@ -101,7 +105,13 @@ def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], A
             renamed = new_name(key) or new_choice(key, _choice(key, arguments))
             said = renamed or f"is no key here; {nearest_key(command, arguments, key)}"
             raise UserError(f"{key}: {said}") from None
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(resolution(error)) from None
+
+
+def resolution(error: Exception) -> str:
+    """Why something could not be composed or resolved, in one sentence."""
+    cause = error.__cause__ or error.__context__
+    return str(cause) if isinstance(cause, UserError) else " ".join(str(error).split())
 
 
 def no_such_component(group: str, owner: str, arguments: list[str]) -> str:
@@ -125,12 +135,22 @@ def nearest_key(command: str, arguments: list[str], key: str) -> str:
     return nearest(name, [str(k) for k in node if not str(k).startswith("_")])
 
 
-def placed(arguments: list[str]) -> list[str]:
-    """The arguments prepared for Hydra's parser (arguments.py), and groups that other configs choose from named with
-    their place, as `network=gru` and `+reward/term=ink_cost`."""
+def placed(command: str, arguments: list[str]) -> list[str]:
+    """The arguments prepared for Hydra's parser (arguments.py), with what goes with them, and groups that other configs
+    choose from named with their place, as `network=gru` and `+reward/term=ink_cost`."""
     folders = config_folders(arguments)
-    words = prepared(arguments, folders)
+    words = [*prepared(arguments, folders), *added(command, arguments)]
     return [part for word in words for part in placed_word(word, words, folders)]
+
+
+def added(command: str, arguments: list[str]) -> dict[str, str]:
+    """What a training's command line leaves open and what it chooses brings along (goes_with.py): words, each with the
+    choice that it goes with."""
+    if command not in DEFAULT_ENV:
+        return {}
+    folders = config_folders(arguments)
+    fixed = ["agent", "reward"] if command == "pretrain" else []  # its configs choose them
+    return goes_with.companions(prepared(arguments, folders), folders, DEFAULT_ENV[command], fixed)
 
 
 def placed_word(word: str, words: list[str], folders: list[Path]) -> list[str]:
@@ -139,12 +159,13 @@ def placed_word(word: str, words: list[str], folders: list[Path]) -> list[str]:
     sign, group = ("+", group[1:]) if group.startswith("+") else ("", group)
     if not equals:
         return [word]
-    if choice in ("null", "None") and (group in OPTIONAL or group in COMPONENTS):
+    nothing = choice in ("null", "None") and (group in OPTIONAL or group in COMPONENTS)
+    if nothing or (choice == goes_with.NONE and group in OPTIONAL):
         return without(group)
     if sign and group == "reward/term":
-        return placed_terms(choice, folders)
+        return placed_terms(choice, folders, there=reward_terms(words, folders))
     if group == "reward" and choice.startswith("[") and choice.endswith("]"):
-        return ["~reward", *placed_terms(choice, folders)]
+        return ["~reward", *placed_terms(choice, folders, there=[])]
     if group == "experiment":
         return [f"{sign}experiment={tuned(choice, words, folders)}"]
     if sign and group.startswith("network@"):  # a prior's, which is a policy
@@ -203,9 +224,19 @@ def default_agent(experiment: str, folders: list[Path]) -> str:
     return ""
 
 
-def placed_terms(choice: str, folders: list[Path]) -> list[str]:
-    """Terms that are added to a reward, one or a list, each at `reward.terms.<name>`. A YAML of several terms says in
-    its `@package` line where they belong.
+def reward_terms(words: list[str], folders: list[Path]) -> list[str]:
+    """The terms that the reward has before any are added, so far as the command line says which reward it is."""
+    if value_of("experiment", words) or value_of("task", words):
+        return []
+    env = value_of("env", words) or DEFAULT_ENV["train"]
+    reward = value_of("reward", words) or goes_with.of_environment("reward", env, folders)
+    text = next((file.read_text() for folder in folders if (file := folder / f"reward/{reward}.yaml").is_file()), "")
+    return re.findall(r"^  - term@terms\.(\w+):", text, re.MULTILINE)
+
+
+def placed_terms(choice: str, folders: list[Path], there: list[str]) -> list[str]:
+    """Terms that are added to a reward, one or a list, each at `reward.terms.<name>`, but for those that are `there`
+    already. A YAML of several terms says in its `@package` line where they belong.
 
     Raises:
         UserError: for a sweep, since its jobs would have to differ in more than a value.
@@ -215,6 +246,7 @@ def placed_terms(choice: str, folders: list[Path]) -> list[str]:
     if len(names) > 1 and not listed:
         place = f"+reward/term@reward.terms.NAME={choice}"
         raise UserError(f"reward/term: a sweep needs one place for all its terms; use {place}")
+    names = [name for name in names if name not in there]
     several = [name for name in names if names_its_place(f"reward/term/{name}.yaml", folders)]
     together = [f"+reward/term=[{','.join(several)}]"] if several else []
     return together + [f"+reward/term@reward.terms.{name}={name}" for name in names if name not in several]
@@ -227,12 +259,11 @@ def names_its_place(path: str, folders: list[Path]) -> bool:
 
 
 def check_optional(choices_made: Any, arguments: list[str]) -> None:
-    """Refuse a reward or data that is chosen and not there. Only their defaults, which have the environment's name, may
-    be missing: a user's own environment may take no data, and its reward may be made of terms."""
+    """Refuse a reward or data that is chosen and not there; an environment may have none by default."""
     for group in ("reward", "data"):
         name, files = choices_made.get(group), [folder / group for folder in config_folders(arguments)]
         known = {file.stem for folder in files for file in folder.glob("*.yaml")}
-        if name is not None and name not in known and name != choices_made.get("env"):
+        if name not in (None, goes_with.NONE, *known):
             said = new_choice(group, name) or f"there is no such choice; {nearest(name, known)}"
             raise UserError(f"{group}={name}: {said}")
 
@@ -251,11 +282,18 @@ def value_of(key: str, arguments: list[str]) -> str | None:
     return values[-1].strip("'\"") if values and values[-1] not in ("null", "") else None
 
 
-def register_resolvers() -> None:
-    """`${data_path:NAME}`: a published file or folder below `paths.data`; with `,optional` after the name: null where
-    it is not there. `${run_id:}`: six hex digits of no seed, so that runs started in the same second have their own
-    folders. `${rest:X}`: 1 − X, and `${times:X,Y}`, for weights that hang together."""
+def register_resolvers(folders: list[Path]) -> None:
+    """What config values may refer to.
+
+    - `${data_path:NAME}`: a published file or folder below `paths.data`; with `,optional` after the name: null where
+      it is not there.
+    - `${goes_with:GROUP,ENV}`: an environment's default reward or data.
+    - `${run_id:}`: six hex digits of no seed, so that runs that start in the same second have their own folders.
+    - `${rest:X}`: 1 − X, and `${times:X,Y}`, for weights that hang together.
+    """
     OmegaConf.register_new_resolver("data_path", data_path, replace=True)
+    default = functools.partial(goes_with.of_environment, folders=folders)
+    OmegaConf.register_new_resolver("goes_with", default, replace=True)
     OmegaConf.register_new_resolver("run_id", lambda: os.urandom(3).hex(), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("rest", lambda share: 1.0 - share, replace=True)
     OmegaConf.register_new_resolver("times", lambda one, two: one * two, replace=True)
@@ -279,4 +317,4 @@ def data_path(name: str, kind: str = "required", *, _root_: Any) -> str | None:
 
 def _choice(key: str, arguments: list[str]) -> str:
     """What the command line chooses for a group."""
-    return value_of(key, placed(arguments)) or value_of(key, arguments) or ""
+    return value_of(key, placed("train", arguments)) or value_of(key, arguments) or ""

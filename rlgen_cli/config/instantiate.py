@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rlgen_cli.config.compose import resolution
 from rlgen_cli.config.renamed import new_name
 from rlgen_cli.core.errors import UserError, nearest, require
 from rlgen_cli.core.schedules import Linear
@@ -32,12 +33,6 @@ def plain(node: Any) -> dict[str, Any]:
         return typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
     except OmegaConfBaseException as error:
         raise UserError(resolution(error)) from None
-
-
-def resolution(error: OmegaConfBaseException) -> str:
-    """Why something could not be resolved, in one sentence."""
-    cause = error.__cause__ or error.__context__
-    return str(cause) if isinstance(cause, UserError) else " ".join(str(error).split())
 
 
 def find(target: Any, path: str) -> Any:
@@ -103,7 +98,7 @@ def _value(value: Any, hint: Any, path: str, runtime: dict[str, Any]) -> Any:
     stand made a constant one, wrong types refused."""
     if isinstance(value, dict) and "_target_" in value:
         return component(value, path, **runtime)
-    if value == "???":
+    if value == "???" or (value is None and type(None) not in (hint, *typing.get_args(hint)) and hint is not Any):
         raise UserError(f"{path}: must be given.")
     if Linear in (hint, *typing.get_args(hint)) and fits(value, float):
         return Linear.constant(value)

@@ -12,3 +12,11 @@ def config_folder() -> Path:
 def choices(group: str) -> list[str]:
     """What a config group offers, by name."""
     return sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
+
+
+def takes_component(env: str, group: str) -> bool:
+    """False for a component that only other environments take; true for whatever is no such component."""
+    takers = [
+        name for name in choices("env") if f"/{group}@{group}" in (config_folder() / "env" / f"{name}.yaml").read_text()
+    ]
+    return not takers or env in takers

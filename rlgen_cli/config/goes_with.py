@@ -1,0 +1,59 @@
+"""What goes with a choice: a YAML's line `# Goes with: env=music encoding=chorale` says what is taken where the user
+leaves it open, so that every choice runs by itself. Imports no torch.
+
+An environment's line names its reward and data, too. Hydra reads these for each job of a sweep (`${goes_with:…}` in
+train.yaml); the others become words of the command line, before Hydra sees it.
+"""
+
+import re
+from pathlib import Path
+
+from rlgen_cli.config.locate import takes_component
+
+LINE = re.compile(r"^# Goes with: (.+)$", re.MULTILINE)
+NONE = "none"  # the reward or data of an environment that names none
+
+
+def said(group: str, choice: str, folders: list[Path]) -> list[str]:
+    """The words that a choice's YAML says go with it."""
+    for folder in folders:
+        path = folder / group / f"{choice}.yaml"
+        if path.is_file():
+            found = LINE.search(path.read_text(encoding="utf-8"))
+            return found[1].split() if found else []
+    return []
+
+
+def of_environment(group: str, env: str, folders: list[Path]) -> str:
+    """The reward or data that an environment names as its default, or `none`."""
+    values = dict(word.split("=", 1) for word in said("env", env, folders))
+    return values.get(group, NONE)
+
+
+def companions(words: list[str], folders: list[Path], default_env: str, fixed: list[str]) -> dict[str, str]:
+    """What goes with the choices of a command line and is not chosen there, each with the choice that it goes with.
+
+    Args:
+        words: the command line. folders: where YAMLs are looked for, in this order.
+        default_env: the environment where none is chosen. fixed: groups that are not to be chosen here.
+    """
+    if any(word.startswith("experiment=") and not word.endswith("=null") for word in words):
+        return {}  # says everything itself
+    found: dict[str, str] = {}
+    for word in words:
+        group, _, value = word.lstrip("+").partition("=")
+        for choice in value.strip("[]").split(","):
+            for other in said(group, choice.strip(), folders):
+                key = other.partition("=")[0]
+                by_hydra = group == "env" and key in ("reward", "data")
+                if key not in fixed and not by_hydra and not any(_settles(known, key) for known in (*words, *found)):
+                    found[other] = f"{group}={choice}"
+    chosen = [word.partition("=")[2] for word in (*words, *found) if word.startswith("env=")]
+    env = chosen[-1] if chosen else default_env
+    return {word: why for word, why in found.items() if takes_component(env, word.partition("=")[0])}
+
+
+def _settles(word: str, key: str) -> bool:
+    """Whether a word chooses a group, or sets a key or something within it."""
+    name = word.lstrip("+~").partition("=")[0].partition("@")[0]
+    return name == key or ("." in key and name.startswith(f"{key}."))
