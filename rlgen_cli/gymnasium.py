@@ -7,7 +7,8 @@
     envs = gymnasium.make_vec("rlgen/pixel-v0", num_envs=64, overrides=["experiment=digits"])
 
 `overrides` are what `rlgen train` takes, with the same checks; those of the agent have no effect. `make_vec` steps all
-its episodes as one batch. Both take `split` (train, valid, test: whose data the episodes use) and `total_steps`.
+its episodes as one batch. Both take `split` (train, valid, test: whose data the episodes use), `total_steps`, and `config_dir`
+for components of your own; `register("bars", config_dir="mine")` gives an environment of yours an id.
 
 An observation is a dictionary of the environment's named tensors, float32 (tokens: whole numbers). `info` has each term
 of the reward, unweighted, as `term/<name>`. A vector autoresets in the same step: it begins finished episodes anew
@@ -75,8 +76,9 @@ class CanvasEnv(gymnasium.Env[Arrays, Any]):
         split: str = "train",
         total_steps: int | None = None,
         render_mode: str | None = None,
+        config_dir: str | None = None,
     ) -> None:
-        self.episodes = Episodes(configured(env, overrides, 1, total_steps), split)
+        self.episodes = Episodes(configured(env, overrides, 1, total_steps, config_dir), split)
         self.observation_space = observation_space(self.episodes.env.spec.observation)
         self.action_space = action_space(self.episodes.env.spec.action)
         self.render_mode = render_mode
@@ -114,8 +116,9 @@ class CanvasVectorEnv(gymnasium.vector.VectorEnv[dict[str, Any], Any, Any]):
         split: str = "train",
         total_steps: int | None = None,
         render_mode: str | None = None,
+        config_dir: str | None = None,
     ) -> None:
-        self.episodes = Episodes(configured(env, overrides, num_envs, total_steps), split)
+        self.episodes = Episodes(configured(env, overrides, num_envs, total_steps, config_dir), split)
         self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space = observation_space(self.episodes.env.spec.observation)
         self.single_action_space = action_space(self.episodes.env.spec.action)
@@ -202,9 +205,12 @@ class Episodes:
         return [picture.permute(1, 2, 0).contiguous().numpy(force=True) for picture in pictures]
 
 
-def configured(env: str, overrides: Sequence[str], num_envs: int, total_steps: int | None) -> DictConfig:
+def configured(
+    env: str, overrides: Sequence[str], num_envs: int, total_steps: int | None, config_dir: str | None
+) -> DictConfig:
     """The config that `rlgen train` would have, without its agent."""
-    words = [f"env={env}", *overrides, f"num_envs={num_envs}"]
+    own = [] if config_dir is None else ["--config-dir", config_dir]
+    words = [*own, f"env={env}", *overrides, f"num_envs={num_envs}"]
     config = composed("train", words if total_steps is None else [*words, f"total_steps={total_steps}"])
     config.agent = OmegaConf.create(NO_AGENT)
     return config
@@ -270,13 +276,14 @@ def masked(infos: dict[str, Any], where: np.ndarray) -> dict[str, Any]:
     return infos | {f"_{name}": where.copy() for name in infos}
 
 
-def register(env: str) -> None:
-    """Make `rlgen/<env>-v0` known to Gymnasium; `env` names a YAML in configs/env."""
+def register(env: str, config_dir: str | None = None) -> None:
+    """Make `rlgen/<env>-v0` known to Gymnasium; `env` names a YAML in configs/env, or in the folder env of
+    `config_dir`, which `rlgen train --config-dir` takes, too."""
     gymnasium.register(
         f"rlgen/{env}-v0",
         f"{__name__}:{CanvasEnv.__name__}",
         vector_entry_point=f"{__name__}:{CanvasVectorEnv.__name__}",
-        kwargs={"env": env},
+        kwargs={"env": env} | ({} if config_dir is None else {"config_dir": config_dir}),
     )
 
 

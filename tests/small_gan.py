@@ -39,7 +39,7 @@ class Brightness:
     def __call__(self, before: View, after: View, done: torch.Tensor) -> Scored:
         sample = after.sample if self.gradient else after.sample.detach()
         values = sample.mean((1, 2, 3))
-        return Scored(values, values, {})
+        return Scored(values, values, {}, {})
 
 
 def make_gan(device: str = "cpu", reward: Any = None, **changes: Any) -> GAN:

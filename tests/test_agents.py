@@ -473,7 +473,7 @@ class CodeReward:
 
     def __call__(self, before: View, after: View, done: Tensor) -> Scored:
         code = after.info["code"].float()
-        return Scored(code, code, {})
+        return Scored(code, code, {}, {})
 
     def learned_reward(self, before: View, after: View, done: Tensor) -> Tensor:
         return torch.zeros(len(done))

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Differentiable, DrawsStrokes, HasExpert, PacksStates
 from rlgen_cli.core.specs import Discrete
 from rlgen_cli.data.images import Images, Splits
+from rlgen_cli.data.palette import line_width
 from rlgen_cli.domains.canvas.brushes.brush import PredictsGain
 from rlgen_cli.domains.canvas.brushes.pen import Pen
 from rlgen_cli.domains.canvas.brushes.spiral import SpiralBrush
@@ -38,7 +40,10 @@ def component(group: str, choice: str, **changes: Any) -> Any:
     node = yaml.safe_load((CONFIGS / group / f"{choice}.yaml").read_text()) | changes
     node.pop("_partial_", None)
     module, _, name = node.pop("_target_").rpartition(".")
-    return functools.partial(getattr(importlib.import_module(module), name), **node)
+    target = getattr(importlib.import_module(module), name)
+    if "data" in inspect.signature(target).parameters:
+        node.setdefault("data", pictures(16, 1))
+    return functools.partial(target, **node)
 
 
 def pictures(size: int, channels: int, classes: int = 3) -> Splits:
@@ -260,7 +265,16 @@ def test_curves_are_where_a_fine_sampling_finds_them():
 
 
 def test_the_table_of_lattice_strokes_is_the_rasteriser():
-    brush = StrokeGrid(size=16, palette=GREY3, grid=4, margin=1, widths=[1.5, 2.5], bends=[0.0, 0.4], patch_size=0)
+    brush = StrokeGrid(
+        size=16,
+        palette=GREY3,
+        grid=4,
+        margin=1,
+        widths=[1.5, 2.5],
+        data=pictures(16, 1),
+        bends=[0.0, 0.4],
+        patch_size=0,
+    )
     assert brush.table is not None
     rng = stream()
     pen = torch.randint(4, (50, 2), generator=rng, dtype=torch.int16)
@@ -273,7 +287,9 @@ def test_the_table_of_lattice_strokes_is_the_rasteriser():
 def test_an_arc_of_the_lattice_by_hand():
     """From (1, 1) = pixel (5, 5) to (3, 1) = (13, 5), bent by half the chord to its left, which is upwards."""
     palette = GREY3[[0, 2]]
-    brush = StrokeGrid(size=16, palette=palette, grid=4, margin=1, widths=[2.0], bends=[0.0, 0.5], patch_size=0)
+    brush = StrokeGrid(
+        size=16, palette=palette, grid=4, margin=1, widths=[2.0], data=pictures(16, 1), bends=[0.0, 0.5], patch_size=0
+    )
     pen = torch.tensor([[1, 1]], dtype=torch.int16)
     action = torch.tensor([2 * 16 + 1 * 4 + 3])  # plane 2: the second bend
     stroke, mark = brush.stroke(pen, action), brush.mark(pen, action)
@@ -504,11 +520,43 @@ def test_resketch_has_98_actions():
         "reach": 3,
         "margin": 1,
         "widths": [3.0],
+        "data": pictures(28, 1),
         "line": "pixel",
         "patch_size": 11,
         "preview_scale": 15.0,
     }
     assert Pen(size=28, palette=palette, **settings).action.n == 98
+
+
+def lines(width: int, ink: int = 255, size: int = 28) -> Splits:
+    """Horizontal, vertical and slanted lines of a width, on black or (ink 0) on white."""
+    images = torch.full((3, 1, size, size), 255 - ink, dtype=torch.uint8)
+    axis = torch.arange(size)
+    for i in range(width):
+        images[0, 0, 10 + i, 3:-3] = ink
+        images[1, 0, 3:-3, 10 + i] = ink
+        images[2, 0, axis[3:-8], axis[3:-8] + i] = ink
+    data = Images(images, torch.zeros(3, dtype=torch.long))
+    return Splits(data, data, data)
+
+
+@pytest.mark.parametrize("ink", [255, 0])
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_the_width_of_lines_is_measured(width, ink):
+    """To a third, since outlines of few directions count too much or too little."""
+    splits = lines(width, ink)
+    found = line_width(splits.train.images, torch.tensor([255 - ink], dtype=torch.uint8))
+    assert found == pytest.approx(width, rel=0.34)
+
+
+@pytest.mark.parametrize("brush", ["pen", "pen_grid", "stroke_grid"])
+def test_a_brush_as_wide_as_the_datas_lines(brush):
+    env = canvas(brush, size=28, data=lines(1), brush_widths="auto", brush_data=lines(1))
+    state = env.reset(4, stream())
+    assert float(env.stroke(state, torch.full((4,), env.spec.action.n - 1)).width[0]) < 1.5
+    thick = canvas(brush, size=28, data=lines(5), brush_widths="auto", brush_data=lines(5))
+    assert float(thick.stroke(state, torch.full((4,), 60)).width[0]) > 3.5
+    assert canvas("pen", size=28, brush_widths="auto", brush_line="pixel", brush_data=lines(3)).brush.exact_palette
 
 
 def negative(splits: Splits) -> Splits:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,8 @@ def test_doctor(rlgen):
     assert code == 0
     assert "torch" in out
     assert "threads" in out
+    for extra in ("benchmarks", "clip", "dev", "gym", "onnx", "soundfont"):
+        assert re.search(rf"^extra {extra} +(complete|lacks .*: pip install rlgen\[{extra}\])$", out, re.MULTILINE)
 
 
 WRONG = {
@@ -187,15 +190,13 @@ def test_a_training_then_samples(rlgen):
     code, out, err = rlgen("eval", "run=here", "n=5", "updates=2")
     assert code == 0, err
     assert "ink_cost" in out
-    assert json.loads(Path("here/eval/test_n5_seed0.json").read_text())["n"] == 5
+    assert json.loads(Path("here/eval/step_000000160_test_n5_seed0.json").read_text())["n"] == 5
     code, _, err = rlgen("train", *small("agent=random"), "hydra.run.dir=here")
     assert code == 2
     assert "holds a run already; resume=" in err
 
 
 def test_svg_holds_the_strokes_in_order(rlgen):
-    import xml.etree.ElementTree as ElementTree
-
     words = ["brush=pen_grid", "env.brush.grid=4"]
     assert rlgen("train", *small("agent=random", *words), "hydra.run.dir=here")[0] == 0
     assert rlgen("sample", "run=here", "n=4", "format=svg", "out=out")[0] == 0
@@ -203,6 +204,18 @@ def test_svg_holds_the_strokes_in_order(rlgen):
         steps = [str(node.get("id")) for node in ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}path")]
         assert steps == sorted(steps)
         assert len(steps) <= 6
+
+
+def test_svg_shows_pixels_as_squares(rlgen):
+    words = ["brush=pixel", "env.channels=3", "env.colours=4"]
+    assert rlgen("train", *small("agent=random", *words), "hydra.run.dir=here")[0] == 0
+    assert rlgen("sample", "run=here", "n=1", "out=out")[0] == 0
+    drawn = Image.new("RGB", (12, 12))
+    for node in ElementTree.parse("out/000.svg").iter("{http://www.w3.org/2000/svg}rect"):
+        x, y, wide, high = (int(node.get(key, 0)) for key in ("x", "y", "width", "height"))
+        drawn.paste(str(node.get("fill")), (x, y, x + wide, y + high))
+    with Image.open("out/000.png") as png:
+        assert list(drawn.getdata()) == list(png.convert("RGB").getdata())
 
 
 def test_runs_go_to_folders_of_their_own(rlgen):
@@ -267,7 +280,7 @@ def test_a_users_own_environment_agent_and_term_are_one_file_and_one_yaml(rlgen,
     words = ["+reward/term=corner", "hydra.run.dir=here", "--config-dir", str(configs)]
     code, _, err = rlgen("train", *small("agent=random"), *words)
     assert code == 0, err
-    assert "term/corner" in Path("here/metrics.jsonl").read_text()
+    assert "score/corner" in Path("here/metrics.jsonl").read_text()
     code, _, err = rlgen("sample", "run=here", "n=1", "format=png", "out=a")
     assert code == 2
     assert "trust=[my_terms]" in err

@@ -1,5 +1,6 @@
 """What people type: each line runs, or says in one sentence what is wrong and what would be right."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,17 +11,18 @@ from PIL import Image
 from rlgen_cli.cli.listing import GROUPS, keys, place_of
 from rlgen_cli.config.arguments import prepared
 from rlgen_cli.config.compose import composed
-from rlgen_cli.config.locate import choices
+from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.runs import log as run_log
-from tests.conftest import Rlgen
+from tests.conftest import Rlgen, write_tunes
 
 TINY = (
     "total_steps=32 num_envs=4 eval_episodes=4 log_interval=32 eval_interval=32 checkpoint_interval=32 threads=1 "
     "device=cpu"
 )
-CANVAS = f"env.size=12 env.max_steps=4 data.per_class=2 agent.network.body.width=8 {TINY}"
+PLANNED = f"env.size=12 env.max_steps=4 data.per_class=2 {TINY}"
+CANVAS = f"{PLANNED} agent.network.body.width=8"
 SONG = f"env=music env.length=8 env.bar=4 env.history=4 data.count=12 {TINY}"
 
 RIGHT = [
@@ -41,7 +43,7 @@ RIGHT = [
     f"train agent=ppo network/recurrent=gru {CANVAS}",
     f"train {SONG} agent=dqn network=gru",
     f"train {SONG} agent=dqn network=transformer",
-    f"train agent=random brush=pixel {CANVAS.replace('agent.network.body.width=8', '')}",
+    f"train agent=random brush=pixel {PLANNED}",
     f"train agent=ppo brush=stroke {CANVAS}",
     f"train agent=ppo brush=pixel agent.network.maps.channels=4 {CANVAS}",
     f"train data=folder 'data.path=my pictures (1) [a], it''s ü&' {CANVAS.replace('data.per_class=2', '')}",
@@ -179,7 +181,7 @@ TOGETHER = {"music_theory", "no_correlation"}
 @pytest.mark.parametrize("group", sorted(set(GROUPS.values()) - REPEATING))
 def test_every_key_has_a_line(group: str) -> None:
     for choice in set(choices(group)) - (TOGETHER if group == "reward/term" else set()):
-        for key in keys(group, choice, place_of(group, choice)).values():
+        for key in keys(group, choice, place_of(group, choice), [config_folder()]).values():
             assert key.comment or key.name.endswith("=") or ".md5." in key.name, f"{group}={choice}: {key.name}"
 
 
@@ -201,6 +203,68 @@ def test_a_file_that_is_no_python_says_so(rlgen: Rlgen) -> None:
 def test_agents_are_not_swept_within_an_experiment() -> None:
     with pytest.raises(UserError, match="cannot be swept"):
         composed("train", ["experiment=resketch", "agent=dqn,ppo"])
+
+
+def test_a_reward_that_is_no_number_stops_the_run(rlgen: Rlgen) -> None:
+    Path("score.py").write_text("def nan(x):\n    return x.mean((1, 2, 3)).log() - x.mean((1, 2, 3)).log()\n")
+    words = "train reward=[coverage,function] reward.terms.function.path=score.py:nan hydra.run.dir=run"
+    code, _, err = rlgen(*shlex.split(f"{words} {CANVAS}"))
+    assert code == 2
+    assert re.search(r"^rlgen: reward\.terms\.function: gave nan or infinity before step 32; it must give finite", err)
+    assert json.loads(Path("run/status.json").read_text())["status"] == "failed"
+    assert not Path("run/checkpoints").exists()
+
+
+def test_what_data_leaves_out_is_said_and_kept(rlgen: Rlgen) -> None:
+    write_tunes(Path("tunes"))
+    Path("tunes/broken.mid").write_bytes(b"no MIDI")
+    words = f"{SONG} data=midi data.path=tunes agent=random".replace("data.count=12", "").replace(
+        "env.bar=4", "env.bar=16"
+    )
+    code, out, err = rlgen(*shlex.split(f"train {words} hydra.run.dir=run"))
+    assert code == 0, err
+    for said in ("data: read 6 MIDI files, rejected 1", "broken.mid"):
+        assert said in out
+        assert said in Path("run/train.log").read_text()
+
+
+def test_samples_of_different_things_lie_in_different_folders(rlgen: Rlgen) -> None:
+    assert rlgen(*shlex.split(f"train {PLANNED} agent=random hydra.run.dir=run"))[0] == 0
+    lines = ["", "split=train", "seed=1", "n=3", "set={env.max_steps: 2}", "set={env.max_steps: 3}"]
+    for line in lines:
+        assert rlgen("sample", "run=run", "n=2", "format=png", *([line] if line else []))[0] == 0
+    assert rlgen("train", "resume=run", "total_steps=64")[0] == 0
+    assert rlgen("sample", "run=run", "n=2", "format=png")[0] == 0
+    made = {path.name for path in Path("run/samples").iterdir() if path.is_dir()}
+    assert len(made) == 1 + len(lines) + 1
+    assert {"final", "step_000000032_test_n2_seed0", "step_000000064_test_n2_seed0"} <= made
+
+
+def test_a_run_keeps_its_command(rlgen: Rlgen) -> None:
+    assert rlgen("train", "agent=random", "hydra.run.dir=a run", *PLANNED.split())[0] == 0
+    command = json.loads(Path("a run/environment.json").read_text())["command"]
+    assert command.startswith("rlgen train agent=random 'hydra.run.dir=a run' env.size=12 ")
+
+
+def test_the_end_compares_with_random_and_real(rlgen: Rlgen) -> None:
+    """Real pictures are perfect copies of themselves, which random pens are not."""
+    _, out, _ = rlgen(*shlex.split(f"train {PLANNED} agent=greedy +reward/term=ink_cost hydra.run.dir=run"))
+    assert re.search(
+        r"scores of 64 samples \(test data\) +this run +random +real data\n  target +-0\.\d+ +-\d\.\d+ +0\.0000", out
+    )
+    scores = json.loads(Path("run/results.json").read_text())["scores"]
+    assert scores["samples"]["target"] > scores["random"]["target"]
+    assert "ink_cost" not in scores["real"]  # real pictures were not drawn
+    _, out, _ = rlgen(*shlex.split(f"train {SONG} agent=random"))
+    assert re.search(r"scale_consistency +\d\.\d+ +\d\.\d+ +\d\.\d+", out)
+
+
+def test_help_has_a_line_for_each_key(rlgen: Rlgen) -> None:
+    for command in ("train", "pretrain", "sample", "eval"):
+        _, out, _ = rlgen(command, "--help")
+        assert "ydra" not in out
+        for line in out.split("keys, with their defaults\n")[1].splitlines():
+            assert not line.startswith("  ") or len(line.split()) > 2, line
 
 
 def test_a_run_says_how_far_it_is(rlgen: Rlgen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def test_each_job_of_a_sweep_has_its_environments_reward_and_data(rlgen: Rlgen, 
     seen: list[tuple[str, str]] = []
     with pytest.MonkeyPatch.context() as patched:
 
-        def note(session, folder):  # type: ignore[no-untyped-def]
+        def note(session, folder):
             seen.append((next(iter(session.reward.terms)), str(session.config.data.get("_target_"))))
             return "finished"
 

@@ -315,7 +315,7 @@ def test_a_reward_is_told_how_many_tokens_there_are():
     class Reward:
         def __call__(self, before: View, after: View, done: torch.Tensor) -> Scored:
             views.extend([before, after])
-            return Scored(torch.zeros(2), torch.zeros(2), {})
+            return Scored(torch.zeros(2), torch.zeros(2), {}, {})
 
     fused: Any = FusedReward(weight=1.0, balance="fixed", noise_std=0.3)
     fused.attach(Reward())

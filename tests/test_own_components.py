@@ -307,7 +307,7 @@ def test_a_reward_term(rlgen, own):
     words = [*CANVAS, "agent=random", "reward=coverage", *SHORT, "--config-dir", "mine"]
     code, _, complaint = rlgen("train", *words, "+reward/term=corner", "reward.terms.corner.side=right")
     assert code == 0, complaint
-    assert {"term/coverage", "term/corner"} <= metrics()[0].keys()
+    assert {"score/coverage", "score/corner"} <= metrics()[0].keys()
     scores = json.loads(Path("run/samples/final/scores.json").read_text())["scores"]
     assert set(scores) == {"coverage", "corner"}
     check_trust(rlgen, "own_term")

@@ -97,7 +97,7 @@ def test_of_too_few_nothing_is_said():
 def test_a_run_of_pictures(words, tmp_path, capsys):
     train(session(*small(*words, "agent=random"), "data.per_class=20"), tmp_path / "run")
     out = evaluate_run(asked(tmp_path / "run"))
-    assert out == tmp_path / "run" / "eval" / "test_n60_seed0.json"
+    assert out == tmp_path / "run" / "eval" / "step_000000160_test_n60_seed0.json"
     record = json.loads(out.read_text())
     assert record["judge"]["samples"].keys() >= {"frechet", "kernel", "precision", "recall", "density", "coverage"}
     assert record["judge"]["counts"]["samples"] == 60

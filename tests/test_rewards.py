@@ -48,7 +48,7 @@ def picture_spec(channels: int = 1, classes: int = 0, target: bool = False, max_
         sample=PictureSpec(channels, SIDE, SIDE),
         max_steps=max_steps,
         context=context | ({"target": image(channels, SIDE, SIDE)} if target else {}),
-        classes=classes,
+        class_names=tuple("abc"[:classes]),
     )
 
 

@@ -88,7 +88,7 @@ def test_every_combination_runs_samples_and_resumes_bit_for_bit(agent, brush, re
 
 def test_imitation_needs_sequences():
     with pytest.raises(UserError, match=r"MaximumLikelihood cannot act in env\.brush=Pen"):
-        session(*overrides("maximum_likelihood", "pen", "target"))
+        session(*overrides("maximum_likelihood", "pen", "target"), "env=pixel")
 
 
 @pytest.mark.parametrize("encoding", SONGS)
@@ -164,7 +164,7 @@ def test_a_runs_folder_holds_what_the_design_says(tmp_path):
     final = {path.name for path in (folder / "samples" / "final").iterdir()}
     assert {"grid.png", "timelapse.gif", "grid.svg", "000.png", "063.svg", "scores.json"} <= final
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert {"return", "term/target", "agent/loss"} <= lines[0].keys()
+    assert {"return", "score/target", "agent/loss"} <= lines[0].keys()
     assert not [p for p in folder.rglob("*") if p.suffix in (".pt", ".pkl", ".pickle")]
 
 

@@ -1,10 +1,10 @@
 """`rlgen doctor`: whether this machine is fit to train, and what is missing."""
 
-import importlib.util
 import os
 import platform
+import re
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from rlgen_cli.core.checkpoint import cache_folder
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.policies.precision import FASTER_IN_BFLOAT16
 
+NOT_INSTALLED = "not installed"
 PACKAGES = (
     "rlgen",
     "torch",
@@ -24,7 +25,7 @@ PACKAGES = (
     "safetensors",
     "tqdm",
 )
-EXTRAS = {"dev": ("pytest", "ruff", "mypy", "importlinter"), "benchmarks": ("matplotlib",)}
+EXTRA = re.compile(r"""([\w.-]+).*;\s*extra\s*==\s*["']([\w-]+)["']""")  # a requirement of an extra, as metadata has it
 
 
 def examine() -> None:
@@ -37,20 +38,29 @@ def examine() -> None:
     kinds = FASTER_IN_BFLOAT16["cuda" if torch.cuda.is_available() else "cpu"]
     print(f"precision    auto is float32{f', bfloat16 for {sorted(kinds)}' if kinds else ''} here")
     print(f"threads      torch uses {torch.get_num_threads()} of {os.cpu_count()} cores")
-    for extra, modules in EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        print(f"extra {extra:10} {'complete' if not missing else f'missing {missing}: pip install rlgen[{extra}]'}")
+    for extra, packages in extras().items():
+        missing = ", ".join(name for name in packages if _version(name) == NOT_INSTALLED)
+        print(f"extra {extra:10} {f'lacks {missing}: pip install rlgen[{extra}]' if missing else 'complete'}")
     faults = [fault for folder in (Path("outputs"), cache_folder()) if (fault := _unwritable(folder))]
     if faults:
         raise UserError(" ".join(faults))
     print("writable     outputs and cache: yes")
 
 
+def extras() -> dict[str, list[str]]:
+    """The packages of each extra, as the installed package declares them."""
+    found: dict[str, list[str]] = {}
+    for line in requires("rlgen") or []:
+        if match := EXTRA.fullmatch(line):
+            found.setdefault(match[2], []).append(match[1])
+    return found
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
 
 
 def _device() -> str:

@@ -1,6 +1,5 @@
-"""`rlgen list`: what there is to choose from, one line each, and the keys of a choice, from the YAMLs themselves.
-
-Imports no torch.
+"""`rlgen list` and `rlgen train --help`: what there is to choose from, and the keys of a choice, one line each, from
+the YAMLs themselves, those of `--config-dir` included. Imports no torch.
 """
 
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from typing import NamedTuple
 import yaml
 
 from rlgen_cli.config import compose
-from rlgen_cli.config.goes_with import LINE
-from rlgen_cli.config.locate import choices, config_folder
+from rlgen_cli.config.arguments import parted
+from rlgen_cli.config.compose import config_folders
+from rlgen_cli.config.goes_with import LINE, of_environment, said
 from rlgen_cli.core.errors import UserError, nearest
 
 GROUPS = {
@@ -21,6 +21,12 @@ GROUPS = {
     "replay": "replay", "backup": "backup", "exploration": "exploration", "target_update": "target_update",
     "optimizer": "optimizer", "baseline": "baseline", "experiment": "experiment",
 }  # fmt: skip
+FLAGS = {
+    "-m": "several jobs, one for each value: rlgen train -m seed=1,2,3",
+    "--config-dir FOLDER": "YAMLs, and Python files, of your own (rlgen new)",
+    "--cfg job": "print the config, and run nothing",
+}
+CHOSEN_FIRST = ("env", "agent", "reward", "data")
 
 
 class Key(NamedTuple):
@@ -33,61 +39,96 @@ class Key(NamedTuple):
 
 def print_listing(arguments: list[str]) -> None:
     """All groups, the one that is named (`env`), or the keys of a choice (`env=pixel`)."""
-    for word in arguments or list(GROUPS):
-        name, equals, choice = word.partition("=")
+    folders, (_, words) = config_folders(arguments), parted(arguments)
+    for word in words or list(GROUPS):
+        name, equals, choice = word.lstrip("+").partition("=")
         name = next((short for short, group in GROUPS.items() if group == name), name)
         if name not in GROUPS:
             raise UserError(f"list {name}: there is no such group; {nearest(name, GROUPS)}")
         if equals:
-            print_choice(GROUPS[name], choice)
+            print_choice(GROUPS[name], choice, folders)
         else:
-            print_group(name)
+            print_group(name, folders)
 
 
-def print_group(name: str) -> None:
+def print_help(command: str, arguments: list[str]) -> None:
+    """What a command takes: flags, its own keys, and for a training the keys of what is chosen."""
+    folders = config_folders(arguments)
+    group, _, name = compose.config_name(command, arguments).rpartition("/")
+    print(f"{description(located(group, name, folders))}\n")
+    print(f"usage: rlgen {command} [KEY=VALUE …]")
+    for flag, comment in FLAGS.items():
+        print(f"  {flag:40} {comment}")
+    print("\nkeys, with their defaults")
+    own = keys(group, name, "", folders)
+    print_keys(own)
+    if command == "train":
+        words = parted(arguments)[1]
+        env = compose.value_of("env", words) or own["env"].value
+        for kind in CHOSEN_FIRST:
+            by_env = of_environment(kind, env, folders) if kind in ("reward", "data") else own[kind].value
+            choice = compose.value_of(kind, words) or by_env
+            print(f"\n{kind}={choice}, which rlgen list {kind} shows others of")
+            if choice in choices(kind, folders):
+                print_keys(keys(kind, choice, place_of(kind, choice), folders))
+
+
+def print_group(name: str, folders: list[Path]) -> None:
     """A group's choices."""
     group = GROUPS[name]
     print(f"{group}=" if name != "term" else "+reward/term=")
-    for file in sorted((config_folder() / group).glob("*.yaml")):
-        print(f"  {file.stem:24} {description(file)}")
+    for choice in choices(group, folders):
+        print(f"  {choice:24} {description(located(group, choice, folders))}")
 
 
-def print_choice(group: str, choice: str) -> None:
-    """What a choice is, and its keys with their defaults.
+def print_choice(group: str, choice: str, folders: list[Path]) -> None:
+    """What a choice is, what goes with it, and its keys with their defaults.
 
     Raises:
         UserError: where there is no such choice.
     """
-    if choice not in choices(group):
-        raise UserError(f"list {group}={choice}: there is no such choice; {nearest(choice, choices(group))}")
-    print(f"{group}={choice}  {description(config_folder() / group / f'{choice}.yaml')}")
-    for key in keys(group, choice, place_of(group, choice)).values():
+    known = choices(group, folders)
+    if choice not in known:
+        raise UserError(f"list {group}={choice}: there is no such choice; {nearest(choice, known)}")
+    print(f"{group}={choice}  {description(located(group, choice, folders))}")
+    if words := said(group, choice, folders):
+        print(f"  goes with {' '.join(words)}")
+    print_keys(keys(group, choice, place_of(group, choice), folders))
+
+
+def print_keys(found: dict[str, Key]) -> None:
+    """A line each."""
+    for key in found.values():
         print(f"  {key.name:40} {key.value:20} {key.comment}".rstrip())
+
+
+def choices(group: str, folders: list[Path]) -> list[str]:
+    """What a group offers, the user's own included."""
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def located(group: str, choice: str, folders: list[Path]) -> Path:
+    """The YAML of a choice; the user's own come first."""
+    return next(path for folder in folders if (path := folder / group / f"{choice}.yaml").is_file())
 
 
 def place_of(group: str, choice: str) -> str:
     """Where a group's keys lie in the config."""
     if group == "reward/term":
         return f"reward.terms.{choice}"
-    return compose.place_of(group) or (group if group in ("env", "agent", "reward", "data") else "")
+    return compose.place_of(group) or (group if group in CHOSEN_FIRST else "")
 
 
-def keys(group: str, choice: str, place: str) -> dict[str, Key]:
+def keys(group: str, choice: str, place: str, folders: list[Path]) -> dict[str, Key]:
     """The keys of a choice by name, those of YAMLs that it builds on first, and its components as `group=choice`."""
-    path = config_folder() / group / f"{choice}.yaml"
-    text = path.read_text(encoding="utf-8")
+    text = located(group, choice, folders).read_text(encoding="utf-8")
     found: dict[str, Key] = {}
     for base in (yaml.safe_load(text) or {}).get("defaults", []):
         if isinstance(base, dict):
-            ((part, chosen),) = base.items()
-            part = part.removeprefix("override ").lstrip("/")
-            name = part.partition("@")[0]
-            if name == "network/kind":  # the agent's choice, not the user's
-                found |= keys(name, str(chosen), "agent.network")
-                continue
-            found[part] = Key(f"{name}=", str(chosen), f"rlgen list {name}={chosen}" if chosen else "")
+            found |= component(*next(iter(base.items())), folders)
         elif base != "_self_":
-            found |= keys(group, str(base).partition("@")[0].lstrip("/"), place)
+            name = str(base).partition("@")[0]
+            found |= keys("" if name.startswith("/") else group, name.lstrip("/"), place, folders)
     comments = [line.partition("  # ")[2] for line in text.splitlines()]
     for key in leaves(yaml.compose(text), place, comments):
         found = {name: known for name, known in found.items() if not name.startswith(f"{key.name}.")}
@@ -95,12 +136,27 @@ def keys(group: str, choice: str, place: str) -> dict[str, Key]:
     return found
 
 
+def component(part: str, chosen: object, folders: list[Path]) -> dict[str, Key]:
+    """What an entry of a defaults list lets one choose."""
+    part = part.removeprefix("override ").removeprefix("optional ").lstrip("/")
+    name = part.partition("@")[0]
+    if name.startswith("hydra/"):
+        return {}
+    if name == "network/kind":  # the agent's choice, not the user's
+        return keys(name, str(chosen), "agent.network", folders)
+    if "goes_with" in str(chosen):
+        return {part: Key(f"{name}=", "as env says", f"rlgen list {name}")}
+    return {
+        part: Key(f"{name}=", str(chosen or "null"), f"rlgen list {name}={chosen}" if chosen else f"rlgen list {name}")
+    }
+
+
 def leaves(node: yaml.Node | None, path: str, comments: list[str]) -> Iterator[Key]:
     """The values below a YAML node, with the comments of their lines."""
     if not isinstance(node, yaml.MappingNode):
         return
     for name, value in node.value:
-        if name.value == "defaults" or name.value.startswith("_"):
+        if name.value in ("defaults", "hydra") or name.value.startswith("_"):
             continue
         inner = path if name.value == "<<" else f"{path}.{name.value}".lstrip(".")
         if isinstance(value, yaml.MappingNode):
@@ -118,7 +174,7 @@ def written(node: yaml.Node) -> str:
 
 def description(file: Path) -> str:
     """The first comment of a YAML that is for readers."""
-    lines = (line.strip() for line in file.read_text().splitlines())
+    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
     comments = (
         line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line and not LINE.match(line)
     )

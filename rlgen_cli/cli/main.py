@@ -1,6 +1,7 @@
 """The `rlgen` command: subcommands over Hydra, and errors in one sentence. Imports nothing heavy at the top."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,18 +23,19 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen eval [KEY=VALUE …]     how that compares with real data, as in  rlgen eval run=latest n=2000
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment and others
   rlgen list GROUP=CHOICE      the keys of a choice with their defaults, as in  rlgen list agent=ppo
+  rlgen new KIND NAME          the two files of an environment (env), agent or reward term (term) of your own
   rlgen doctor                 whether this machine is fit, and what is missing
 
-  rlgen train --help           every key with its default (also: rlgen sample --help)
+  rlgen train --help           every key with its default, a line each (also: rlgen train agent=ppo --help)
   rlgen train --cfg job        the config a command would run with
   rlgen --version              the version
   eval "$(rlgen -sc install=bash)"   tab completion (zsh: with bashcompinit; fish: -sc install=fish)
 """
 TRAINERS = ("train", "pretrain")
 HYDRA_COMMANDS = (*TRAINERS, "sample", "eval")
-COMMANDS = (*HYDRA_COMMANDS, "list", "doctor")
+COMMANDS = (*HYDRA_COMMANDS, "list", "new", "doctor")
 # Flags with which Hydra shows something and runs nothing.
-SHOWS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+SHOWS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 def main() -> None:
@@ -64,6 +66,10 @@ def dispatch(arguments: list[str]) -> None:
         from rlgen_cli.cli.listing import print_listing
 
         print_listing(rest)
+    elif command == "new":
+        from rlgen_cli.cli.new import write_new
+
+        write_new(rest)
     elif command == "doctor":
         from rlgen_cli.cli.doctor import examine
 
@@ -86,6 +92,11 @@ def run(command: str, arguments: list[str]) -> None:
     if "--version" in arguments:
         print(f"rlgen {__version__}")
         return
+    if "--help" in arguments or "-h" in arguments:
+        from rlgen_cli.cli.listing import print_help
+
+        print_help(command, arguments)
+        return
     if "resume=" in arguments:
         raise UserError("resume: is empty; name a run's folder, or use resume=latest.")
     shows = any(flag in arguments for flag in SHOWS)
@@ -98,12 +109,12 @@ def run(command: str, arguments: list[str]) -> None:
         resume(command, wanted, arguments)
     elif command in TRAINERS:
         config = composed(command, arguments, keep_hydra=True)
-        begin(command, config, run_folder(config))
+        begin(command, config, run_folder(config), arguments)
     else:
         read_task(command)(composed(command, arguments))
 
 
-def begin(command: str, config: "DictConfig", folder: Path) -> str:
+def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]) -> str:
     """Train or pretrain in `folder`, and say where the results lie."""
     from omegaconf import open_dict
 
@@ -112,9 +123,23 @@ def begin(command: str, config: "DictConfig", folder: Path) -> str:
     if "hydra" in config:
         with open_dict(config):
             del config["hydra"]
-    status = trainer(command)(assemble(config), folder)
-    say(command, status, folder)
+    session = assemble(config)
+    session.command = shlex.join(["rlgen", command, *arguments])
+    status = trainer(command)(session, folder)
+    say(command, status, folder, own_words(config, arguments))
     return status
+
+
+def own_words(config: "DictConfig", arguments: list[str]) -> str:
+    """What a command that opens the run needs besides, where it is made of the user's own components."""
+    from omegaconf import OmegaConf
+
+    from rlgen_cli.config.compose import config_folders
+    from rlgen_cli.config.foreign import modules
+
+    named = modules(OmegaConf.to_container(config))
+    folders = "".join(f" --config-dir {folder}" for folder in config_folders(arguments)[:-1])
+    return f'{folders} "trust=[{",".join(named)}]"' if named else ""
 
 
 def trainer(command: str) -> Callable[..., str]:
@@ -152,9 +177,10 @@ def run_folder(config: "DictConfig") -> Path:
 
 def under_hydra(command: str, arguments: list[str]) -> None:
     """Sweeps, help and other flags: Hydra composes, and calls the task for each job."""
-    from rlgen_cli.config.compose import config_folders, placed, register_resolvers, with_hydra_errors
+    from rlgen_cli.config.compose import config_folders, import_from, placed, register_resolvers, with_hydra_errors
 
     register_resolvers(config_folders(arguments))
+    import_from(config_folders(arguments)[:-1])
     sys.argv = [os.path.basename(sys.argv[0]), *placed(command, arguments)]
     errors: list[UserError] = []
     with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command, arguments), errors)))
@@ -175,7 +201,7 @@ def job_task(command: str, arguments: list[str]) -> Callable[["DictConfig"], Any
         from hydra.core.hydra_config import HydraConfig
 
         check_optional(HydraConfig.get().runtime.choices, arguments)
-        return begin(command, config, Path(HydraConfig.get().runtime.output_dir))
+        return begin(command, config, Path(HydraConfig.get().runtime.output_dir), arguments)
 
     return task
 
@@ -214,10 +240,13 @@ def resume(command: str, folder: str, arguments: list[str]) -> None:
     """`rlgen train resume=FOLDER`: the run's own config, but for some of its top-level settings."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from rlgen_cli.config.arguments import prepared
+    from rlgen_cli.config.arguments import parted, prepared
+    from rlgen_cli.config.compose import config_folders, import_from
     from rlgen_cli.config.settings import KEPT, Settings
 
-    changes, words = {}, [word for word in prepared(arguments) if not word.startswith("-")]
+    import_from(config_folders(arguments)[:-1])
+
+    changes, words = {}, parted(prepared(arguments))[1]
     for override in OverridesParser.create().parse_overrides(words):
         key = override.key_or_group
         if key == "resume":
@@ -231,17 +260,17 @@ def resume(command: str, folder: str, arguments: list[str]) -> None:
 
     run = latest_run("resume") if folder == "latest" else Path(folder).expanduser()
     go_on = trainer.resume if command == "train" else pretrain.resume
-    say(command, go_on(run, changes), run)
+    say(command, go_on(run, changes), run, "")
 
 
-def say(command: str, status: str, folder: Path) -> None:
-    """Where the results lie, or how to go on."""
+def say(command: str, status: str, folder: Path, own: str) -> None:
+    """Where the results lie, or how to go on; `own` is what opening the run needs besides."""
     if status == "finished":
         here = shown(folder)
         print(f"finished: {here}\n  samples: {shown(folder / 'samples' / 'final')}")
-        print(f"  more of them: rlgen sample run={here} n=64\n  how good they are: rlgen eval run={here}")
+        print(f"  more of them: rlgen sample run={here} n=64{own}\n  beside real data: rlgen eval run={here}{own}")
     else:
-        print(f"stopped, checkpoint saved; go on with:\n  rlgen {command} resume={shown(folder)}")
+        print(f"stopped, checkpoint saved; go on with:\n  rlgen {command} resume={shown(folder)}{own}")
 
 
 def shown(path: Path) -> str:

@@ -25,12 +25,12 @@ def prepared(arguments: list[str], folders: list[Path] | None = None) -> list[st
     Raises:
         UserError: for a word that is neither a flag nor `key=value`.
     """
-    flags, words = _parted(arguments)
+    flags, words = parted(arguments)
     groups = _groups(folders or [config_folder()])
     return [*flags, *(_quoted(_chosen(word, groups), sweeps(arguments)) for word in words)]
 
 
-def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Flags with their values, and the other words, each in the order in which they came."""
     flags, words, valued = [], [], False
     for argument in arguments:

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> Di
             if not os.path.isdir(parsed.config_dir):
                 raise UserError(f"--config-dir: there is no folder {parsed.config_dir}.")
             path.prepend("command-line", f"file://{os.path.abspath(parsed.config_dir)}")
+            import_from([Path(parsed.config_dir)])
         # A program that runs under Hydra itself (and uses our environments) keeps its own.
         outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
         try:
@@ -116,7 +118,7 @@ def resolution(error: Exception) -> str:
 
 def no_such_component(group: str, owner: str, arguments: list[str]) -> str:
     """Why an environment or agent takes no such component, and which would."""
-    chosen = value_of(owner, arguments)
+    chosen = value_of(owner, [*added("train", arguments), *arguments])
     able = [
         name for name in choices(owner) if f"/{group}@{group}" in (config_folder() / owner / f"{name}.yaml").read_text()
     ]
@@ -274,6 +276,13 @@ def config_folders(arguments: list[str]) -> list[Path]:
 
     own = get_args_parser().parse_known_intermixed_args(arguments)[0].config_dir
     return [*([Path(own)] if own else []), config_folder()]
+
+
+def import_from(folders: list[Path]) -> None:
+    """Let Python find modules that lie in the user's own folders, after all others."""
+    for folder in map(os.path.abspath, folders):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:

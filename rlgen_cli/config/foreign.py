@@ -1,6 +1,6 @@
 """What a config that came with a run's folder may name: this package's components, and what the user trusts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlgen_cli.core.errors import UserError
@@ -25,6 +25,19 @@ def check_foreign(node: Any, trust: list[str], path: str = "") -> None:
     elif isinstance(node, list | tuple):
         for i, value in enumerate(node):
             check_foreign(value, trust, f"{path}[{i}]")
+
+
+def modules(node: Any) -> list[str]:
+    """Modules outside this package that a config names, in order."""
+    if isinstance(node, Mapping):
+        target = str(node.get("_target_", f"{PACKAGE}."))
+        here = [] if target.startswith(f"{PACKAGE}.") else [target.rpartition(".")[0]]
+        if target.endswith(".Function"):
+            here.append(str(node.get("path", "")).rpartition(":")[0])
+        return list(dict.fromkeys([*here, *(name for value in node.values() for name in modules(value))]))
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return list(dict.fromkeys(name for value in node for name in modules(value)))
+    return []
 
 
 def _allowed(target: str, trust: list[str], path: str) -> None:

@@ -81,6 +81,7 @@ class DrawsStrokes(Protocol):
 
     size: int  # of the square canvas, pixels
     background: Tensor  # float [C] in [0, 1]
+    square_marks: bool  # a mark is one whole pixel, which vectors show as a square
 
     def stroke(self, state: State, action: Tensor) -> Stroke:
         """`action` as vectors; nothing is drawn where the episode is over."""

@@ -109,6 +109,7 @@ class Scored(NamedTuple):
     total: Tensor  # [N]
     static: Tensor  # [N]: the weighted sum of the terms without learned parts
     terms: dict[str, Tensor]  # each term unweighted, [N]
+    scores: dict[str, Tensor]  # of the samples after the step, [N], but of terms whose rewards sum to the score
 
 
 @dataclass(frozen=True)
@@ -207,10 +208,15 @@ class EnvSpec:
     max_steps: int
     context: Mapping[str, TensorSpec] = field(default_factory=dict)
     info: Mapping[str, TensorSpec] = field(default_factory=dict)
-    classes: int = 0  # number of labels; 0 without labels
+    class_names: tuple[str, ...] = ()  # of the labels; none without labels
     fixed_length: bool = True  # every episode takes `max_steps`
     differentiable: bool = False  # gradients flow from the sample back to the action (protocols.Differentiable)
     kinds: frozenset[str] = frozenset(["picture"])  # what the sample is: picture, sequence, music, melody, chorale
+
+    @property
+    def classes(self) -> int:
+        """Number of labels; 0 without labels."""
+        return len(self.class_names)
 
     @property
     def readable(self) -> frozenset[str]:

@@ -28,12 +28,16 @@ class Term(NamedTuple):
 
     def __call__(self, before: View, after: View, done: Tensor) -> Tensor:
         """The term's unweighted reward for one step of N samples, [N]."""
+        return self.reward_and_score(before, after, done)[0]
+
+    def reward_and_score(self, before: View, after: View, done: Tensor) -> tuple[Tensor, Tensor | None]:
+        """That reward, and the score of the samples after the step, [N]; None where an episode's rewards sum to it."""
         if self.form == "terminal":
-            return torch.where(done, self.score(after), 0.0)
+            return torch.where(done, self.score(after), 0.0), None
         if self.stepwise and isinstance(self.score, Stepwise):
-            return self.score.gain(after)
+            return self.score.gain(after), None
         scores = self.score(join(before, after))  # [2 N], in one pass
-        return scores[len(done) :] - scores[: len(done)]
+        return scores[len(done) :] - scores[: len(done)], scores[len(done) :]
 
 
 class WeightedSum:
@@ -51,14 +55,16 @@ class WeightedSum:
 
     def __call__(self, before: View, after: View, done: Tensor) -> Scored:
         """The reward of one step of N samples; `done` bool [N] says which are finished by it."""
-        values = {name: term(before, after, done) for name, term in self.terms.items()}
+        both = {name: term.reward_and_score(before, after, done) for name, term in self.terms.items()}
+        values = {name: value for name, (value, _) in both.items()}
+        scores = {name: score for name, (_, score) in both.items() if score is not None}
         static = torch.zeros(len(done), device=done.device)
         total = torch.zeros_like(static)
         for name, value in values.items():
             weighted = self.terms[name].weight * value
             total = total + weighted
             static = static if name in self.learned_terms else static + weighted
-        return Scored(total, static, values)
+        return Scored(total, static, values, scores)
 
     def learned_reward(self, before: View, after: View, done: Tensor) -> Tensor:
         """What the learned terms give now, weighted, [N]; 0 when no term is learned."""

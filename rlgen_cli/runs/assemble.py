@@ -1,8 +1,11 @@
 """From a composed config to all objects of a run, and what fits together: derived from specs, never listed."""
 
+import contextlib
 import functools
 import inspect
 import json
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +45,8 @@ class Session:
     agent: Agent | None  # None for a planner, which learns nothing
     source: GeneratorSource | None  # of what an environment steers
     stages: list[Stage]  # what is fitted before the first step
+    notes: list[str] = field(default_factory=list)  # what was said while this was built
+    command: str | None = None  # the command line, for the record
     learners: dict[str, Trainable] = field(default_factory=dict)  # what improves with every step, in this order
 
     @property
@@ -105,6 +110,29 @@ def assemble(config: DictConfig, fresh: bool = True) -> Session:
     Raises:
         UserError: for a key, a value or a combination that cannot work, naming it and what would be right.
     """
+    with collected() as notes:
+        session = _assemble(config, fresh)
+    session.notes = notes
+    return session
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[str]]:
+    """What the package logs meanwhile, for the run's own log, which is not there yet."""
+    notes: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("rlgen_cli")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield notes
+    finally:
+        log.removeHandler(handler)
+
+
+def _assemble(config: DictConfig, fresh: bool) -> Session:
+    """The same, without the notes."""
     settings = settings_of(config)
     some = "reward" in config and bool(config.reward.get("terms"))
     require(some, "reward: has no term; add one, as in +reward/term=target.")

@@ -18,7 +18,7 @@ from rlgen_cli.runs.stages import fit_cached
 
 def evaluate_run(config: DictConfig) -> Path:
     """Judge `config.n` samples of `config.run`, print a table, and write it as JSON; returns where."""
-    run, session = open_run(config)
+    run, session, name = open_run(config)
     require(config.split in session.envs, f"split: must be one of {', '.join(session.envs)}, got {config.split}.")
     env, rng = session.envs[config.split], stream(config.seed, "report", session.device)
     view = finished_samples(env, session.actor, config.n, rng)
@@ -29,7 +29,7 @@ def evaluate_run(config: DictConfig) -> Path:
         judge = judge_of(session.data.train, config.updates, helpers)
         fit_cached(helpers.stages[0], session)
         record |= judged(judge, view, getattr(session.data, config.split), session.data.train, config.seed)
-    out = Path(config.out or run / "eval" / f"{config.split}_n{config.n}_seed{config.seed}.json")
+    out = Path(config.out or run / "eval" / f"{name}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, (json.dumps(record, indent=1) + "\n").encode())
     print(table(record))

@@ -27,8 +27,10 @@ def claim(session: Session, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = OmegaConf.to_yaml(session.config, resolve=True)
     checkpoint.write_atomic(folder / "config.yaml", text.encode())
-    record = json.dumps(environment(session.device, session.settings.seed), indent=1)
-    checkpoint.write_atomic(folder / "environment.json", record.encode())
+    record = {"command": session.command} | environment(session.device, session.settings.seed)
+    checkpoint.write_atomic(folder / "environment.json", json.dumps(record, indent=1).encode())
+    if session.notes:
+        (folder / "train.log").write_text("".join(f"{note}\n" for note in session.notes))
 
 
 def config_of(folder: Path, overrides: dict[str, Any]) -> DictConfig:

@@ -81,7 +81,7 @@ class RunLog:
         shown = {
             k: f"{v:.3g}"
             for k, v in values.items()
-            if k in ("return", "agent/loss") or k.startswith(("term/", "eval/", "nll/")) or self.stage
+            if k in ("return", "agent/loss") or k.startswith(("score/", "eval/", "nll/")) or self.stage
         }
         self.bar.set_postfix(shown, refresh=False)
         line = self._line(step, " ".join(f"{key} {value}" for key, value in shown.items()))

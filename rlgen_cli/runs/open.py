@@ -1,6 +1,8 @@
 """Runs as they lie on the disk, opened for sampling and judging: the part `policy` of a checkpoint, and the results of
 the stages."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ class Opened(NamedTuple):
 
     folder: Path
     session: Session
+    name: str  # of what is made: the checkpoint's step, the split, how many, the seed, and a digest of the changes
 
 
 def open_run(config: DictConfig) -> Opened:
@@ -38,5 +41,8 @@ def open_run(config: DictConfig) -> Opened:
         OmegaConf.update(trained, key, value)
     session = assemble(trained, fresh=False)
     load_stages(session, run)
-    session.load_policy(checkpoint.load(saved or checkpoint.newest(run, "policy"), "policy", session.device))
-    return Opened(run, session)
+    saved = saved or checkpoint.newest(run, "policy")
+    session.load_policy(checkpoint.load(saved, "policy", session.device))
+    changes = json.dumps(OmegaConf.to_container(config.set), sort_keys=True) if config.get("set") else ""
+    changed = f"_set{hashlib.sha256(changes.encode()).hexdigest()[:6]}" if changes else ""
+    return Opened(run, session, f"{saved.name}_{config.split}_n{config.n}_seed{config.seed}{changed}")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -20,8 +21,8 @@ def sample(config: DictConfig) -> Path:
     formats = [config.format] if isinstance(config.format, str) else config.format and list(config.format)
     for name in formats or []:
         require(name in FORMATS, f"format: must be of {', '.join(sorted(FORMATS))}, got {name}.")
-    run, session = open_run(config)
-    out = Path(config.out) if config.out else run / "samples" / f"n{config.n}_seed{config.seed}"
+    run, session, name = open_run(config)
+    out = Path(config.out) if config.out else run / "samples" / name
     write_samples(session, config.split, config.n, config.seed, formats, out, config.soundfont)
     return out
 
@@ -29,8 +30,9 @@ def sample(config: DictConfig) -> Path:
 @torch.no_grad()
 def write_samples(
     session: Session, split: str, n: int, seed: int, formats: list[str] | None, out: Path, soundfont: str | None = None
-) -> None:
-    """N samples on the data of `split` in `formats` (null: all that the environment has), and their scores."""
+) -> dict[str, Any]:
+    """N samples on the data of `split` in `formats` (null: all that the environment has), and their scores, which are
+    returned, too."""
     require(split in session.envs, f"split: must be one of {', '.join(session.envs)}, got {split}.")
     env = session.envs[split]
     made_as = medium(env, Path(soundfont) if soundfont else None)
@@ -43,7 +45,7 @@ def write_samples(
     out.mkdir(parents=True, exist_ok=True)
     made_as.write(made, formats, out)
     scores = {name: round(float(score.mean()), 6) for name, score in session.reward.score(view).items()}
-    record = {
+    record: dict[str, Any] = {
         "n": n,
         "seed": seed,
         "split": split,
@@ -53,3 +55,4 @@ def write_samples(
         **{name: round(value, 4) for name, value in made_as.numbers(view).items()},
     }
     (out / "scores.json").write_text(json.dumps(record, indent=1) + "\n")
+    return record

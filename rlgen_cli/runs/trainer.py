@@ -9,13 +9,14 @@ from torch import Tensor
 
 from rlgen_cli.core import checkpoint, seeding
 from rlgen_cli.core.acting import decide, initial_carry
-from rlgen_cli.core.errors import require
+from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.specs import Metrics, Scored
 from rlgen_cli.core.tree import plain, select, typed
 from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.compare import compared
 from rlgen_cli.runs.folder import Interrupt, Position, claim, config_of, logged_failure, name_of
 from rlgen_cli.runs.log import RunLog
 from rlgen_cli.runs.sample import write_samples
@@ -54,10 +55,12 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
             loop.step += settings.num_envs
             run.progress(loop.step)
             if due(loop.step, settings.log_interval, session):
+                loop.tally.check(loop.step)
                 run.scalars(loop.step, loop.read())
             if due(loop.step, settings.eval_interval, session):
                 loop.latest_total = show(session, loop.step, run)
             if due(loop.step, settings.checkpoint_interval, session) or loop.step >= total:
+                loop.tally.check(loop.step)
                 loop.rank()
                 loop.save(folder)
         status = "finished" if loop.step >= total else "preempted"
@@ -65,7 +68,8 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
             loop.save(folder)
         else:
             run.announce("making the last samples")
-            write_samples(session, "test", medium(env).last, 0, None, folder / "samples" / "final")
+            record = write_samples(session, "test", medium(env).last, 0, None, folder / "samples" / "final")
+            run.announce(compared(session, record, folder))
         run.status(status, loop.step, best=loop.best)
     run.close()
     return status
@@ -126,12 +130,12 @@ class Loop(Position):
 
 
 class Tally:
-    """Returns of finished episodes, summed on the device and read once per log interval."""
+    """Returns and final scores of finished episodes, summed on the device and read once per log interval."""
 
     SUMS = ("running", "finished", "count")
 
     def __init__(self, num_envs: int, device: torch.device, terms: list[str]) -> None:
-        self.names = ["return", *(f"term/{name}" for name in terms)]
+        self.names = ["return", *(f"score/{name}" for name in terms)]
         self.running = torch.zeros(len(self.names), num_envs, device=device)
         self.finished = torch.zeros(len(self.names), device=device)
         self.count = torch.zeros((), device=device)
@@ -139,17 +143,33 @@ class Tally:
     def add(self, scored: Scored, done: Tensor) -> None:
         """Take in one step."""
         self.running += torch.stack([scored.total, *scored.terms.values()])
-        self.finished += (self.running * done).sum(1)
+        known = [scored.scores.get(name, sums) for name, sums in zip(scored.terms, self.running[1:], strict=True)]
+        self.finished += (torch.stack([self.running[0], *known]) * done).sum(1)
         self.count += done.sum()
         self.running *= ~done
 
     def read(self) -> dict[str, float]:
-        """Mean return, and mean sum of each raw term, over the episodes finished since the last reading."""
+        """Mean return, and each term's mean score of what was made, over the episodes finished since the last
+        reading."""
         means = (self.finished / self.count.clamp(min=1)).tolist()
         episodes = float(self.count)
         self.finished.zero_()
         self.count.zero_()
         return dict(zip(self.names, means, strict=True)) if episodes else {}
+
+    def check(self, step: int) -> None:
+        """Stop a run whose reward is no number.
+
+        Raises:
+            UserError: naming the term.
+        """
+        sums = (self.running.sum(1) + self.finished).isfinite().tolist()
+        wrong = [name for name, finite in zip(self.names[1:], sums[1:], strict=True) if not finite]
+        if wrong or not sums[0]:
+            name = wrong[0].partition("/")[2] if wrong else next(iter(self.names[1:])).partition("/")[2]
+            raise UserError(
+                f"reward.terms.{name}: gave nan or infinity before step {step}; it must give finite numbers."
+            )
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self.SUMS}

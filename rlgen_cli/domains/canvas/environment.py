@@ -97,6 +97,7 @@ class Canvas:
         )
         chosen = {"train": data.train, "valid": data.valid, "test": data.test}[split].to(device)
         self.images, self.labels, self.classes = chosen.images, chosen.labels, len(chosen.classes)
+        self.class_names = chosen.classes
         require(
             condition not in ("label", "both") or self.classes > 0,
             f"condition: {condition} needs data with labels; this data has none.",
@@ -109,6 +110,7 @@ class Canvas:
         self.palette = palette.to(device)
         self.background = self.palette[0].float() / 255
         self.brush = brush(size=size, palette=self.palette)
+        self.square_marks = self.brush.square
         self.has_pen = self.brush.pen_range[1] > 0
         # The brush again, where it can say what each action would gain (there must be a target), and where it is shown.
         self.predicting = self.brush if self.sees_target and isinstance(self.brush, PredictsGain) else None
@@ -149,7 +151,7 @@ class Canvas:
             max_steps=self.max_steps,
             context=context,
             info={"num_marks": TensorSpec("label", (), 0, self.max_steps + 1), "background": vector(self.channels)},
-            classes=self.classes if self.sees_label else 0,
+            class_names=self.class_names if self.sees_label else (),
             fixed_length=self.stop_action is None,
             differentiable=self.brush.differentiable,
         )

@@ -1,20 +1,34 @@
 """Strokes as true vectors, in the order in which they were drawn."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from rlgen_cli.core.specs import Stroke
 
 
-def svg_paths(strokes: list[Stroke], sample: int) -> list[str]:
-    """One SVG path per drawn stroke of one sample."""
+class Drawing(NamedTuple):
+    """N samples as strokes."""
+
+    strokes: list[Stroke]  # one entry a step, N strokes each
+    size: int  # of the square canvas, pixels
+    background: Tensor  # a colour [C] in [0, 1]
+    square_marks: bool  # a mark is a whole pixel
+
+
+def svg_marks(drawing: Drawing, sample: int) -> list[str]:
+    """One SVG element per drawn stroke of one sample: a path, or a square of one pixel."""
     paths = []
-    for step, stroke in enumerate(strokes):
+    for step, stroke in enumerate(drawing.strokes):
         if not bool(stroke.drawn[sample]):
             continue
-        (x0, y0), (x1, y1), (x2, y2) = (stroke.points[sample] + 0.5).tolist()  # pixel centres to SVG's edges
         colour = _colour(stroke.colour[sample])
+        if drawing.square_marks:
+            x, y = (round(value) for value in stroke.points[sample, 0].tolist())
+            paths.append(f'<rect id="step{step:03d}" x="{x}" y="{y}" width="1" height="1" fill="{colour}"/>')
+            continue
+        (x0, y0), (x1, y1), (x2, y2) = (stroke.points[sample] + 0.5).tolist()  # pixel centres to SVG's edges
         opacity = float(stroke.opacity[sample])
         faint = f' stroke-opacity="{opacity:.3f}"' if opacity < 1 else ""
         paths.append(
@@ -24,19 +38,16 @@ def svg_paths(strokes: list[Stroke], sample: int) -> list[str]:
     return paths
 
 
-def write_svg(path: Path, strokes: list[Stroke], sample: int, size: int, background: Tensor) -> None:
-    """One sample as an SVG of its own; `background` is a colour [C] in [0, 1]."""
-    path.write_text(_document(size, size, [_tile(strokes, sample, size, background, 0, 0)]))
+def write_svg(path: Path, drawing: Drawing, sample: int) -> None:
+    """One sample as an SVG of its own."""
+    path.write_text(_document(drawing.size, drawing.size, [_tile(drawing, sample, 0, 0)]))
 
 
-def write_svg_grid(path: Path, strokes: list[Stroke], columns: int, size: int, background: Tensor) -> None:
+def write_svg_grid(path: Path, drawing: Drawing, columns: int) -> None:
     """All samples on one sheet."""
-    n, pitch = len(strokes[0].drawn), size + 2
+    n, pitch = len(drawing.strokes[0].drawn), drawing.size + 2
     rows = -(-n // columns)
-    tiles = [
-        _tile(strokes, sample, size, background, sample % columns * pitch, sample // columns * pitch)
-        for sample in range(n)
-    ]
+    tiles = [_tile(drawing, sample, sample % columns * pitch, sample // columns * pitch) for sample in range(n)]
     path.write_text(_document(columns * pitch, rows * pitch, tiles))
 
 
@@ -45,12 +56,13 @@ def _document(wide: int, high: int, tiles: list[str]) -> str:
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *tiles, "</svg>", ""])
 
 
-def _tile(strokes: list[Stroke], sample: int, size: int, background: Tensor, x: int, y: int) -> str:
+def _tile(drawing: Drawing, sample: int, x: int, y: int) -> str:
     """A nested SVG clips strokes that leave the canvas."""
+    size = drawing.size
     head = f'<svg x="{x}" y="{y}" width="{size}" height="{size}" viewBox="0 0 {size} {size}">'
-    sheet = f'<rect width="{size}" height="{size}" fill="{_colour(background)}"/>'
+    sheet = f'<rect width="{size}" height="{size}" fill="{_colour(drawing.background)}"/>'
     group = '<g fill="none" stroke-linecap="round" stroke-linejoin="round">'
-    return "\n".join([head, sheet, group, *svg_paths(strokes, sample), "</g></svg>"])
+    return "\n".join([head, sheet, group, *svg_marks(drawing, sample), "</g></svg>"])
 
 
 def _colour(colour: Tensor) -> str:

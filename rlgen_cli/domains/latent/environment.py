@@ -82,6 +82,7 @@ class LatentPictures:
         require(1 <= max_steps <= 10_000, f"max_steps: must be from 1 to 10000, got {max_steps}.")
         chosen = {"train": data.train, "valid": data.valid, "test": data.test}[split].to(device)
         self.images, self.labels, self.classes = chosen.images, chosen.labels, len(chosen.classes)
+        self.class_names = chosen.classes
         labelled = condition in ("label", "both")
         require(not labelled or self.classes > 0, f"condition: {condition} needs data with labels; this data has none.")
         require(
@@ -119,7 +120,7 @@ class LatentPictures:
             max_steps=self.max_steps,
             context=context,
             info={"latent": latent},
-            classes=self.classes if self.sees_label else 0,
+            class_names=self.class_names if self.sees_label else (),
             differentiable=self.generator.differentiable and not isinstance(self.steering.action, Discrete),
             kinds=frozenset(["picture", "latent"]),
         )

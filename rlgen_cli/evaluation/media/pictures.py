@@ -1,5 +1,6 @@
 """Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG."""
 
+import functools
 import math
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from torch import Tensor
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import DrawsStrokes, Env
 from rlgen_cli.core.specs import State, Stroke, View
-from rlgen_cli.domains.canvas.svg import write_svg, write_svg_grid
-from rlgen_cli.evaluation.media.raster import beside, enlarge, grid, write_gif, write_png
+from rlgen_cli.domains.canvas.svg import Drawing, write_svg, write_svg_grid
+from rlgen_cli.evaluation.media.raster import beside, captioned, enlarge, grid, words_grid, write_gif, write_png
 from rlgen_cli.evaluation.rollout import Rollout
 
 
@@ -24,7 +25,7 @@ class PictureMedium:
         self.env = env
 
     def sheet(self, view: View, limit: int = 64) -> Tensor:
-        return enlarge(sheet(view, limit))
+        return captioned_sheet(view, limit, self.env.spec.class_names)
 
     def diversity(self, sample: Tensor) -> float:
         return diversity(sample)
@@ -51,7 +52,7 @@ class PictureMedium:
         if "svg" in formats and not vectors:
             require(len(formats) > 1, "format: this environment makes no strokes, so it has no svg; use png or gif.")
         if "png" in formats:
-            write_png(out / "grid.png", enlarge(sheet(view, n)))
+            write_png(out / "grid.png", captioned_sheet(view, n, env.spec.class_names))
             for i, image in enumerate(repaired(view)):
                 write_png(out / f"{i:03d}.png", (image.expand(3, -1, -1) * 255).round().to(torch.uint8))
         if "gif" in formats:
@@ -61,10 +62,10 @@ class PictureMedium:
         if "svg" in formats and isinstance(env, DrawsStrokes):
             strokes: list[Stroke] = [env.stroke(s, a) for s, a in zip(made.states, made.actions, strict=True)]
             strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
-            background, size = env.background.cpu(), env.size
-            write_svg_grid(out / "grid.svg", strokes, math.ceil(math.sqrt(n)), size, background)
+            drawing = Drawing(strokes, env.size, env.background.cpu(), env.square_marks)
+            write_svg_grid(out / "grid.svg", drawing, math.ceil(math.sqrt(n)))
             for i in range(n):
-                write_svg(out / f"{i:03d}.svg", strokes, i, size, background)
+                write_svg(out / f"{i:03d}.svg", drawing, i)
 
 
 def _some(made: Rollout, most: int) -> list[State]:
@@ -96,9 +97,27 @@ def diversity(samples: Tensor) -> float:
     return float((samples - samples.roll(1, 0)).square().flatten(1).mean(1).sqrt().mean())
 
 
+def panels(view: View, limit: int) -> dict[str, Tensor]:
+    """The samples as a grid, uint8 [3, H, W]; before it what was given, after it the targets, where there are any."""
+    context = view.context
+    found = {"given": context.get("damaged"), "made": repaired(view), "wanted": context.get("target")}
+    return {name: grid(pictures[:limit]) for name, pictures in found.items() if pictures is not None}
+
+
 def sheet(view: View, limit: int = 64) -> Tensor:
-    """The samples as a grid, uint8 [3, H, W]; before it what was given, beside it the targets, where there are any."""
-    made, context = grid(repaired(view)[:limit]), view.context
-    if "damaged" in context:
-        made = beside(grid(context["damaged"][:limit]), made)
-    return beside(made, grid(context["target"][:limit])) if "target" in context else made
+    """The panels side by side, uint8 [3, H, W]."""
+    return functools.reduce(beside, panels(view, limit).values())
+
+
+def captioned_sheet(view: View, limit: int, class_names: tuple[str, ...], least: int = 512) -> Tensor:
+    """The panels side by side, enlarged to about `least` pixels, each with its name above it where there are several;
+    at the right the names of the labels that were asked for, uint8 [3, H, W]."""
+    found = panels(view, limit)
+    factor = max(1, round(least / max(sum(panel.shape[2] for panel in found.values()), found["made"].shape[1])))
+    shown = {name: enlarge(panel, factor * max(panel.shape[1:])) for name, panel in found.items()}
+    if "label" in view.context:
+        asked = [class_names[i] for i in view.context["label"][:limit].tolist()]
+        shown["asked"] = words_grid(asked, view.sample.shape[-1], factor)
+    if len(shown) == 1:
+        return shown["made"]
+    return functools.reduce(beside, (captioned(panel, name) for name, panel in shown.items()))

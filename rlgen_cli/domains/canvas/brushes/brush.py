@@ -1,11 +1,13 @@
 """What every brush can do, and what only some can."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import ActionSpec, Stroke
+from rlgen_cli.data.images import Splits
+from rlgen_cli.data.palette import line_width
 
 
 class Mark(NamedTuple):
@@ -25,6 +27,7 @@ class Brush(Protocol):
     patch_size: int  # side of the close view around the pen, pixels; 0 for none
     differentiable: bool  # gradients flow from a mark back to its action
     exact_palette: bool  # marks never blend: a pixel that they change has a palette colour
+    square: bool  # a mark is one whole pixel, which vectors show as a square
 
     @property
     def action(self) -> ActionSpec: ...
@@ -55,6 +58,15 @@ class PredictsGain(Protocol):
     def expert_action(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
         """The move towards the nearest place where a mark would help, int64 [N]."""
         ...
+
+
+def line_widths(widths: list[float] | Literal["auto"], data: Splits, palette: Tensor) -> list[float]:
+    """The widths as they are asked for, or as wide as the data's lines.
+
+    Raises:
+        UserError: unless they are positive.
+    """
+    return [line_width(data.train.images, palette[0].cpu())] if widths == "auto" else check_widths(widths)
 
 
 def check_widths(widths: list[float]) -> list[float]:

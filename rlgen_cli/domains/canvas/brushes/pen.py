@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import Discrete, Stroke
-from rlgen_cli.domains.canvas.brushes.brush import Mark, check_margin, check_patch_size, check_widths
+from rlgen_cli.data.images import Splits
+from rlgen_cli.domains.canvas.brushes.brush import Mark, check_margin, check_patch_size, line_widths
 from rlgen_cli.domains.canvas.rasteriser import pixel_line, segment
 
 
@@ -22,7 +23,8 @@ class Pen:
         palette: uint8 [colours, C]; colour 0 is the background.
         reach: the longest move on each axis, pixels.
         margin: the pen starts and stays at least this many pixels inside the canvas.
-        widths: of lines, pixels.
+        widths: of lines, pixels, or auto: one, as wide as the lines of the data's pictures.
+        data: these pictures, on the CPU.
         line: smooth, or pixel (no anti-aliasing).
         patch_size: side of the close view around the pen, odd, or 0 for none.
         preview_scale: where there is a target, the policy is shown what each move would gain at once on the squared
@@ -34,6 +36,7 @@ class Pen:
     """
 
     differentiable = False
+    square = False
 
     def __init__(
         self,
@@ -42,7 +45,8 @@ class Pen:
         palette: Tensor,
         reach: int,
         margin: int,
-        widths: list[float],
+        widths: list[float] | Literal["auto"],
+        data: Splits,
         line: Literal["smooth", "pixel"],
         patch_size: int,
         preview_scale: float,
@@ -50,7 +54,10 @@ class Pen:
         require(1 <= reach < size, f"reach: must be from 1 to {size - 1}, got {reach}.")
         check_margin(margin, size)
         check_patch_size(patch_size)
-        widths = check_widths(widths)
+        measured = widths == "auto"
+        widths = line_widths(widths, data, palette)
+        if measured and line == "pixel":
+            widths = [float(round(widths[0]))]
         whole = all(width.is_integer() for width in widths)
         require(line == "smooth" or whole, f"widths: must be whole numbers with line=pixel, got {widths}.")
         self.size, self.reach, self.patch_size, self.preview_scale = size, reach, patch_size, float(preview_scale)

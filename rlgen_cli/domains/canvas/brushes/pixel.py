@@ -19,6 +19,7 @@ class PixelBrush:
     patch_size = 0
     differentiable = False
     exact_palette = True
+    square = True
 
     def __init__(self, *, size: int, palette: Tensor) -> None:
         self.size, self.palette = size, palette

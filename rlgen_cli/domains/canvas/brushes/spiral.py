@@ -32,6 +32,7 @@ class SpiralBrush:
 
     differentiable = False
     exact_palette = False
+    square = False
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class SpiralContinuousBrush:
 
     differentiable = False
     exact_palette = False
+    square = False
 
     def __init__(self, *, size: int, palette: Tensor, margin: int, widths: list[float], patch_size: int) -> None:
         check_margin(margin, size)

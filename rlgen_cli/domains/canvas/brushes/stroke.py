@@ -29,6 +29,7 @@ class StrokeBrush:
     patch_size = 0
     differentiable = True
     exact_palette = False
+    square = False
 
     def __init__(self, *, size: int, palette: Tensor, widths: list[float], edge: float) -> None:
         require(edge > 0, f"edge: must be above 0, got {edge}.")

@@ -1,13 +1,14 @@
 """Arcs between the points of a lattice."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import Discrete, Stroke
-from rlgen_cli.domains.canvas.brushes.brush import Mark, check_patch_size, check_widths
+from rlgen_cli.data.images import Splits
+from rlgen_cli.domains.canvas.brushes.brush import Mark, check_patch_size, line_widths
 from rlgen_cli.domains.canvas.brushes.lattice import Lattice
 from rlgen_cli.domains.canvas.rasteriser import bezier, segment
 
@@ -25,7 +26,8 @@ class StrokeGrid:
         palette: uint8 [colours, C]; colour 0 is the background.
         grid: lattice points a side.
         margin: pixels that the lattice leaves free at the border.
-        widths: of lines, pixels.
+        widths: of lines, pixels, or auto: one, as wide as the lines of the data's pictures.
+        data: these pictures, on the CPU.
         bends: where control points may lie: a bend b puts it b·chord to the left of the chord's middle.
         patch_size: side of the close view around the pen, odd, or 0 for none.
 
@@ -35,6 +37,7 @@ class StrokeGrid:
 
     differentiable = False
     exact_palette = False
+    square = False
 
     def __init__(
         self,
@@ -43,7 +46,8 @@ class StrokeGrid:
         palette: Tensor,
         grid: int,
         margin: int,
-        widths: list[float],
+        widths: list[float] | Literal["auto"],
+        data: Splits,
         bends: list[float],
         patch_size: int,
     ) -> None:
@@ -52,7 +56,7 @@ class StrokeGrid:
         self.size, self.grid, self.patch_size = size, grid, patch_size
         self.lattice = Lattice(size, grid, margin, palette.device)
         self.pen_range, self.inks = self.lattice.pen_range, palette[1:]
-        lines = [(float(bend), width) for bend in bends for width in check_widths(widths)]
+        lines = [(float(bend), width) for bend in bends for width in line_widths(widths, data, palette)]
         # Drawn on the CPU, whatever the device, so that a device that holds no data (meta) can be used.
         strokes = LatticeStrokes(Lattice(size, grid, margin, torch.device("cpu")).axis, torch.tensor(lines), size)
         fits = len(lines) * grid**4 * size**2 <= TABLE_BYTES

@@ -1,0 +1,1 @@
+"""What `rlgen new` writes: an environment, an agent and a reward term that work as they are, to be changed."""
