@@ -7,8 +7,8 @@
     envs = gymnasium.make_vec("rlgen/pixel-v0", num_envs=64, overrides=["experiment=digits"])
 
 `overrides` are what `rlgen train` takes, with the same checks; those of the agent have no effect. `make_vec` steps all
-its episodes as one batch. Both take `split` (train, valid, test: whose data the episodes use), `total_steps`, and `config_dir`
-for components of your own; `register("bars", config_dir="mine")` gives an environment of yours an id.
+its episodes as one batch. Both take `split` (train, valid, test: whose data the episodes use), `total_steps`, and
+`config_dir` for components of your own; `register("bars", config_dir="mine")` gives an environment of yours an id.
 
 An observation is a dictionary of the environment's named tensors, float32 (tokens: whole numbers). `info` has each term
 of the reward, unweighted, as `term/<name>`. A vector autoresets in the same step: it begins finished episodes anew

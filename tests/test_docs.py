@@ -32,6 +32,7 @@ NOT_RUN = {
     "make": "installs, or takes minutes; its targets are looked up",
     "pip install": "needs the network",
 }
+WRITTEN = {"bars.py", "env/bars.yaml"}  # by rlgen new, in the guide
 SHORT = [
     "total_steps=64", "log_interval=32", "eval_interval=64", "epochs=1", "env.bar=16", "env.brush.grid=4",
     "env.steering.directions=4", "agent.network.recurrent.width=8", "agent.network.body.embed=4",
@@ -110,12 +111,13 @@ def runnable(command: str, words: list[str]) -> list[str]:
         return [command, *words]
     config = composed(command, words, keep_hydra=True)
     node, there = OmegaConf.to_container(config.hydra.runtime.choices), OmegaConf.to_container(config)
+    real = real_data(config) if "data" in config else []
     assert isinstance(node, dict)
     shrunk = small(f"env={node['env']}", f"agent={node['agent']}", f"reward={node['reward']}")[3:]
     own = {word.partition("=")[0] for word in words if word.startswith(KEPT)}
     shrunk = [word for word in [*shrunk, *SHORT] if has(there, word.partition("=")[0])]
     shrunk = [word for word in shrunk if word.partition("=")[0] not in own]
-    return [command, *words, *shrunk, *real_data(config)]
+    return [command, *words, *shrunk, *real]
 
 
 def has(tree: Any, key: str) -> bool:
@@ -258,7 +260,7 @@ def check_file(document: Path, text: str, where: str) -> None:
     """A file, perhaps with the name of something that it defines."""
     path, _, name = text.partition(": ")
     own = {block.file for block in blocks(document)}
-    if path in OF_RUNS or path in own:
+    if path in OF_RUNS | WRITTEN or path in own:
         return
     places = [place / path for place in (ROOT, ROOT / "docs", ROOT / "rlgen_cli")]
     there = [place for place in places if place.is_file()]

@@ -34,7 +34,7 @@ ACTIONS = [
 PIXEL = list(ACTIONS)
 VARIANTS = [
     "env.channels=3 env.colours=4", "env.noise=2", "env.stop=true brush=pixel", "start=random",
-    "reward=adversarial", "reward=coverage +reward/term=ink_cost", "experiment=resketch data=glyphs ~data.threshold",
+    "reward=adversarial", "reward=coverage +reward/term=ink_cost", "experiment=resketch data=glyphs",
 ]  # fmt: skip
 SONGS = [
     "",

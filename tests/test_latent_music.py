@@ -251,7 +251,7 @@ def test_samples_are_written_as_midi(tmp_path):
         (["env.max_steps=0"], r"env\.max_steps: must be"),
         (["env.length=1"], r"env\.length: must be from 2"),
         (["data=glyphs"], "gives pictures, and LatentSequences takes sequences"),
-        (["reward=sharpness"], "judges samples of the kind picture"),
+        (["reward=sharpness"], "scores pictures"),
     ],
 )
 def test_wrong_input_says_what_is_right(more, message):

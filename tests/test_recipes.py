@@ -98,6 +98,29 @@ def test_an_experiment_takes_every_agent_that_can_act_there(name, agent, publish
             assemble(config)
 
 
+@pytest.mark.parametrize(
+    ("words", "gone", "kept"),
+    [
+        ("resketch data=glyphs", "data.threshold", {"data.per_class": 150}),
+        ("resketch brush=stroke agent=ppo", "env.brush.reach", {"env.brush.widths": [3]}),
+        ("steer steering=set_latent", "env.steering.stride", {}),
+        ("organ data=midi data.path=tunes", "data.bars", {"data.path": "tunes"}),
+        ("digits backup=max", "agent.backup.mean", {"agent.backup.double": False}),
+    ],
+)
+def test_an_experiment_takes_another_component(words, gone, kept, published):
+    """What it sets of the one that is replaced goes, unless the new one has it too."""
+    config = composed_for(words, f"paths.data={published}")
+    assert OmegaConf.select(config, gone) is None
+    assert {key: OmegaConf.select(config, key) for key in kept} == kept
+
+
+def test_what_the_user_sets_of_a_replaced_component_is_checked(published):
+    words = ["experiment=resketch", "brush=stroke_grid", "env.brush.reach=2", f"paths.data={published}"]
+    with pytest.raises(UserError, match=r"^env\.brush\.reach: is no key here"):
+        assemble(composed("train", words))
+
+
 def with_random(config: DictConfig) -> DictConfig:
     """The config with an agent that can act everywhere."""
     OmegaConf.set_struct(config, False)

@@ -119,8 +119,10 @@ def test_the_table_has_both_columns():
     judge = {"counts": {"samples": 9, "real": 8, "reference": 7}, "samples": {"frechet": 2.0}, "real": {"asked": 0.5}}
     shown = table({"n": 9, "run": "r", "split": "test", "scores": {"ink": 0.25}, "unique": 1.0, "judge": judge})
     assert [line.split() for line in shown.splitlines()][1:] == [
-        ["ink", "0.2500"], ["unique", "1.0000"], ["samples", "real", "against", "7", "real", "pictures"],
-        ["n", "9", "8"], ["Fréchet", "distance", "2.0000"], ["the", "asked", "label", "seen", "0.5000"],
+        ["ink", "0.2500"], ["unique", "1.0000", "share", "of", "different", "samples"],
+        ["samples", "real", "against", "7", "real", "pictures"], ["n", "9", "8"],
+        ["Fréchet", "distance", "2.0000", "lower", "is", "better"],
+        ["asked", "label", "recognised", "0.5000", "share"],
     ]  # fmt: skip
 
 

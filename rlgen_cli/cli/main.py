@@ -192,7 +192,7 @@ def under_hydra(command: str, arguments: list[str]) -> None:
 
 def job_task(command: str, arguments: list[str]) -> Callable[["DictConfig"], Any]:
     """The task of one job, in the folder that Hydra gives it."""
-    from rlgen_cli.config.compose import check_optional
+    from rlgen_cli.config.compose import check_optional, drop_replaced
 
     if command not in TRAINERS:
         return read_task(command)
@@ -201,6 +201,7 @@ def job_task(command: str, arguments: list[str]) -> Callable[["DictConfig"], Any
         from hydra.core.hydra_config import HydraConfig
 
         check_optional(HydraConfig.get().runtime.choices, arguments)
+        drop_replaced(config, HydraConfig.get().runtime.choices, arguments)
         return begin(command, config, Path(HydraConfig.get().runtime.output_dir), arguments)
 
     return task

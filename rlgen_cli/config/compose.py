@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlgen_cli.config import goes_with
@@ -59,6 +60,7 @@ def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> Di
             name = parsed.config_name or config_name(command, words)
             config = hydra.compose_config(name, list(parsed.overrides), RunMode.RUN)
             check_optional(config.hydra.runtime.choices, arguments)
+            drop_replaced(config, config.hydra.runtime.choices, arguments)
         finally:
             GlobalHydra.instance().hydra = outer
         if not keep_hydra:
@@ -268,6 +270,39 @@ def check_optional(choices_made: Any, arguments: list[str]) -> None:
         if name not in (None, goes_with.NONE, *known):
             said = new_choice(group, name) or f"there is no such choice; {nearest(name, known)}"
             raise UserError(f"{group}={name}: {said}")
+
+
+def drop_replaced(config: DictConfig, choices_made: Any, arguments: list[str]) -> None:
+    """Forget what an experiment sets of a component or data that the command line replaces, and that the new choice
+    does not have: `experiment=resketch data=folder` has no `data.threshold`. What the user sets stays, to be checked."""
+    folders = config_folders(arguments)
+    words = prepared(arguments, folders)
+    if value_of("experiment", words) is None:
+        return
+    typed = tuple(f"{word.lstrip('+').partition('=')[0]}." for word in words)
+    for group in (*ENV_GROUPS, *AGENT_GROUPS, "data"):
+        place = place_of(group) or group
+        choice, node = choices_made.get(f"{group}@{place}", choices_made.get(group)), OmegaConf.select(config, place)
+        if not isinstance(node, DictConfig) or not any(word.startswith(f"{group}=") for word in words):
+            continue
+        with open_dict(config):
+            for key in set(node) - keys_of(group, choice, folders):
+                if not any(name.startswith(f"{place}.{key}.") for name in typed):
+                    del node[key]
+
+
+def keys_of(group: str, choice: str, folders: list[Path]) -> set[Any]:
+    """The keys that a choice's YAML sets, its bases' and components included."""
+    path = next(file for folder in folders if (file := folder / group / f"{choice}.yaml").is_file())
+    node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = set(node) - {"defaults"}
+    for base in node.get("defaults", []):
+        if isinstance(base, dict):
+            name = next(iter(base)).removeprefix("override ")
+            found.add(name.partition("@")[2] or name.rpartition("/")[2])
+        elif base != "_self_":
+            found |= keys_of(group, str(base), folders)
+    return found
 
 
 def config_folders(arguments: list[str]) -> list[Path]:

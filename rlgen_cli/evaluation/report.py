@@ -64,7 +64,8 @@ def compared(features: Tensor, real: Tensor) -> dict[str, float]:
     """Distances, what lies where, and the variety of the first; nothing of too few."""
     if min(len(features), len(real)) < FEWEST:
         return {}
-    numbers = {"frechet": frechet(features, real), "kernel": kernel_distance(features, real)}
+    scale = real.square().mean().sqrt().clamp(min=1e-12)  # the kernel's values depend on the features' unit
+    numbers = {"frechet": frechet(features, real), "kernel": kernel_distance(features / scale, real / scale)}
     numbers |= neighbourhoods(real, features, NEIGHBOURS) | {"vendi": vendi(features)}
     return {name: round(value, 4) for name, value in numbers.items()}
 
@@ -75,25 +76,32 @@ def within(features: Tensor, label: Tensor) -> float:
 
 
 ROWS = {
-    "frechet": "Fréchet distance", "kernel": "kernel distance (KID)", "precision": "precision", "recall": "recall",
-    "density": "density", "coverage": "coverage", "vendi": "Vendi score", "vendi_in_label": "Vendi score in a label",
-    "asked": "the asked label seen",
-}  # fmt: skip
+    "frechet": ("Fréchet distance", "lower is better"),
+    "kernel": ("kernel distance (KID)", "lower is better; of features whose mean square is 1 for real data"),
+    "precision": ("precision", "share of samples that are like real ones"),
+    "recall": ("recall", "share of real ones that are like samples"),
+    "density": ("density", "higher is better, real about 1"),
+    "coverage": ("coverage", "share of real ones with a sample near"),
+    "vendi": ("Vendi score", "how many different ones there seem to be"),
+    "vendi_in_label": ("Vendi score in a label", "the mean over labels"),
+    "asked": ("asked label recognised", "share"),
+}
 
 
 def table(record: dict[str, Any]) -> str:
     """For the terminal."""
-    lines = [f"{record['n']} samples of {record['run']}, split {record['split']}"]
+    lines = [f"{record['n']} samples of {record['run']}, split {record['split']}; scores (higher is better):"]
     lines += [f"  {name:26} {value:10.4f}" for name, value in record["scores"].items()]
-    lines += [f"  {'unique':26} {record['unique']:10.4f}"]
+    lines += [f"  {'unique':26} {record['unique']:10.4f}   share of different samples"]
     judge = record.get("judge")
     if judge is None:
         return "\n".join(lines)
     counts = judge["counts"]
     lines += [f"  {'':26} {'samples':>10} {'real':>10}   against {counts['reference']} real pictures"]
     lines += [f"  {'n':26} {counts['samples']:10} {counts['real']:10}"]
-    for key, name in ROWS.items():
+    for key, (name, meaning) in ROWS.items():
         values = [judge[column].get(key) for column in ("samples", "real")]
         if any(value is not None for value in values):
-            lines.append(f"  {name:26} " + " ".join(" " * 10 if v is None else f"{v:10.4f}" for v in values))
+            numbers = " ".join(" " * 10 if v is None else f"{v:10.4f}" for v in values)
+            lines.append(f"  {name:26} {numbers}   {meaning}")
     return "\n".join(lines)

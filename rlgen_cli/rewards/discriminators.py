@@ -72,7 +72,7 @@ class PictureDiscriminator(nn.Module):
     def __init__(self, *, spec: EnvSpec, pairs: bool, channels: int, width: int, blur: bool) -> None:
         super().__init__()
         require(
-            isinstance(spec.sample, PictureSpec), "_target_: judges pictures; use reward=adversarial_sequence here."
+            isinstance(spec.sample, PictureSpec), "_target_: scores pictures; use reward=adversarial_sequence here."
         )
         require(
             not pairs or "target" in spec.context,
@@ -135,7 +135,7 @@ class SequenceDiscriminator(nn.Module):
 
     def __init__(self, *, spec: EnvSpec, kind: Literal["cnn", "gru"], embed: int, width: int, prefixes: float) -> None:
         super().__init__()
-        require(isinstance(spec.sample, SequenceSpec), "_target_: judges sequences; use reward=adversarial here.")
+        require(isinstance(spec.sample, SequenceSpec), "_target_: scores sequences; use reward=adversarial here.")
         require(0.0 <= prefixes <= 1.0, f"prefixes: must be in [0, 1], got {prefixes}.")
         sample = spec.sequence()
         self.shape: tuple[int, ...] = (sample.length, len(sample.vocabulary))

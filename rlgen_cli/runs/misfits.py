@@ -1,5 +1,6 @@
 """What cannot be combined: why, and what would fit. Derived from specs and from what the shipped YAMLs name."""
 
+import inspect
 from typing import Any
 
 import yaml
@@ -10,6 +11,12 @@ from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import SelectsEnvs
 from rlgen_cli.core.specs import EnvSpec
+
+# What scores may ask for, in words.
+NAMES = {
+    "picture": "pictures", "latent": "latents of a generator", "sequence": "sequences", "music": "music",
+    "melody": "melodies", "chorale": "chorales", "text": "text",
+}  # fmt: skip
 
 
 def targets(group: str) -> dict[str, Any]:
@@ -61,9 +68,9 @@ def check_score(score: Any, spec: EnvSpec, path: str, condition: str | None) -> 
         fitting = [
             name for name, kind in targets("reward/term").items() if getattr(kind, "judges", "") in {"any", *spec.kinds}
         ]
-        made = "/".join(sorted(spec.kinds))
+        made = "picture" if "picture" in spec.kinds else "sequence"
         raise UserError(
-            f"{path}: judges samples of the kind {judges}, and this environment makes {made}; it can have "
+            f"{path}: scores {NAMES.get(judges, judges)}, and this environment makes {NAMES[made]}; here there are "
             f"{', '.join(fitting)}."
         )
     missing = set(getattr(score, "needs", frozenset())) - spec.readable
@@ -77,7 +84,12 @@ def check_score(score: Any, spec: EnvSpec, path: str, condition: str | None) -> 
 def data(dataset: str, gives_pictures: bool, env: str, wants_pictures: bool) -> str:
     """Why a dataset does not serve an environment."""
     kinds = {True: "pictures", False: "sequences"}
+    able = [
+        name
+        for name, kind in targets("env").items()
+        if hasattr(kind, "request") and ("size" in inspect.signature(kind.request).parameters) is gives_pictures
+    ]
     return (
-        f"data: {dataset} gives {kinds[gives_pictures]}, and {env} takes {kinds[wants_pictures]}; "
-        f"rlgen list data shows others."
+        f"data: {dataset} gives {kinds[gives_pictures]}, and {env} takes {kinds[wants_pictures]}; use other data "
+        f"(rlgen list data) or env={' or env='.join(able)}."
     )
