@@ -222,7 +222,7 @@ def check_setting(word: str, where: str) -> None:
     group, rest, value = match.groups()
     if rest is None and group in GROUPS.values():
         for choice in re.split(r"[|,]", value.strip("[]")):
-            there = not choice or choice in choices(group) or choice in ("X", "RUN")
+            there = not choice or choice in choices(group) or choice in ("X", "RUN", "NAME")
             assert there, f"{where}: {group} has no choice {choice}"
     else:
         assert group + (rest or "") in KEYS, f"{where}: there is no key {group}{rest or ''}"

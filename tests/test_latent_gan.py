@@ -366,7 +366,7 @@ def test_a_gradient_through_the_generator_needs_a_continuous_steering():
         (["env.steering.directions=7"], r"env\.steering\.directions: must be from 1 to 6"),
         (["steering=set_latent", "env.steering.space=parameters"], r"env\.steering\.space: is no key here"),
         (["env.steering.basis=principal", "env.steering.space=parameters"], "principal directions are not known here"),
-        (["reward=reconstruction"], "needs a known_mask|known_mask"),
+        (["reward=reconstruction", "damage=null"], "needs a known_mask|known_mask"),
         (["env.gan.latent=5"], r"env\.generator\.latent"),
     ],
 )

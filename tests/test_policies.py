@@ -621,4 +621,4 @@ def test_networks_of_tokens_refuse_pictures():
     with pytest.raises(
         UserError, match=r"agent\.network\.body\._target_: last_token reads tokens; use network/body=mlp"
     ):
-        session("agent=ppo", "network=lstm", "env.size=8", "threads=1")
+        session("env=pixel", "agent=ppo", "network=lstm", "env.size=8", "threads=1")

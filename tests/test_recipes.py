@@ -5,6 +5,7 @@ glyphs: each must end within a tolerance of a score that was measured, three sta
 an untrained policy does not reach.
 """
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlgen_cli.config.compose import composed, default_agent
 from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.specs import EnvSpec
 from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.runs import trainer
 from rlgen_cli.runs.assemble import Session, assemble
@@ -90,7 +92,7 @@ def test_an_experiment_takes_every_agent_that_can_act_there(name, agent, publish
     config = composed_for(name, f"agent={agent}", f"paths.data={published}", "threads=1", "device=cpu")
     if "anchor" in config.agent:
         config.agent.anchor.prior = "none"
-    spec = assemble(with_random(config)).envs["train"].spec
+    spec = spec_of(name, published)
     if accepts(CLASSES[agent], spec):
         assert assemble(config).config.total_steps > 0
     else:
@@ -119,6 +121,13 @@ def test_what_the_user_sets_of_a_replaced_component_is_checked(published):
     words = ["experiment=resketch", "brush=stroke_grid", "env.brush.reach=2", f"paths.data={published}"]
     with pytest.raises(UserError, match=r"^env\.brush\.reach: is no key here"):
         assemble(composed("train", words))
+
+
+@functools.cache
+def spec_of(name: str, published: Path) -> EnvSpec:
+    """What an experiment's environment is."""
+    config = composed_for(name, f"paths.data={published}", "threads=1", "device=cpu")
+    return assemble(with_random(config)).envs["train"].spec
 
 
 def with_random(config: DictConfig) -> DictConfig:
@@ -200,7 +209,8 @@ def score(session: Session, terms: tuple[str, ...]) -> float:
 def test_a_small_recipe_learns_what_it_did(name, tmp_path, published, monkeypatch):
     """In float32 on one thread, with seed 1."""
     curve = CURVES[name]
-    monkeypatch.setattr(trainer, "write_samples", lambda *arguments: None)  # pictures are no part of learning
+    for what_the_end_shows in ("write_samples", "compared"):  # which is no part of learning
+        monkeypatch.setattr(trainer, what_the_end_shows, lambda *arguments: "")
     rarely = [f"{key}={NEVER}" for key in ("checkpoint_interval", "log_interval", "eval_interval")]
     words = [f"paths.data={published}", *curve.words, *rarely, "threads=1", "precision=float32", "device=cpu", "seed=1"]
     session = assemble(composed_for(name, *words))

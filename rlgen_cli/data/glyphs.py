@@ -1,9 +1,11 @@
 """The embedded default: letters and digits in Pillow's own font under random affine changes. No file, no download."""
 
+import functools
 import random
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content, to_channels
@@ -23,27 +25,34 @@ class Glyphs:
         self.per_class, self.distortion = per_class, float(distortion)
 
     def load(self, size: int, channels: int) -> Splits:
-        rng = random.Random(0)
-        images, labels = [], []
-        for label, character in enumerate(self.characters):
-            large = _draw(character, 4 * size)
-            for _ in range(self.per_class):
-                images.append(pil_to_tensor(self._distort(large, size, rng)))
-                labels.append(label)
-        stack = to_channels(torch.stack(images), channels)
-        return split_by_content(Images(stack, torch.tensor(labels), tuple(self.characters)))
+        images, labels = _drawn(self.characters, self.per_class, self.distortion, size)
+        return split_by_content(Images(to_channels(images, channels), labels, tuple(self.characters)))
 
-    def _distort(self, large: Image.Image, size: int, rng: random.Random) -> Image.Image:
-        """One affine change about the centre, drawn at four times the size, then reduced."""
-        amount, side = self.distortion, large.width
-        turn, shear = (rng.uniform(-0.25, 0.25) * amount for _ in range(2))
-        wide, high = (1.0 + rng.uniform(-0.15, 0.25) * amount for _ in range(2))
-        shift_x, shift_y = (rng.uniform(-0.07, 0.07) * amount * side for _ in range(2))
-        a, b, d, e = wide, turn + shear, -turn, high  # output to input coordinates
-        c = side / 2 * (1 - a - b) + shift_x
-        f = side / 2 * (1 - d - e) + shift_y
-        warped = large.transform(large.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
-        return warped.resize((size, size), Image.Resampling.BOX)
+
+@functools.lru_cache(maxsize=4)  # the jobs of a sweep have the same
+def _drawn(characters: str, per_class: int, distortion: float, size: int) -> tuple[Tensor, Tensor]:
+    """All pictures, uint8 [M, 1, size, size], and their labels, int64 [M]."""
+    rng = random.Random(0)
+    images, labels = [], []
+    for label, character in enumerate(characters):
+        large = _draw(character, 4 * size)
+        for _ in range(per_class):
+            images.append(pil_to_tensor(_distort(large, size, distortion, rng)))
+            labels.append(label)
+    return torch.stack(images), torch.tensor(labels)
+
+
+def _distort(large: Image.Image, size: int, amount: float, rng: random.Random) -> Image.Image:
+    """One affine change about the centre, drawn at four times the size, then reduced."""
+    side = large.width
+    turn, shear = (rng.uniform(-0.25, 0.25) * amount for _ in range(2))
+    wide, high = (1.0 + rng.uniform(-0.15, 0.25) * amount for _ in range(2))
+    shift_x, shift_y = (rng.uniform(-0.07, 0.07) * amount * side for _ in range(2))
+    a, b, d, e = wide, turn + shear, -turn, high  # output to input coordinates
+    c = side / 2 * (1 - a - b) + shift_x
+    f = side / 2 * (1 - d - e) + shift_y
+    warped = large.transform(large.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
+    return warped.resize((size, size), Image.Resampling.BOX)
 
 
 def _draw(character: str, side: int) -> Image.Image:
