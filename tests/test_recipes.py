@@ -92,7 +92,8 @@ def test_an_experiment_takes_every_agent_that_can_act_there(name, agent, publish
     config = composed_for(name, f"agent={agent}", f"paths.data={published}", "threads=1", "device=cpu")
     if "anchor" in config.agent:
         config.agent.anchor.prior = "none"
-    spec = spec_of(name, published)
+    tuned = (config_folder() / "experiment" / "tuned" / name / f"{agent}.yaml").exists()
+    spec = spec_of(f"{name} agent={agent}" if tuned else f"{name} agent=random", published)
     if accepts(CLASSES[agent], spec):
         assert assemble(config).config.total_steps > 0
     else:
@@ -125,7 +126,7 @@ def test_what_the_user_sets_of_a_replaced_component_is_checked(published):
 
 @functools.cache
 def spec_of(name: str, published: Path) -> EnvSpec:
-    """What an experiment's environment is."""
+    """What an experiment's environment is; the values that were tuned for an agent may change it."""
     config = composed_for(name, f"paths.data={published}", "threads=1", "device=cpu")
     return assemble(with_random(config)).envs["train"].spec
 

@@ -274,7 +274,7 @@ def check_optional(choices_made: Any, arguments: list[str]) -> None:
 
 def drop_replaced(config: DictConfig, choices_made: Any, arguments: list[str]) -> None:
     """Forget what an experiment sets of a component or data that the command line replaces, and that the new choice
-    does not have: `experiment=resketch data=folder` has no `data.threshold`. What the user sets stays and is checked."""
+    does not have: `experiment=resketch data=folder` has no `data.threshold`. What the user sets is checked as ever."""
     folders = config_folders(arguments)
     words = prepared(arguments, folders)
     if value_of("experiment", words) is None:
