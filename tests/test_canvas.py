@@ -553,7 +553,7 @@ def test_the_width_of_lines_is_measured(width, ink):
 def test_a_brush_as_wide_as_the_datas_lines(brush):
     env = canvas(brush, size=28, data=lines(1), brush_widths="auto", brush_data=lines(1))
     state = env.reset(4, stream())
-    assert float(env.stroke(state, torch.full((4,), env.spec.action.n - 1)).width[0]) < 1.5
+    assert float(env.stroke(state, torch.full((4,), 60)).width[0]) < 1.5
     thick = canvas(brush, size=28, data=lines(5), brush_widths="auto", brush_data=lines(5))
     assert float(thick.stroke(state, torch.full((4,), 60)).width[0]) > 3.5
     assert canvas("pen", size=28, brush_widths="auto", brush_line="pixel", brush_data=lines(3)).brush.exact_palette

@@ -43,6 +43,7 @@ REWARDS = {"generate": ["reward.terms.classifier.updates=2"], "inpaint": [], "st
 # Every agent has every reward; the damages, which share one, are gone through by one agent.
 EPISODES = [(agent, space, task) for task in REWARDS for space in ("latent", "parameters") for agent in AGENTS]
 EPISODES += [("ppo", space, task) for task in ("denoise", "watermark") for space in ("latent", "parameters")]
+RARELY = [("parameters", task) for task in ("inpaint", "style", "denoise", "watermark")]
 
 
 def steering_of(agent: str) -> str:
@@ -270,7 +271,10 @@ def test_a_conditional_generator_needs_labels():
         make_env(make_gan(conditional=True))
 
 
-@pytest.mark.parametrize(("agent", "space", "task"), EPISODES)
+@pytest.mark.parametrize(
+    ("agent", "space", "task"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[1:] in RARELY else []) for case in EPISODES],
+)
 def test_every_agent_steers_and_resumes_bit_for_bit(agent, space, task, tmp_path):
     words = small("env=latent_gan", f"agent={agent}", steering_of(agent))
     words += [f"task={task}", f"env.steering.space={space}", *REWARDS.get(task, [])]

@@ -91,8 +91,16 @@ def test_imitation_needs_sequences():
         session(*overrides("maximum_likelihood", "pen", "target"), "env=pixel")
 
 
-@pytest.mark.parametrize("encoding", SONGS)
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(
+    ("agent", "encoding"),
+    [
+        pytest.param(
+            agent, encoding, marks=[] if encoding == "melody" or agent in ("dqn", "ppo") else [pytest.mark.slow]
+        )
+        for agent in AGENTS
+        for encoding in SONGS
+    ],
+)
 def test_every_agent_composes_and_resumes_bit_for_bit(agent, encoding, tmp_path):
     words = small("env=music", f"agent={agent}", f"encoding={encoding}", f"reward={SONGS[encoding]}")
     if agent in (*SEARCHERS, "pathwise") or (encoding == "notes" and agent == "greedy"):
