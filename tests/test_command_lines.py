@@ -77,7 +77,7 @@ WRONG = {
     "train env=tiny agent.gamma=high": r"agent\.gamma: must be a number, or a schedule from start to end, got 'high'",
     "train data=folder data.path=~/nothing": r"data\.path: there is no folder /.*/nothing",
     "train data=folder 'data.path=a b\"c'": r"data\.path: there is no folder a b\"c",
-    "train experiment=sprites": r"paths\.data: it is not said where sprites lies; give paths\.data=FOLDER \(or set RLGEN",
+    "train experiment=sprites": r"paths\.data: names no folder, so sprites was not found; give paths\.data=FOLDER with sprites in it, or",
     "train experiment=sprites paths.data=here": r"paths\.data: here holds no sprites; give",
     "train experiment=steer_ppo": r"experiment=steer_ppo: is called experiment=steer agent=ppo now",
     "train -m experiment=resketch agent=dqn,ppo": r"agent: cannot be swept within an experiment",
@@ -275,4 +275,6 @@ def test_a_run_says_how_far_it_is(rlgen: Rlgen, monkeypatch: pytest.MonkeyPatch)
     assert re.search(r"classifier: update 2/3 \d+ updates/s ETA", out)
     assert [int(step) for step in re.findall(r"step (\d+)/32 \d+ steps/s ETA", out)] == list(range(4, 33, 4))
     assert "making the last samples" in out
+    for what in ("evaluation", "last samples"):
+        assert [f"{what}: step {i} of 2" in out for i in (0, 1)] == [True, True]
     assert "more of them: rlgen sample run=" in out

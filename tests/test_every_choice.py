@@ -23,7 +23,7 @@ CHOICES = [
 ]
 CLIP = "reward.terms.clip.prompt=star reward.terms.clip.model=clip"
 GIVEN = r": must be given\.$"
-PUBLISHED = r"paths\.data: it is not said where \S+ lies; give paths\.data=FOLDER"
+PUBLISHED = r"paths\.data: names no folder, so \S+ was not found; give paths\.data=FOLDER"
 # What the user has to give, and what is said where it is missing.
 NEEDS = {
     "agent=ppo_tune": ("agent.anchor.prior=start", GIVEN),

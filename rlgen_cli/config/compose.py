@@ -355,8 +355,8 @@ def data_path(name: str, kind: str = "required", *, _root_: Any) -> str | None:
         return str(path)
     if kind == "optional":
         return None
-    seen = f"{base} holds no {name}" if base else f"it is not said where {name} lies"
-    raise UserError(f"paths.data: {seen}; give paths.data=FOLDER (or set RLGEN_DATA) with {name} in it.")
+    seen = f"{base} holds no {name}" if base else f"names no folder, so {name} was not found"
+    raise UserError(f"paths.data: {seen}; give paths.data=FOLDER with {name} in it, or set RLGEN_DATA to that folder.")
 
 
 def _choice(key: str, arguments: list[str]) -> str:

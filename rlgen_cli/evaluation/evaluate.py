@@ -10,7 +10,7 @@ from rlgen_cli.core.protocols import Env
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.media.registry import medium
-from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.evaluation.rollout import Said, rollout, unsaid
 from rlgen_cli.rewards.reward import WeightedSum
 
 
@@ -27,11 +27,12 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate(
-    env: Env, actor: Actor, reward: WeightedSum, *, episodes: int, seed: int, device: torch.device
-) -> Evaluation:
-    """`episodes` samples; the same seed gives the same episodes."""
+    env: Env, actor: Actor, reward: WeightedSum, *, episodes: int, seed: int, device: torch.device,
+    said: Said = unsaid,
+) -> Evaluation:  # fmt: skip
+    """`episodes` samples; the same seed gives the same episodes. `said` hears how far they are."""
     rng = stream(seed, "eval", device)
-    view = env.view(rollout(env, actor, env.reset(episodes, rng), rng).final)
+    view = env.view(rollout(env, actor, env.reset(episodes, rng), rng, said=said).final)
     scores = {name: float(score.mean()) for name, score in reward.score(view).items()}
     total = sum(reward.terms[name].weight * score for name, score in scores.items())
     static = reward.static_score(view)

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,15 @@ class RunLog:
         """Say how far the run is, if nothing was said for some seconds; nothing is recorded."""
         if time.monotonic() - self.shown >= SILENCE:
             self._show(step, self._line(step, ""))
+
+    def meanwhile(self, what: str) -> Callable[[str], None]:
+        """Says how far something is that holds the training up, if nothing was said for some seconds."""
+
+        def said(text: str) -> None:
+            if time.monotonic() - self.shown >= SILENCE:
+                self.announce(f"{what}: {text}")
+
+        return said
 
     def announce(self, text: str) -> None:
         """Say what takes a while now."""

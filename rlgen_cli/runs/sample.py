@@ -11,7 +11,7 @@ from rlgen_cli.core.errors import require
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.evaluation.evaluate import unique
 from rlgen_cli.evaluation.media.registry import FORMATS, medium
-from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.evaluation.rollout import Said, rollout, unsaid
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.open import open_run
 
@@ -29,7 +29,14 @@ def sample(config: DictConfig) -> Path:
 
 @torch.no_grad()
 def write_samples(
-    session: Session, split: str, n: int, seed: int, formats: list[str] | None, out: Path, soundfont: str | None = None
+    session: Session,
+    split: str,
+    n: int,
+    seed: int,
+    formats: list[str] | None,
+    out: Path,
+    soundfont: str | None = None,
+    said: Said = unsaid,
 ) -> dict[str, Any]:
     """N samples on the data of `split` in `formats` (null: all that the environment has), and their scores, which are
     returned, too."""
@@ -40,7 +47,7 @@ def write_samples(
     for name in formats:
         require(name in made_as.formats, f"format: must be of {', '.join(made_as.formats)} for this run, got {name}.")
     rng = stream(seed, "sample", session.device)
-    made = rollout(env, session.actor, env.reset(n, rng), rng, record="gif" in formats or "svg" in formats)
+    made = rollout(env, session.actor, env.reset(n, rng), rng, record="gif" in formats or "svg" in formats, said=said)
     view = env.view(made.final)
     out.mkdir(parents=True, exist_ok=True)
     made_as.write(made, formats, out)

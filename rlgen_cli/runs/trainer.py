@@ -68,7 +68,10 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
             loop.save(folder)
         else:
             run.announce("making the last samples")
-            record = write_samples(session, "test", medium(env).last, 0, None, folder / "samples" / "final")
+            final = folder / "samples" / "final"
+            record = write_samples(
+                session, "test", medium(env).last, 0, None, final, said=run.meanwhile("last samples")
+            )
             run.announce(compared(session, record, folder))
         run.status(status, loop.step, best=loop.best)
     run.close()
@@ -190,7 +193,13 @@ def show(session: Session, step: int, run: RunLog) -> float:
     term learns, the newest counts as the best."""
     env, settings = session.envs["valid"], session.settings
     result = evaluate(
-        env, session.actor, session.reward, episodes=settings.eval_episodes, seed=settings.seed, device=session.device
+        env,
+        session.actor,
+        session.reward,
+        episodes=settings.eval_episodes,
+        seed=settings.seed,
+        device=session.device,
+        said=run.meanwhile("evaluation"),
     )
     scores = {f"eval/{name}": score for name, score in result.scores.items()}
     spread = {"eval/diversity": result.diversity, "eval/unique": result.unique}
