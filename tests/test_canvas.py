@@ -107,7 +107,15 @@ def test_contract(brush, variant):
     check_env(canvas(brush, **variant), device=CPU)
 
 
-@pytest.mark.parametrize(("brush", "variant"), CASES)
+@pytest.mark.parametrize(
+    ("brush", "variant"),
+    [
+        pytest.param(
+            *case.values, id=case.id, marks=[pytest.mark.slow] if case.values[1] and case.values[0] != "pen" else []
+        )
+        for case in CASES
+    ],
+)
 def test_on_meta(brush, variant):
     check_env(canvas(brush, META, **variant), device=META)
 

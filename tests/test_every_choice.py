@@ -21,6 +21,7 @@ from tests.test_generator_from_file import saved
 CHOICES = [
     f"{'+' if group == 'reward/term' else ''}{group}={name}" for group in GROUPS.values() for name in choices(group)
 ]
+AS_REWARDS = {f"={name}" for name in choices("reward")}
 CLIP = "reward.terms.clip.prompt=star reward.terms.clip.model=clip"
 GIVEN = r": must be given\.$"
 PUBLISHED = r"paths\.data: names no folder, so \S+ was not found; give paths\.data=FOLDER"
@@ -80,7 +81,14 @@ def line(word: str, *more: str) -> list[str]:
     return [command, word, "device=cpu", "threads=1", *more]
 
 
-@pytest.mark.parametrize("word", CHOICES)
+@pytest.mark.parametrize(
+    "word",
+    [
+        # A term that makes up a reward of the same name was built there.
+        pytest.param(word, marks=[pytest.mark.slow] if word.removeprefix("+reward/term") in AS_REWARDS else [])
+        for word in CHOICES
+    ],
+)
 def test_a_choice_runs_with_the_defaults_of_all_others(word: str, rlgen: Rlgen, place: None) -> None:
     more = shlex.split(NEEDS.get(word, ("", ""))[0])
     if word.startswith(DOWNLOADED) and "paths.data=published" not in more:

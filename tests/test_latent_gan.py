@@ -43,6 +43,7 @@ REWARDS = {"generate": ["reward.terms.classifier.updates=2"], "inpaint": [], "st
 # Every agent has every reward; the damages, which share one, are gone through by one agent.
 EPISODES = [(agent, space, task) for task in REWARDS for space in ("latent", "parameters") for agent in AGENTS]
 EPISODES += [("ppo", space, task) for task in ("denoise", "watermark") for space in ("latent", "parameters")]
+SEARCHES = [(agent, "style") for agent in ("cem", "best_of", "gradient", "greedy", "random")]
 RARELY = [("parameters", task) for task in ("inpaint", "style", "denoise", "watermark")]
 
 
@@ -273,7 +274,10 @@ def test_a_conditional_generator_needs_labels():
 
 @pytest.mark.parametrize(
     ("agent", "space", "task"),
-    [pytest.param(*case, marks=[pytest.mark.slow] if case[1:] in RARELY else []) for case in EPISODES],
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] if case[1:] in RARELY or case[::2] in SEARCHES else [])
+        for case in EPISODES
+    ],
 )
 def test_every_agent_steers_and_resumes_bit_for_bit(agent, space, task, tmp_path):
     words = small("env=latent_gan", f"agent={agent}", steering_of(agent))

@@ -4,9 +4,11 @@ A shell has taken its own quotes off by the time that words arrive here, and Hyd
 `~`, a space or a bracket. Every command prepares its words here, once.
 """
 
+import functools
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from rlgen_cli.config.locate import config_folder
 from rlgen_cli.core.errors import UserError
@@ -51,10 +53,28 @@ def _groups(folders: list[Path]) -> dict[str, dict[str, str]]:
     """Choices by group, and by how they are written in lower case."""
     found: dict[str, dict[str, str]] = {}
     for folder in folders:
-        for path in sorted(folder.rglob("*.yaml")):
-            group = path.parent.relative_to(folder).as_posix()
-            found.setdefault(group, {}).setdefault(path.stem.lower(), path.stem)
+        for group, name in _shipped() if folder == config_folder() else _yamls(folder):
+            found.setdefault(group, {}).setdefault(name.lower(), name)
     return found
+
+
+@functools.cache
+def _shipped() -> list[tuple[str, str]]:
+    """Groups and choices of the package, which do not change while it runs."""
+    return _yamls(config_folder())
+
+
+def _yamls(folder: Path) -> list[tuple[str, str]]:
+    """Groups and choices of a folder."""
+    return [(path.parent.relative_to(folder).as_posix(), path.stem) for path in sorted(folder.rglob("*.yaml"))]
+
+
+@functools.cache
+def _parser() -> Any:
+    """Hydra's parser of a word."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create()
 
 
 def _chosen(word: str, groups: dict[str, dict[str, str]]) -> str:
@@ -70,7 +90,6 @@ def _chosen(word: str, groups: dict[str, dict[str, str]]) -> str:
 
 def _quoted(word: str, sweeping: bool) -> str:
     """`key=value` with a value that Hydra's grammar takes for one text, where it would not otherwise."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     key, equals, value = word.partition("=")
@@ -82,7 +101,7 @@ def _quoted(word: str, sweeping: bool) -> str:
         parts = value.split(",") if sweeping and not Path(value).exists() else [value]
         return f"{key}={','.join(_as_path(part) for part in parts)}"
     try:
-        OverridesParser.create().parse_override(word)
+        _parser().parse_override(word)
     except HydraException:
         return f"{key}={_as_text(value)}"
     return word
