@@ -67,7 +67,15 @@ def pip(*words: str) -> None:
 def test_the_wheel_has_every_config(wheel):
     inside = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yaml")]
     there = [f"rlgen_cli/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")]
+    there += [path.relative_to(ROOT).as_posix() for path in (ROOT / "rlgen_cli").rglob("*.yaml")]
     assert sorted(inside) == sorted(there)
+
+
+def test_own_components_run_where_it_is_installed(call):
+    for words in (["env", "bars"], ["term", "smooth"]):
+        call("rlgen", "new", *words)
+    words = ["--config-dir", "mine", "env=bars", "agent=random", "+reward/term=smooth", "total_steps=64", "num_envs=4"]
+    assert "smooth" in call("rlgen", "train", *words, "device=cpu", "threads=1", "eval_episodes=4")
 
 
 def test_the_installed_package_is_what_runs(call, environment):
