@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -213,6 +215,20 @@ def test_a_reward_that_is_no_number_stops_the_run(rlgen: Rlgen) -> None:
     assert re.search(r"^rlgen: reward\.terms\.function: gave nan or infinity before step 32; it must give finite", err)
     assert json.loads(Path("run/status.json").read_text())["status"] == "failed"
     assert not Path("run/checkpoints").exists()
+
+
+def test_a_training_goes_on_when_its_reader_has_gone() -> None:
+    """As in `rlgen train … | head -1`."""
+    words = shlex.split(f"train env=tiny {TINY.replace('total_steps=32', 'total_steps=3200')} hydra.run.dir=run")
+    command = [sys.executable, "-m", "rlgen_cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert json.loads(Path("run/status.json").read_text())["status"] == "finished"
 
 
 def test_what_data_leaves_out_is_said_and_kept(rlgen: Rlgen) -> None:

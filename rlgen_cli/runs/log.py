@@ -108,7 +108,7 @@ class RunLog:
         """Say what takes a while now."""
         self.shown = time.monotonic()
         if self.bar.disable:
-            print(text, flush=True)
+            say(text)
         else:
             self.bar.write(text)
 
@@ -116,7 +116,7 @@ class RunLog:
         self.shown = time.monotonic()
         self.bar.update(step - self.bar.n)
         if self.bar.disable:
-            print(line, flush=True)
+            say(line)
 
     def _line(self, step: int, text: str) -> str:
         speed, what = self._speed(step), f"{self.stage}: update" if self.stage else "step"
@@ -159,6 +159,14 @@ class RunLog:
         kept = [record for record in records if record.get("stage") != self.stage or record["step"] <= step]
         write_atomic(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         return max((float(record["seconds"]) for record in kept if record.get("stage") == self.stage), default=0.0)
+
+
+def say(text: str) -> None:
+    """Print a line; where the reader has gone, as of `rlgen train … | head`, the run goes on without one."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def environment(device: torch.device, seed: int) -> dict[str, Any]:
