@@ -210,7 +210,7 @@ def score(session: Session, terms: tuple[str, ...]) -> float:
 def test_a_small_recipe_learns_what_it_did(name, tmp_path, published, monkeypatch):
     """In float32 on one thread, with seed 1."""
     curve = CURVES[name]
-    for what_the_end_shows in ("write_samples", "compared"):  # which is no part of learning
+    for what_the_end_shows in ("write_samples", "compare_results"):  # which is no part of learning
         monkeypatch.setattr(trainer, what_the_end_shows, lambda *arguments, **more: "")
     rarely = [f"{key}={NEVER}" for key in ("checkpoint_interval", "log_interval", "eval_interval")]
     words = [f"paths.data={published}", *curve.words, *rarely, "threads=1", "precision=float32", "device=cpu", "seed=1"]

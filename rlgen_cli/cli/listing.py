@@ -12,6 +12,7 @@ from rlgen_cli.config import compose
 from rlgen_cli.config.arguments import parted
 from rlgen_cli.config.compose import config_folders
 from rlgen_cli.config.goes_with import LINE, of_environment, said
+from rlgen_cli.config.locate import choices, text_of
 from rlgen_cli.core.errors import UserError, nearest
 
 GROUPS = {
@@ -55,7 +56,7 @@ def print_help(command: str, arguments: list[str]) -> None:
     """What a command takes: flags, its own keys, and for a training the keys of what is chosen."""
     folders = config_folders(arguments)
     group, _, name = compose.config_name(command, arguments).rpartition("/")
-    print(f"{description(located(group, name, folders))}\n")
+    print(f"{description(text_of(group, name, folders))}\n")
     print(f"usage: rlgen {command} [KEY=VALUE …]")
     for flag, comment in FLAGS.items():
         print(f"  {flag:40} {comment}")
@@ -63,7 +64,7 @@ def print_help(command: str, arguments: list[str]) -> None:
     own = keys(group, name, "", folders)
     print_keys(own)
     if command == "train":
-        words = parted(arguments)[1]
+        words = [*compose.added(command, arguments), *parted(arguments)[1]]
         env = compose.value_of("env", words) or own["env"].value
         for kind in CHOSEN_FIRST:
             by_env = of_environment(kind, env, folders) if kind in ("reward", "data") else own[kind].value
@@ -78,7 +79,7 @@ def print_group(name: str, folders: list[Path]) -> None:
     group = GROUPS[name]
     print(f"{group}=" if name != "term" else "+reward/term=")
     for choice in choices(group, folders):
-        print(f"  {choice:24} {description(located(group, choice, folders))}")
+        print(f"  {choice:24} {description(text_of(group, choice, folders))}")
 
 
 def print_choice(group: str, choice: str, folders: list[Path]) -> None:
@@ -90,7 +91,7 @@ def print_choice(group: str, choice: str, folders: list[Path]) -> None:
     known = choices(group, folders)
     if choice not in known:
         raise UserError(f"list {group}={choice}: there is no such choice; {nearest(choice, known)}")
-    print(f"{group}={choice}  {description(located(group, choice, folders))}")
+    print(f"{group}={choice}  {description(text_of(group, choice, folders))}")
     if words := said(group, choice, folders):
         print(f"  goes with {' '.join(words)}")
     print_keys(keys(group, choice, place_of(group, choice), folders))
@@ -102,16 +103,6 @@ def print_keys(found: dict[str, Key]) -> None:
         print(f"  {key.name:40} {key.value:20} {key.comment}".rstrip())
 
 
-def choices(group: str, folders: list[Path]) -> list[str]:
-    """What a group offers, the user's own included."""
-    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
-
-
-def located(group: str, choice: str, folders: list[Path]) -> Path:
-    """The YAML of a choice; the user's own come first."""
-    return next(path for folder in folders if (path := folder / group / f"{choice}.yaml").is_file())
-
-
 def place_of(group: str, choice: str) -> str:
     """Where a group's keys lie in the config."""
     if group == "reward/term":
@@ -121,7 +112,7 @@ def place_of(group: str, choice: str) -> str:
 
 def keys(group: str, choice: str, place: str, folders: list[Path]) -> dict[str, Key]:
     """The keys of a choice by name, those of YAMLs that it builds on first, and its components as `group=choice`."""
-    text = located(group, choice, folders).read_text(encoding="utf-8")
+    text = text_of(group, choice, folders)
     found: dict[str, Key] = {}
     for base in (yaml.safe_load(text) or {}).get("defaults", []):
         if isinstance(base, dict):
@@ -172,9 +163,9 @@ def written(node: yaml.Node) -> str:
     return str(node.value)
 
 
-def description(file: Path) -> str:
+def description(text: str) -> str:
     """The first comment of a YAML that is for readers."""
-    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in text.splitlines())
     comments = (
         line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line and not LINE.match(line)
     )

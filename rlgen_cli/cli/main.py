@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlgen_cli import __version__
-from rlgen_cli.core.errors import UserError, nearest
+from rlgen_cli.core.errors import UserError, nearest, reader_gone
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,8 +48,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("rlgen: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output has closed it, as `rlgen list | head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        reader_gone()
         sys.exit(0)
 
 

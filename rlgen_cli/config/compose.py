@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlgen_cli.config import goes_with
 from rlgen_cli.config.arguments import prepared
-from rlgen_cli.config.locate import choices, config_folder
+from rlgen_cli.config.locate import choices, config_folder, located, takers, text_of
 from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError, nearest
 
@@ -121,9 +121,7 @@ def resolution(error: Exception) -> str:
 def no_such_component(group: str, owner: str, arguments: list[str]) -> str:
     """Why an environment or agent takes no such component, and which would."""
     chosen = value_of(owner, [*added("train", arguments), *arguments])
-    able = [
-        name for name in choices(owner) if f"/{group}@{group}" in (config_folder() / owner / f"{name}.yaml").read_text()
-    ]
+    able = takers(owner, group)
     here = f"{owner}={chosen}" if chosen else f"the default {owner}"
     return f"{here} has none; use it with {owner}={f' or {owner}='.join(able)}."
 
@@ -143,18 +141,24 @@ def placed(command: str, arguments: list[str]) -> list[str]:
     """The arguments prepared for Hydra's parser (arguments.py), with what goes with them, and groups that other configs
     choose from named with their place, as `network=gru` and `+reward/term=ink_cost`."""
     folders = config_folders(arguments)
-    words = [*prepared(arguments, folders), *added(command, arguments)]
+    words = prepared(arguments, folders)
+    words += companions(command, words, folders)
     return [part for word in words for part in placed_word(word, words, folders)]
 
 
 def added(command: str, arguments: list[str]) -> dict[str, str]:
-    """What a training's command line leaves open and what it chooses brings along (goes_with.py): words, each with the
-    choice that it goes with."""
+    """What a command line leaves open and what it chooses brings along: words, each with the choice that it goes
+    with."""
+    folders = config_folders(arguments)
+    return companions(command, prepared(arguments, folders), folders)
+
+
+def companions(command: str, words: list[str], folders: list[Path]) -> dict[str, str]:
+    """The same of prepared words; nothing for a command that trains nothing."""
     if command not in DEFAULT_ENV:
         return {}
-    folders = config_folders(arguments)
     fixed = ["agent", "reward"] if command == "pretrain" else []  # its configs choose them
-    return goes_with.companions(prepared(arguments, folders), folders, DEFAULT_ENV[command], fixed)
+    return goes_with.companions(words, folders, DEFAULT_ENV[command], fixed)
 
 
 def placed_word(word: str, words: list[str], folders: list[Path]) -> list[str]:
@@ -213,19 +217,14 @@ def tuned(choice: str, words: list[str], folders: list[Path]) -> str:
     found = []
     for name in choice.split(","):
         overlay = f"tuned/{name}/{agent or default_agent(name, folders)}"
-        there = any((folder / "experiment" / f"{overlay}.yaml").is_file() for folder in folders)
-        found.append(f"[{name},{overlay}]" if there else name)
+        found.append(f"[{name},{overlay}]" if located("experiment", overlay, folders) else name)
     return ",".join(found)
 
 
 def default_agent(experiment: str, folders: list[Path]) -> str:
     """The agent that an experiment takes where none is chosen."""
-    for folder in folders:
-        path = folder / "experiment" / f"{experiment}.yaml"
-        match = re.search(r"^  - override /agent: (\S+)", path.read_text() if path.is_file() else "", re.MULTILINE)
-        if match:
-            return match[1]
-    return ""
+    match = re.search(r"^  - override /agent: (\S+)", text_of("experiment", experiment, folders), re.MULTILINE)
+    return match[1] if match else ""
 
 
 def reward_terms(words: list[str], folders: list[Path]) -> list[str]:
@@ -234,7 +233,7 @@ def reward_terms(words: list[str], folders: list[Path]) -> list[str]:
         return []
     env = value_of("env", words) or DEFAULT_ENV["train"]
     reward = value_of("reward", words) or goes_with.of_environment("reward", env, folders)
-    text = next((file.read_text() for folder in folders if (file := folder / f"reward/{reward}.yaml").is_file()), "")
+    text = text_of("reward", reward, folders)
     return re.findall(r"^  - term@terms\.(\w+):", text, re.MULTILINE)
 
 
@@ -251,22 +250,21 @@ def placed_terms(choice: str, folders: list[Path], there: list[str]) -> list[str
         place = f"+reward/term@reward.terms.NAME={choice}"
         raise UserError(f"reward/term: a sweep needs one place for all its terms; use {place}")
     names = [name for name in names if name not in there]
-    several = [name for name in names if names_its_place(f"reward/term/{name}.yaml", folders)]
+    several = [name for name in names if names_its_place(name, folders)]
     together = [f"+reward/term=[{','.join(several)}]"] if several else []
     return together + [f"+reward/term@reward.terms.{name}={name}" for name in names if name not in several]
 
 
-def names_its_place(path: str, folders: list[Path]) -> bool:
-    """Whether a YAML has a `@package` line."""
-    text = next((file.read_text() for folder in folders if (file := folder / path).is_file()), "")
-    return any(line.startswith("#") and "@package" in line for line in text.splitlines())
+def names_its_place(term: str, folders: list[Path]) -> bool:
+    """Whether a term's YAML has a `@package` line."""
+    lines = text_of("reward/term", term, folders).splitlines()
+    return any(line.startswith("#") and "@package" in line for line in lines)
 
 
 def check_optional(choices_made: Any, arguments: list[str]) -> None:
     """Refuse a reward or data that is chosen and not there; an environment may have none by default."""
     for group in ("reward", "data"):
-        name, files = choices_made.get(group), [folder / group for folder in config_folders(arguments)]
-        known = {file.stem for folder in files for file in folder.glob("*.yaml")}
+        name, known = choices_made.get(group), choices(group, config_folders(arguments))
         if name not in (None, goes_with.NONE, *known):
             said = new_choice(group, name) or f"there is no such choice; {nearest(name, known)}"
             raise UserError(f"{group}={name}: {said}")
@@ -293,8 +291,7 @@ def drop_replaced(config: DictConfig, choices_made: Any, arguments: list[str]) -
 
 def keys_of(group: str, choice: str, folders: list[Path]) -> set[Any]:
     """The keys that a choice's YAML sets, its bases' and components included."""
-    path = next(file for folder in folders if (file := folder / group / f"{choice}.yaml").is_file())
-    node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    node = yaml.safe_load(text_of(group, choice, folders))
     found = set(node) - {"defaults"}
     for base in node.get("defaults", []):
         if isinstance(base, dict):

@@ -8,7 +8,7 @@ train.yaml); the others become words of the command line, before Hydra sees it.
 import re
 from pathlib import Path
 
-from rlgen_cli.config.locate import takes_component
+from rlgen_cli.config.locate import takes_component, text_of
 
 LINE = re.compile(r"^# Goes with: (.+)$", re.MULTILINE)
 NONE = "none"  # the reward or data of an environment that names none
@@ -16,12 +16,8 @@ NONE = "none"  # the reward or data of an environment that names none
 
 def said(group: str, choice: str, folders: list[Path]) -> list[str]:
     """The words that a choice's YAML says go with it."""
-    for folder in folders:
-        path = folder / group / f"{choice}.yaml"
-        if path.is_file():
-            found = LINE.search(path.read_text(encoding="utf-8"))
-            return found[1].split() if found else []
-    return []
+    found = LINE.search(text_of(group, choice, folders))
+    return found[1].split() if found else []
 
 
 def of_environment(group: str, env: str, folders: list[Path]) -> str:

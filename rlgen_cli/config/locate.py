@@ -9,14 +9,29 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
 
 
-def choices(group: str) -> list[str]:
-    """What a config group offers, by name."""
-    return sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
+def choices(group: str, folders: list[Path] | None = None) -> list[str]:
+    """What a config group offers, by name: in the package, or in `folders`."""
+    places = [config_folder()] if folders is None else folders
+    return sorted({file.stem for folder in places for file in (folder / group).glob("*.yaml")})
+
+
+def located(group: str, choice: str, folders: list[Path]) -> Path | None:
+    """The YAML of a choice in the first folder that has it; None where none has."""
+    return next((path for folder in folders if (path := folder / group / f"{choice}.yaml").is_file()), None)
+
+
+def text_of(group: str, choice: str, folders: list[Path]) -> str:
+    """What that YAML says; empty where there is none."""
+    path = located(group, choice, folders)
+    return "" if path is None else path.read_text(encoding="utf-8")
+
+
+def takers(owner: str, group: str) -> list[str]:
+    """The shipped environments (or agents, as `owner` says) that take such a component."""
+    return [name for name in choices(owner) if f"/{group}@{group}" in text_of(owner, name, [config_folder()])]
 
 
 def takes_component(env: str, group: str) -> bool:
     """False for a component that only other environments take; true for whatever is no such component."""
-    takers = [
-        name for name in choices("env") if f"/{group}@{group}" in (config_folder() / "env" / f"{name}.yaml").read_text()
-    ]
-    return not takers or env in takers
+    able = takers("env", group)
+    return not able or env in able

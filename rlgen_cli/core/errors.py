@@ -1,6 +1,8 @@
 """Errors that a user can cause and mend; the command line prints them as one sentence and exits with 2."""
 
 import difflib
+import os
+import sys
 from collections.abc import Iterable
 
 
@@ -12,6 +14,12 @@ def require(holds: bool, message: str) -> None:
     """Raise `UserError(message)` unless `holds`; `message` begins with the key that is wrong."""
     if not holds:
         raise UserError(message)
+
+
+def reader_gone() -> None:
+    """Let what is printed from here on vanish, after a BrokenPipeError: whoever read the output has closed it, as
+    `rlgen list | head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ COLUMNS = {"samples": "this run", "random": "random", "real": "real data"}
 
 
 @torch.no_grad()
-def compared(session: Session, record: dict[str, Any], folder: Path) -> str:
+def compare_results(session: Session, record: dict[str, Any], folder: Path) -> str:
     """A table of each term's score: of the samples that `record` is of (`write_samples`), of as many that random
     actions make in the same episodes, and of as many real ones where a term can score these. Kept as results.json."""
     env, n = session.envs[record["split"]], record["n"]

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlgen_cli.core.checkpoint import write_atomic
+from rlgen_cli.core.errors import reader_gone
 
 log = logging.getLogger("rlgen_cli")
 SILENCE = 5.0  # seconds after which a line says how far a run is
@@ -166,7 +167,7 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reader_gone()
 
 
 def environment(device: torch.device, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.runs.assemble import Session, assemble
-from rlgen_cli.runs.compare import compared
+from rlgen_cli.runs.compare import compare_results
 from rlgen_cli.runs.folder import Interrupt, Position, claim, config_of, logged_failure, name_of
 from rlgen_cli.runs.log import RunLog
 from rlgen_cli.runs.sample import write_samples
@@ -72,7 +72,7 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
             record = write_samples(
                 session, "test", medium(env).last, 0, None, final, said=run.meanwhile("last samples")
             )
-            run.announce(compared(session, record, folder))
+            run.announce(compare_results(session, record, folder))
         run.status(status, loop.step, best=loop.best)
     run.close()
     return status
@@ -166,13 +166,12 @@ class Tally:
         Raises:
             UserError: naming the term.
         """
-        sums = (self.running.sum(1) + self.finished).isfinite().tolist()
-        wrong = [name for name, finite in zip(self.names[1:], sums[1:], strict=True) if not finite]
-        if wrong or not sums[0]:
-            name = wrong[0].partition("/")[2] if wrong else next(iter(self.names[1:])).partition("/")[2]
-            raise UserError(
-                f"reward.terms.{name}: gave nan or infinity before step {step}; it must give finite numbers."
-            )
+        finite = (self.running.sum(1) + self.finished).isfinite().tolist()
+        wrong = [name for name, right in zip(self.names, finite, strict=True) if not right]
+        if wrong:
+            term = wrong[-1].removeprefix("score/")  # the return, which comes first, is wrong with any of them
+            key = "reward" if term == "return" else f"reward.terms.{term}"
+            raise UserError(f"{key}: gave nan or infinity before step {step}; it must give finite numbers.")
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self.SUMS}

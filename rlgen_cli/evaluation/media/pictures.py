@@ -11,7 +11,16 @@ from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import DrawsStrokes, Env
 from rlgen_cli.core.specs import State, Stroke, View
 from rlgen_cli.domains.canvas.svg import Drawing, write_svg, write_svg_grid
-from rlgen_cli.evaluation.media.raster import beside, captioned, enlarge, grid, words_grid, write_gif, write_png
+from rlgen_cli.evaluation.media.raster import (
+    beside,
+    captioned,
+    enlarge,
+    grid,
+    magnified,
+    words_grid,
+    write_gif,
+    write_png,
+)
 from rlgen_cli.evaluation.rollout import Rollout
 
 
@@ -114,7 +123,7 @@ def captioned_sheet(view: View, limit: int, class_names: tuple[str, ...], least:
     at the right the names of the labels that were asked for, uint8 [3, H, W]."""
     found = panels(view, limit)
     factor = max(1, round(least / max(sum(panel.shape[2] for panel in found.values()), found["made"].shape[1])))
-    shown = {name: enlarge(panel, factor * max(panel.shape[1:])) for name, panel in found.items()}
+    shown = {name: magnified(panel, factor) for name, panel in found.items()}
     if "label" in view.context:
         asked = [class_names[i] for i in view.context["label"][:limit].tolist()]
         shown["asked"] = words_grid(asked, view.sample.shape[-1], factor)

@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import pad
 
+from rlgen_cli.data.images import pil_to_tensor
+
 FRAME_MS, LAST_MS = 60, 1500
 CAPTION = 20  # height of a line above a sheet, pixels
 
@@ -37,7 +39,7 @@ def captioned(sheet: Tensor, text: str) -> Tensor:
     """A uint8 sheet [3, H, W] with a line of text above it."""
     strip = Image.new("RGB", (sheet.shape[2], CAPTION), "white")
     ImageDraw.Draw(strip).text((4, 2), text, fill="black", font=ImageFont.load_default(size=14))
-    return torch.cat([_tensor(strip).to(sheet.device), sheet], 1)
+    return torch.cat([pil_to_tensor(strip).to(sheet.device), sheet], 1)
 
 
 def words_grid(words: list[str], side: int, factor: int, gap: int = 2) -> Tensor:
@@ -53,12 +55,16 @@ def words_grid(words: list[str], side: int, factor: int, gap: int = 2) -> Tensor
         x, y = (gap * factor + place * pitch for place in (i % columns, i // columns))
         draw.rectangle([x, y, x + room - 1, y + room - 1], fill="white")
         draw.text((x + room / 2, y + room / 2), word, fill="black", font=font, anchor="mm")
-    return _tensor(sheet)
+    return pil_to_tensor(sheet)
 
 
 def enlarge(sheet: Tensor, least: int = 512) -> Tensor:
     """Whole-number enlargement to about `least` pixels, so that small pictures can be seen."""
-    factor = max(1, round(least / max(sheet.shape[1:])))
+    return magnified(sheet, max(1, round(least / max(sheet.shape[1:]))))
+
+
+def magnified(sheet: Tensor, factor: int) -> Tensor:
+    """Each pixel as a square of `factor` pixels a side."""
     return sheet.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
 
 
@@ -72,11 +78,6 @@ def write_gif(path: Path, sheets: list[Tensor]) -> None:
     frames = [_image(sheet).convert("P", palette=Image.Palette.ADAPTIVE, colors=64) for sheet in sheets]
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
-
-
-def _tensor(picture: Image.Image) -> Tensor:
-    """A picture as a uint8 sheet [3, H, W]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def _image(sheet: Tensor) -> Image.Image:

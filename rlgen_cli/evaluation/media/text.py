@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rlgen_cli.core.specs import State, View
+from rlgen_cli.data.images import pil_to_tensor
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.rollout import Rollout
 
@@ -76,4 +75,4 @@ def _drawn(lines: list[str]) -> Tensor:
     draw = ImageDraw.Draw(image)
     for i, line in enumerate(lines):
         draw.text((MARGIN, MARGIN + LINE * i), line, fill="black", font=font)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return pil_to_tensor(image)
