@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.checkpoint import write_atomic
+from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.images import Splits
 from rlgen_cli.evaluation.media.music import MakesMusic, MusicMedium
 from rlgen_cli.runs.assemble import Session, assemble
-from rlgen_cli.runs.folder import config_of
 from rlgen_cli.runs.open import open_run
 from rlgen_cli.runs.pretrain import pretrain
+from rlgen_cli.runs.saved_run import config_of
 from rlgen_cli.runs.stages import run_stages
 from rlgen_cli.runs.trainer import train
 
@@ -63,7 +64,7 @@ def _finish(folder: Path, config: DictConfig, training: Training) -> Path:
 
 def _same(folder: Path, asked: DictConfig) -> DictConfig:
     """The config of the run in the folder, which must be the one that is asked for."""
-    found = config_of(folder, {})
+    found = config_of(folder, Trust())
     here, wanted = (OmegaConf.to_container(config, resolve=True) for config in (found, asked))
     if here != wanted:
         raise SystemExit(f"folder: {folder} holds a run with another config; name another folder, or remove it.")

@@ -23,6 +23,7 @@ from benchmarks.rollouts import samples
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.specs import View
+from rlgen_cli.core.trust import Trust
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.domains.music.theory import MusicTheory, correlations
 from rlgen_cli.evaluation.evaluate import unique
@@ -79,7 +80,7 @@ def untuned(session: Session) -> PriorLikelihood:
     """How likely sequences are to the Note RNN that the session's agent began as."""
     env, agent = session.envs["test"], session.config.agent
     runtime = {"device": session.device, "precision": Precision("float32")}
-    opened = partial(saved_network, env=env, trust=[], runtime=runtime, where="benchmark")
+    opened = partial(saved_network, env=env, trust=Trust(), runtime=runtime, where="benchmark")
     return PriorLikelihood(
         env=env, saved_network=opened, source=agent.prior.source if "prior" in agent else agent.anchor.prior
     )

@@ -83,9 +83,9 @@ def test_a_part_is_read_alone(tmp_path):
     shutil.rmtree(folder / "training")
     shutil.rmtree(folder / "streams")
     assert same(PARTS["policy"], checkpoint.load(folder, "policy", "cpu"))
-    with pytest.raises(UserError, match=r"training/.* cannot be read"):
+    with pytest.raises(UserError, match=r"there is no file .*training/"):
         checkpoint.load(folder, "training", "cpu")
-    with pytest.raises(UserError, match=r"^checkpoint: .*training/.* is damaged"):
+    with pytest.raises(UserError, match=r"^checkpoint: .*there is no file .*training/"):
         checkpoint.check(folder)
     with pytest.raises(UserError, match=r"^checkpoint: .* has no part replay\.$"):
         checkpoint.load(folder, "replay", "cpu")
@@ -114,7 +114,7 @@ def test_one_flipped_bit_is_found(tmp_path, name):
 def test_missing_files_are_named(tmp_path):
     checkpoint.save(tmp_path / "step_1", PARTS)
     (tmp_path / "step_1" / "policy" / "policy.safetensors").unlink()
-    with pytest.raises(UserError, match=r"policy\.safetensors cannot be read"):
+    with pytest.raises(UserError, match=r"there is no file .*policy\.safetensors"):
         checkpoint.load(tmp_path / "step_1", "policy", "cpu")
     with pytest.raises(UserError, match="there is no"):
         checkpoint.load(tmp_path / "step_2", "policy", "cpu")
@@ -141,12 +141,12 @@ def test_the_manifest_cannot_point_outside(tmp_path):
     digests = json.loads((folder / "manifest.json").read_text())["sha256"]
     for outside in ("policy/../../../secret", f"policy/{tmp_path}/secret"):
         rewrite_manifest(folder, sha256=digests | {outside: "0"})
-        with pytest.raises(UserError, match="policy/secret cannot be read"):
+        with pytest.raises(UserError, match="does not list a checkpoint's files"):
             checkpoint.load(folder, "policy", "cpu")
     rewrite_manifest(folder, sha256=digests | {"../../secret": "0"})
-    with pytest.raises(UserError, match="damaged"):
-        checkpoint.check(folder)
-    assert same(PARTS["policy"], checkpoint.load(folder, "policy", "cpu"))  # it is no file of that part
+    for read in (checkpoint.check, lambda folder: checkpoint.load(folder, "policy", "cpu")):
+        with pytest.raises(UserError, match="does not list a checkpoint's files"):
+            read(folder)
 
 
 def test_pruning_keeps_the_newest_and_the_best(tmp_path):

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.trust import Trust
 from rlgen_cli.generators import TrainsGenerator
 from rlgen_cli.generators.architectures import ALLOWED, DCGAN, MappedGenerator, MLPGenerator
 from rlgen_cli.generators.from_file import GeneratorFile
@@ -32,7 +33,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def source(path: object, device: str = "cpu", **changes: Any) -> GeneratorFile:
     """The file as a source."""
-    given: dict[str, Any] = {"trust": [], "latent": None, "classes": 0, "range": [-1.0, 1.0]}
+    given: dict[str, Any] = {"trust": Trust(), "latent": None, "classes": 0, "range": [-1.0, 1.0]}
     return GeneratorFile(device=torch.device(device), path=str(path), **given | changes)
 
 
@@ -209,7 +210,7 @@ def test_what_can_run_code_is_read_only_where_it_is_trusted(kind, tmp_path, capl
         with pytest.raises(UserError, match=r"can run any code.*trust=\["):
             source(path)
     with pytest.raises(UserError, match="does not say how long z is"):
-        source(path, trust=[str(path)])
+        source(path, trust=Trust([str(path)]))
     built = steered(path, f"trust=[{path}]", "env.generator.latent=6")
     assert "can run any code" in caplog.text
     z = torch.randn(4, 6)
@@ -305,11 +306,11 @@ def test_files_that_cannot_be_read(tmp_path):
     state = tmp_path / "state.pt"
     torch.save(plain().state_dict(), state)
     with pytest.raises(UserError, match="holds a OrderedDict, not a module"):
-        source(state, trust=[str(state)])
+        source(state, trust=Trust([str(state)]))
     flat = tmp_path / "flat.pt"
     torch.save(nn.Linear(6, 9), flat)
     with pytest.raises(UserError, match="makes no pictures"):
-        source(flat, trust=[str(flat)], latent=6)
+        source(flat, trust=Trust([str(flat)]), latent=6)
 
 
 def test_it_is_not_trained(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlgen_cli import __version__
-from rlgen_cli.core.errors import UserError, nearest, reader_gone
+from rlgen_cli.core.errors import UserError, nearest, printable, reader_gone
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,7 +43,7 @@ def main() -> None:
     try:
         dispatch(sys.argv[1:])
     except UserError as error:
-        print(f"rlgen: {error}", file=sys.stderr)
+        print(f"rlgen: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("rlgen: interrupted", file=sys.stderr)
@@ -135,7 +135,7 @@ def own_words(config: "DictConfig", arguments: list[str]) -> str:
     from omegaconf import OmegaConf
 
     from rlgen_cli.config.compose import config_folders
-    from rlgen_cli.config.foreign import modules
+    from rlgen_cli.config.saved import modules
 
     named = modules(OmegaConf.to_container(config))
     folders = "".join(f" --config-dir {folder}" for folder in config_folders(arguments)[:-1])
@@ -218,7 +218,7 @@ def quietly(task: Callable[["DictConfig"], Any], errors: list[UserError]) -> Cal
             from hydra.types import RunMode
 
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                print(f"rlgen: job {HydraConfig.get().job.num}: {error}", file=sys.stderr)
+                print(f"rlgen: job {HydraConfig.get().job.num}: {printable(str(error))}", file=sys.stderr)
             errors.append(error)
             return None
 
@@ -257,7 +257,7 @@ def resume(command: str, folder: str, arguments: list[str]) -> None:
             raise UserError(f"{key}: cannot change when a run goes on; only {', '.join(able)} can.")
         changes[key] = override.value()
     from rlgen_cli.runs import pretrain, trainer
-    from rlgen_cli.runs.folder import latest_run
+    from rlgen_cli.runs.saved_run import latest_run
 
     run = latest_run("resume") if folder == "latest" else Path(folder).expanduser()
     go_on = trainer.resume if command == "train" else pretrain.resume

@@ -69,6 +69,8 @@ def call(
         if key not in parameters and not open_ended:
             said = new_name(f"{prefix}{key}") or f"is no key here; {nearest(str(key), valid)}"
             raise UserError(f"{prefix}{key}: {said}")
+        if key in parameters and key in everything:
+            raise UserError(f"{prefix}{key}: is for the program to give; take it out of the config.")
         arguments[key] = _value(value, hints.get(key, Any), f"{prefix}{key}", everything)
     if partial:
         return functools.partial(_reporting(target, path), **arguments, **runtime)
@@ -124,7 +126,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (str, bool, type(None)):
         return isinstance(value, hint)
-    return hint is Any or not isinstance(value, int | float | str | bool | list | type(None))
+    return hint is Any or not isinstance(value, int | float | str | bool | list | dict | type(None))
 
 
 def describe(hint: Any) -> str:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import yaml
+
 
 def config_folder() -> Path:
     """The YAMLs: inside the package when installed, beside it in a checkout."""
@@ -35,3 +37,16 @@ def takes_component(env: str, group: str) -> bool:
     """False for a component that only other environments take; true for whatever is no such component."""
     able = takers("env", group)
     return not able or env in able
+
+
+def target_of(group: str, choice: str) -> str | None:
+    """The class that a shipped choice names, or that the YAML which it builds on does; None where neither does."""
+    node = yaml.safe_load(text_of(group, choice, [config_folder()]))
+    if not isinstance(node, dict):
+        return None
+    if "_target_" in node:
+        return str(node["_target_"])
+    for base in node.get("defaults", []):
+        if isinstance(base, str) and not base.startswith(("_self_", "/")):
+            return target_of(group, base)
+    return None

@@ -8,6 +8,8 @@ from rlgen_cli.core.errors import require
 GROUPS = ("env", "agent", "reward", "data", "paths")
 KEPT = frozenset(["num_envs", "seed", "joint"])  # of the top-level keys, those that a run that goes on cannot change
 
+MAX_THREADS = 1024  # beyond some thousands, torch's pool brings the process down
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -37,7 +39,8 @@ class Settings:
         intervals = ("log_interval", "eval_interval", "eval_episodes", "checkpoint_interval", "keep_checkpoints")
         for key in ("total_steps", "num_envs", *intervals):
             require(getattr(self, key) >= 1, f"{key}: must be at least 1, got {getattr(self, key)}.")
-        require(self.threads >= 0, f"threads: must be at least 1, or 0 for one per core, got {self.threads}.")
+        known = 0 <= self.threads <= MAX_THREADS
+        require(known, f"threads: must be 1 to {MAX_THREADS}, or 0 for one per core, got {self.threads}.")
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,19 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.files import memory, read_bytes, read_json
 
 log = logging.getLogger(__name__)
 TENSOR, BYTES, NUMBERED = "__tensor__", "__bytes__", "__numbered__"
@@ -67,30 +70,28 @@ def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
     Raises:
         UserError: for a missing or damaged file, or a checkpoint of another version.
     """
-    contents = {}
-    for name, digest in _digests(folder).items():
-        if name.partition("/")[0] != part:
-            continue
-        path = folder / part / Path(name).name
-        try:
-            contents[path.name] = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"checkpoint: {path} cannot be read ({error.strerror}).") from None
-        if hashlib.sha256(contents[path.name]).hexdigest() != digest:
-            raise UserError(f"checkpoint: {path} is damaged (its SHA-256 is not the manifest's).")
+    contents = {
+        name.partition("/")[2]: _content(folder, name, digest)
+        for name, digest in _digests(folder).items()
+        if name.partition("/")[0] == part
+    }
     if "state.json" not in contents:
         raise UserError(f"checkpoint: {folder} has no part {part}.")
-    components = {}
-    for name, tree in json.loads(contents["state.json"]).items():
-        content = contents.get(f"{name}.safetensors")
-        tensors = {} if content is None else load_tensors(content)
-        components[name] = _ravel(tree, tensors, device)
+    try:
+        components = {}
+        for name, tree in json.loads(contents["state.json"]).items():
+            content = contents.get(f"{name}.safetensors")
+            tensors = {} if content is None else load_tensors(content)
+            components[name] = _ravel(tree, tensors, device)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        raise UserError(f"checkpoint: {folder / part} is none that rlgen wrote ({reason}).") from None
     return components
 
 
 def steps(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted((run / "checkpoints").glob("step_*"))
+    return sorted(path for path in (run / "checkpoints").glob("step_*") if path.name.removeprefix("step_").isdigit())
 
 
 def newest(run: Path, part: str | None = None) -> Path:
@@ -112,11 +113,8 @@ def check(folder: Path, part: str | None = None) -> None:
         UserError: for a missing or damaged file, or a checkpoint of another version.
     """
     for name, digest in _digests(folder).items():
-        path = folder / name
-        if part not in (None, name.partition("/")[0]):
-            continue
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise UserError(f"checkpoint: {path} is damaged (its SHA-256 is not the manifest's).")
+        if part in (None, name.partition("/")[0]):
+            _content(folder, name, digest)
 
 
 def prune(run: Path, keep: int, best: str | None) -> None:
@@ -165,19 +163,29 @@ def _ravel(tree: Any, tensors: dict[str, Tensor], device: torch.device | str) ->
     return tree
 
 
+def _content(folder: Path, name: str, digest: str) -> bytes:
+    """A file of a checkpoint, as the manifest has it."""
+    content = read_bytes(folder / name, memory(), "checkpoint")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise UserError(f"checkpoint: {folder / name} is damaged (its SHA-256 is not the manifest's).")
+    return content
+
+
 def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file, by its path in the checkpoint, from the manifest."""
+    """The SHA-256 of each file, by its path in the checkpoint (part/file), from the manifest."""
     path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-    except OSError:
-        raise UserError(f"checkpoint: there is no {path}; name a run folder or a checkpoint folder.") from None
-    except ValueError:
-        raise UserError(f"checkpoint: {path} is damaged (it is no JSON).") from None
+    if not path.exists():
+        raise UserError(f"checkpoint: there is no {path}; name a run folder or a checkpoint folder.")
+    manifest = read_json(path, "checkpoint")
     if manifest.get("format") != FORMAT:
         raise UserError(f"checkpoint: {folder} was written by another version of rlgen, which cannot be read.")
-    digests: dict[str, str] = manifest["sha256"]
-    return digests
+    digests: Any = manifest.get("sha256")
+    known = isinstance(digests, dict) and all(
+        isinstance(digest, str) and re.fullmatch(r"[^/\\]+/[^/\\.][^/\\]*", name) for name, digest in digests.items()
+    )
+    if not known:
+        raise UserError(f"checkpoint: {path} is damaged (it does not list a checkpoint's files).")
+    return dict(digests)
 
 
 def _replace(folder: Path, new: Path) -> None:

@@ -16,6 +16,11 @@ def require(holds: bool, message: str) -> None:
         raise UserError(message)
 
 
+def printable(text: str) -> str:
+    """`text` with what a terminal would obey instead of show, such as line feeds and escapes, written as in Python."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def reader_gone() -> None:
     """Let what is printed from here on vanish, after a BrokenPipeError: whoever read the output has closed it, as
     `rlgen list | head` does."""

@@ -32,6 +32,8 @@ class IdxImages:
     checked against `md5` (of the gzip files, by name). With a `threshold`, pixels above it are white, others black.
     """
 
+    trusted_arguments = ("name", "url", "md5")  # what is downloaded, and where it goes
+
     def __init__(
         self,
         name: str,

@@ -20,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import UserError, nearest, require
+from rlgen_cli.core.trust import Trust
 from rlgen_cli.generators.architectures import ALLOWED, renamed
 from rlgen_cli.generators.directions import draw_latents, most_visible
 
@@ -63,7 +64,7 @@ class GeneratorFile:
         self,
         *,
         device: torch.device,
-        trust: list[str],
+        trust: Trust,
         path: str,
         latent: int | None,
         classes: int,
@@ -204,10 +205,10 @@ def kind_of(file: Path) -> Literal["weights", "onnx", "program", "script", "pick
     return "pickle"
 
 
-def allow(path: str, kind: str, trust: list[str]) -> None:
+def allow(path: str, kind: str, trust: Trust) -> None:
     """Refuse, or warn of, what can run code."""
     what = {"program": "an exported program", "script": "TorchScript", "pickle": "a pickle"}[kind]
-    if path not in trust:
+    if not trust.allows(path):
         raise UserError(
             f"path: {path} is {what}, which can run any code when it is read; save its weights as safetensors with a "
             f"config.json, or, if you know who made it, allow it with trust=[{path}]."

@@ -27,6 +27,7 @@ class Function:
 
     judges = "any"
     needs: frozenset[str] = frozenset()
+    trusted_arguments = ("path",)
 
     def __init__(self, *, path: str) -> None:
         module, _, name = path.rpartition(":")

@@ -19,6 +19,7 @@ from rlgen_cli.core.acting import Actor
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.protocols import Agent, Env, Planner, StartsGroups, TeachesSequences, Trainable
 from rlgen_cli.core.stages import Helpers, Stage
+from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.images import Splits, digest
 from rlgen_cli.generators import GeneratorSource, TrainsGenerator
 from rlgen_cli.policies.anchor import HasAnchor
@@ -153,7 +154,7 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
             "real": data.train if data else None, "precision": Precision(settings.precision), "fresh": fresh,
             "generator": source.generator if source else None, "joint": settings.joint,
         }  # fmt: skip
-        opened = functools.partial(saved_network, env=env, trust=settings.trust, runtime=runtime)
+        opened = functools.partial(saved_network, env=env, trust=Trust(settings.trust), runtime=runtime)
         reward = build_reward(config, env, runtime | {"rng": streams["reward"], "saved_network": opened})
         if isinstance(source, TrainsGenerator):
             source.attach_reward(reward)
@@ -226,7 +227,7 @@ def build_source(
         return None
     source: GeneratorSource = component(
         config.env.generator, "env.generator", real=data.train if data else None, rng=rng, device=device,
-        trust=settings.trust, cache_key=source_key(config, settings, data),
+        trust=Trust(settings.trust), cache_key=source_key(config, settings, data),
     )  # fmt: skip
     learns = isinstance(source, TrainsGenerator)
     require(learns or not settings.joint, "joint: a generator from a file does not learn along; use generator=r1.")

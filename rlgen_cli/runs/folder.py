@@ -1,17 +1,15 @@
-"""A run's folder: begun once, and opened again."""
+"""A run's folder while it is written: begun once, stopped in order, and with the reason where it fails."""
 
 import json
 import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from rlgen_cli.config.foreign import check_foreign
 from rlgen_cli.core import checkpoint
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.log import RunLog, environment, log
 
@@ -31,51 +29,6 @@ def claim(session: Session, folder: Path) -> None:
     checkpoint.write_atomic(folder / "environment.json", json.dumps(record, indent=1).encode())
     if session.notes:
         (folder / "train.log").write_text("".join(f"{note}\n" for note in session.notes))
-
-
-def config_of(folder: Path, overrides: dict[str, Any]) -> DictConfig:
-    """The config of a run that goes on; `overrides` are new top-level settings such as total_steps."""
-    path = folder / "config.yaml"
-    require(path.is_file(), f"resume: {folder} is no run's folder (it holds no config.yaml).")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    config.stop_at, config.trust = None, []  # whom to trust is not for the run to say
-    for key, value in overrides.items():
-        OmegaConf.update(config, key, value)
-    check_foreign(OmegaConf.to_container(config), list(config.trust))
-    return config
-
-
-def find_run(name: str) -> tuple[Path, Path | None]:
-    """The run's folder, and the checkpoint's when one was named; `latest` is the run that was written last, `best` its
-    best checkpoint.
-
-    Raises:
-        UserError: where there is none.
-    """
-    if name == "latest":
-        return latest_run("run"), None
-    if name == "best":
-        run = latest_run("run")
-        best = json.loads((run / "status.json").read_text()).get("best")
-        require(bool(best), f"run: {run} has no best checkpoint yet; use run=latest.")
-        return run, run / "checkpoints" / best
-    path = Path(name)
-    if (path / "manifest.json").is_file():
-        return path.parent.parent, path
-    if (path / "config.yaml").is_file():
-        return path, None
-    raise UserError(
-        f"run: {path} is neither a run's folder nor a checkpoint's; run=latest takes the newest run, run=best its best "
-        "checkpoint."
-    )
-
-
-def latest_run(key: str) -> Path:
-    """The run below outputs/ that was written last; `key` is what asks for it."""
-    runs = sorted(Path("outputs").rglob("status.json"), key=lambda path: path.stat().st_mtime)
-    require(bool(runs), f"{key}: there is no run below outputs/ yet; train one first.")
-    return runs[-1].parent
 
 
 class Interrupt:

@@ -3,11 +3,10 @@
 import inspect
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
 from rlgen_cli.config.instantiate import find
-from rlgen_cli.config.locate import choices, config_folder
+from rlgen_cli.config.locate import choices, target_of
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import SelectsEnvs
 from rlgen_cli.core.specs import EnvSpec
@@ -23,22 +22,10 @@ def targets(group: str) -> dict[str, Any]:
     """The classes that a config group's YAMLs name, those of the YAMLs that they build on included."""
     found = {}
     for name in choices(group):
-        target = _target(group, name)
+        target = target_of(group, name)
         if target is not None:
             found[name] = find(target, group)
     return found
-
-
-def _target(group: str, name: str) -> str | None:
-    node = yaml.safe_load((config_folder() / group / f"{name}.yaml").read_text())
-    if not isinstance(node, dict):
-        return None
-    if "_target_" in node:
-        return str(node["_target_"])
-    for base in node.get("defaults", []):
-        if isinstance(base, str) and not base.startswith(("_self_", "/")):
-            return _target(group, base)
-    return None
 
 
 def accepts(kind: Any, spec: EnvSpec) -> bool:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from rlgen_cli.config.foreign import check_foreign
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.trust import Trust
 from rlgen_cli.runs.assemble import Session, assemble
-from rlgen_cli.runs.folder import find_run
+from rlgen_cli.runs.saved_run import config_of, find_run, opening
 from rlgen_cli.runs.stages import load_stages
 
 
@@ -33,16 +33,15 @@ def open_run(config: DictConfig) -> Opened:
     require(isinstance(config.n, int) and config.n >= 1, f"n: must be a whole number from 1, got {config.n}.")
     require(isinstance(config.seed, int), f"seed: must be a whole number, got {config.seed!r}.")
     run, saved = find_run(str(config.run))
-    trained = OmegaConf.load(run / "config.yaml")
-    assert isinstance(trained, DictConfig)
-    check_foreign(OmegaConf.to_container(trained), list(config.trust))
-    trained.device, trained.trust = config.device, config.trust  # whom to trust is not for the run to say
-    for key, value in (config.get("set") or {}).items():
-        OmegaConf.update(trained, key, value)
-    session = assemble(trained, fresh=False)
-    load_stages(session, run)
-    saved = saved or checkpoint.newest(run, "policy")
-    session.load_policy(checkpoint.load(saved, "policy", session.device))
+    with opening(run):
+        trained = config_of(run, Trust(config.trust))
+        trained.device = config.device
+        for key, value in (config.get("set") or {}).items():
+            OmegaConf.update(trained, key, value)
+        session = assemble(trained, fresh=False)
+        load_stages(session, run)
+        saved = saved or checkpoint.newest(run, "policy")
+        session.load_policy(checkpoint.load(saved, "policy", session.device))
     changes = json.dumps(OmegaConf.to_container(config.set), sort_keys=True) if config.get("set") else ""
     changed = f"_set{hashlib.sha256(changes.encode()).hexdigest()[:6]}" if changes else ""
     return Opened(run, session, f"{saved.name}_{config.split}_n{config.n}_seed{config.seed}{changed}")

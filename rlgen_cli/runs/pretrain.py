@@ -20,9 +20,10 @@ from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.evaluation.rollout import rollout
 from rlgen_cli.generators import TrainsGenerator
 from rlgen_cli.runs.assemble import Session, assemble
-from rlgen_cli.runs.folder import claim, config_of, name_of
+from rlgen_cli.runs.folder import claim, name_of
 from rlgen_cli.runs.log import RunLog
 from rlgen_cli.runs.sample import write_samples
+from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stage
 
 CHUNK = 500  # held-out sequences at once
@@ -111,7 +112,9 @@ def show(session: Session, run: RunLog, step: int) -> None:
 
 def resume(folder: Path, overrides: dict[str, Any]) -> str:
     """Go on in a run's folder, exactly; `overrides` are new top-level settings."""
-    return pretrain(assemble(config_of(folder, overrides)), folder, resuming=True)
+    with opening(folder):
+        session = assemble(continued(folder, overrides))
+    return pretrain(session, folder, resuming=True)
 
 
 @torch.no_grad()

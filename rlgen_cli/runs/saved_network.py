@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import nn
 
-from rlgen_cli.config.foreign import check_foreign
 from rlgen_cli.config.instantiate import component
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env
+from rlgen_cli.core.trust import Trust
 from rlgen_cli.policies.actor import build_network
 from rlgen_cli.policies.anchor import adopt, saved_weights
 from rlgen_cli.policies.note_rnn import note_rnn
+from rlgen_cli.runs.saved_run import config_of, opening
 
 
-def saved_network(source: str, *, env: Env, trust: list[str], runtime: dict[str, Any], where: str) -> nn.Module:
+def saved_network(source: str, *, env: Env, trust: Trust, runtime: dict[str, Any], where: str) -> nn.Module:
     """The network of a run's or a checkpoint's folder (built as its config says), or of an `.npz` with a Note RNN.
 
     Raises:
@@ -27,9 +27,9 @@ def saved_network(source: str, *, env: Env, trust: list[str], runtime: dict[str,
     else:
         home = folder.parent.parent if (folder / "manifest.json").is_file() else folder
         require((home / "config.yaml").is_file(), f"{where}: there is no run in {source}.")
-        node: Any = OmegaConf.to_container(OmegaConf.load(home / "config.yaml"), resolve=True)
-        check_foreign(node["agent"], trust)
-        build = component(node["agent"].get("network"), where, **runtime)
-    net = build_network(build, env.spec, device)
-    adopt(net, saved_weights(source, where, device), f"{where}: {source}")
+        with opening(home):
+            build = component(config_of(home, trust).agent.get("network"), where, **runtime)
+    with opening(folder):
+        net = build_network(build, env.spec, device)
+        adopt(net, saved_weights(source, where, device), f"{where}: {source}")
     return net.requires_grad_(False)

@@ -17,9 +17,10 @@ from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.compare import compare_results
-from rlgen_cli.runs.folder import Interrupt, Position, claim, config_of, logged_failure, name_of
+from rlgen_cli.runs.folder import Interrupt, Position, claim, logged_failure, name_of
 from rlgen_cli.runs.log import RunLog
 from rlgen_cli.runs.sample import write_samples
+from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stages
 from rlgen_cli.runs.stepper import Stepper
 
@@ -216,7 +217,9 @@ def show(session: Session, step: int, run: RunLog) -> float:
 
 def resume(folder: Path, overrides: dict[str, Any]) -> str:
     """Go on in a run's folder, exactly; `overrides` are new top-level settings such as total_steps."""
-    config, steps = config_of(folder, overrides), checkpoint.steps(folder)
-    begun = bool(steps) or (folder / "stages").is_dir()
-    require(begun, f"resume: {folder} holds no checkpoint to go on from.")
-    return train(assemble(config, fresh=not steps), folder, resuming=True)
+    with opening(folder):
+        config, steps = continued(folder, overrides), checkpoint.steps(folder)
+        begun = bool(steps) or (folder / "stages").is_dir()
+        require(begun, f"resume: {folder} holds no checkpoint to go on from.")
+        session = assemble(config, fresh=not steps)
+    return train(session, folder, resuming=True)
