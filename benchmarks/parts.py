@@ -84,7 +84,7 @@ def prepared(folder: Path, words: list[str]) -> Session:
         SystemExit: when it is interrupted.
     """
     session = assemble(composed("train", words))
-    if not run_stages(session, folder):
+    if run_stages(session, folder):
         raise SystemExit(STOPPED)
     return session
 

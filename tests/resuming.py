@@ -17,9 +17,9 @@ def resumes(words: list[str], total: int, tmp_path: Path) -> None:
     """Train twice nearly to the end, once with a break half way: checkpoints and records are equal; and on to the
     end. What the runs leave is in the folders `whole` and `parts`."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(session(*words, f"stop_at={total - 4}"), whole) == "preempted"
-    assert train(session(*words, f"stop_at={total // 2}"), parts) == "preempted"
-    assert resume(parts, {"stop_at": total - 4}) == "preempted"
+    assert train(session(*words, f"stop_at={total - 4}"), whole) == "stopped"
+    assert train(session(*words, f"stop_at={total // 2}"), parts) == "stopped"
+    assert resume(parts, {"stop_at": total - 4}) == "stopped"
     for part in PARTS:
         one, two = (checkpoint.load(checkpoint.steps(folder)[-1], part, "cpu") for folder in (whole, parts))
         same(one, two, part)

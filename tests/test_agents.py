@@ -337,7 +337,14 @@ def test_advantages_by_hand():
 
 def adam(*parameters: nn.Parameter, rate: float = 0.1, max_grad_norm: float = 1e6) -> Adam:
     schedule = Linear(rate, rate, 1.0)
-    return Adam(parameters=parameters, learning_rate=schedule, max_grad_norm=max_grad_norm, eps=1e-8, weight_decay=0.0)
+    return Adam(
+        parameters=parameters,
+        learning_rate=schedule,
+        max_grad_norm=max_grad_norm,
+        eps=1e-8,
+        weight_decay=0.0,
+        nonfinite="stop",
+    )
 
 
 def snapshot(optimizer: Adam) -> list[Tensor]:
@@ -350,6 +357,7 @@ def snapshot(optimizer: Adam) -> list[Tensor]:
 def test_adam_by_hand():
     weight = nn.Parameter(torch.tensor([1.0, -1.0]))
     optimizer = Adam(
+        nonfinite="stop",
         parameters=[weight, nn.Parameter(torch.zeros(1), requires_grad=False)], learning_rate=Linear(0.1, 0.0, 1.0),
         max_grad_norm=5.0, eps=1e-8, weight_decay=0.0,
     )  # fmt: skip
@@ -532,7 +540,7 @@ def test_reinforce_learns_from_every_episode_once(anchored):
     agent = PolicyGradient(
         env=env, reward=CodeReward(), rng=rng(1), num_envs=n, device=CPU,
         network=partial(FixedNetwork, [0.0, 0.0], values=False), anchor=anchor,
-        optimizer=partial(Adam, learning_rate=Linear(0.0, 0.0, 1.0), max_grad_norm=1.0, eps=1e-5, weight_decay=0.0),
+        optimizer=partial(Adam, learning_rate=Linear(0.0, 0.0, 1.0), max_grad_norm=1.0, eps=1e-5, weight_decay=0.0, nonfinite="stop"),
         baseline=recorder, rollouts=0, gamma=0.0, normalize_advantage=False, entropy_coef=Linear(0.0, 0.0, 1.0),
         evaluate="sample",
     )  # fmt: skip
@@ -598,7 +606,7 @@ def fixed_dqn(q: Tensor, backup: Backup, td_lambda: float, n_step: int) -> DQN:
         prior=cast(QPrior, FixedPrior([0.25, 0.75])), replay=partial(Replay, buffer_size=400, sampling=Uniform),
         exploration=EpsilonGreedy(num_envs=4, device=CPU, epsilon=Linear(0.0, 0.0, 1.0), greedy_env_fraction=0.0),
         target_update=HardUpdate(interval=1),
-        optimizer=partial(Adam, learning_rate=Linear(0.01, 0.01, 1.0), max_grad_norm=1.0, eps=1e-5, weight_decay=0.0),
+        optimizer=partial(Adam, learning_rate=Linear(0.01, 0.01, 1.0), max_grad_norm=1.0, eps=1e-5, weight_decay=0.0, nonfinite="stop"),
         gamma=Linear(GAMMA, GAMMA, 1.0), n_step=n_step, td_lambda=td_lambda, temperature=Linear(TAU, TAU, 1.0),
         batch_size=64, gradient_steps=1.0, learning_starts=0,
     )  # fmt: skip

@@ -212,7 +212,9 @@ def test_a_reward_that_is_no_number_stops_the_run(rlgen: Rlgen) -> None:
     words = "train reward=[coverage,function] reward.terms.function.path=score.py:nan hydra.run.dir=run"
     code, _, err = rlgen(*shlex.split(f"{words} {CANVAS}"))
     assert code == 2
-    assert re.search(r"^rlgen: reward\.terms\.function: gave nan or infinity before step 32; it must give finite", err)
+    assert re.search(
+        r"^rlgen: reward\.terms\.function: gave nan or infinity at step \d+, and must be finite; the batch", err
+    )
     assert json.loads(Path("run/status.json").read_text())["status"] == "failed"
     assert not Path("run/checkpoints").exists()
 

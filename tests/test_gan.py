@@ -477,7 +477,7 @@ def test_pretraining_stops_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setenv("RLGEN_CACHE", str(tmp_path / "one"))
     assert pretrain(assemble(compose(*words)), tmp_path / "whole") == "finished"
     monkeypatch.setenv("RLGEN_CACHE", str(tmp_path / "other"))
-    assert pretrain(assemble(compose(*words, "stop_at=7")), tmp_path / "half") == "preempted"
+    assert pretrain(assemble(compose(*words, "stop_at=7")), tmp_path / "half") == "stopped"
     assert resume(tmp_path / "half", {"stop_at": None}) == "finished"
     results = [tmp_path / run / "stages" / "generator" / "result" for run in ("whole", "half")]
     one, two = (checkpoint.load(result, "stage", "cpu") for result in results)

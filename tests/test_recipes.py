@@ -215,7 +215,7 @@ def test_a_small_recipe_learns_what_it_did(name, tmp_path, published, monkeypatc
     rarely = [f"{key}={NEVER}" for key in ("checkpoint_interval", "log_interval", "eval_interval")]
     words = [f"paths.data={published}", *curve.words, *rarely, "threads=1", "precision=float32", "device=cpu", "seed=1"]
     session = assemble(composed_for(name, *words))
-    assert run_stages(session, tmp_path / "run")
+    assert not run_stages(session, tmp_path / "run")
     untrained = score(session, curve.terms)
     assert untrained < curve.score - curve.tolerance, "the tolerance would let an untrained policy pass"
     assert trainer.train(session, tmp_path / "trained") == "finished"

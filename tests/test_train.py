@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from rlgen_cli.cli.main import PREEMPTED
 from rlgen_cli.config.locate import choices
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import UserError
@@ -195,7 +196,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
     content = bytearray(damaged.read_bytes())
     content[-5] ^= 1
     damaged.write_bytes(bytes(content))
-    assert resume(folder, {"stop_at": 140}) == "preempted"
+    assert resume(folder, {"stop_at": 140}) == "stopped"
     assert "damaged" in caplog.text
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
@@ -214,7 +215,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
             process.send_signal(signal.SIGINT)
             break
     rest = process.stdout.read()
-    assert process.wait(60) == 0
+    assert process.wait(60) == PREEMPTED
     assert "rlgen train resume=run" in rest, "".join(seen) + rest
     assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "preempted"
     assert checkpoint.steps(tmp_path / "run")

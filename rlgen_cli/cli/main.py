@@ -1,9 +1,10 @@
 """The `rlgen` command: subcommands over Hydra, and errors in one sentence. Imports nothing heavy at the top."""
 
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ HELP = """rlgen: reinforcement learning that makes things
   eval "$(rlgen -sc install=bash)"   tab completion (zsh: with bashcompinit; fish: -sc install=fish)
 """
 TRAINERS = ("train", "pretrain")
+PREEMPTED = 75  # the exit code of a run that a signal stopped after it was saved (EX_TEMPFAIL of sysexits.h)
 HYDRA_COMMANDS = (*TRAINERS, "sample", "eval")
 COMMANDS = (*HYDRA_COMMANDS, "list", "new", "doctor")
 # Flags with which Hydra shows something and runs nothing.
@@ -39,7 +41,8 @@ SHOWS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 a bug, 2 a wrong input, 130 interrupted."""
+    """The console script. Exit codes: 0 done, 1 a bug or a failing machine, 2 a wrong input, 75 stopped by a signal and
+    saved, so that the same run can go on, 130 stopped at once."""
     try:
         dispatch(sys.argv[1:])
     except UserError as error:
@@ -51,6 +54,12 @@ def main() -> None:
     except BrokenPipeError:
         reader_gone()
         sys.exit(0)
+    except OSError as error:
+        print(f"rlgen: {printable(str(error.filename or error))}: {error.strerror or 'failed'}.", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError:
+        print("rlgen: this machine has not enough memory for that; smaller sizes would need less.", file=sys.stderr)
+        sys.exit(1)
 
 
 def dispatch(arguments: list[str]) -> None:
@@ -106,10 +115,10 @@ def run(command: str, arguments: list[str]) -> None:
     if sweeps(arguments) or shows:
         under_hydra(command, arguments)
     elif command in TRAINERS and (wanted := value_of("resume", arguments)):
-        resume(command, wanted, arguments)
+        end(resume(command, wanted, arguments))
     elif command in TRAINERS:
         config = composed(command, arguments, keep_hydra=True)
-        begin(command, config, run_folder(config), arguments)
+        end(begin(command, config, run_folder(config), arguments))
     else:
         read_task(command)(composed(command, arguments))
 
@@ -125,9 +134,27 @@ def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]
             del config["hydra"]
     session = assemble(config)
     session.command = shlex.join(["rlgen", command, *arguments])
-    status = trainer(command)(session, folder)
+    with exits_refused():
+        status = trainer(command)(session, folder)
     say(command, status, folder, own_words(config, arguments))
     return status
+
+
+def end(status: str) -> None:
+    """Exit with a code of its own where a signal stopped a run, so that `rlgen train … && …` does not go on."""
+    if status == "preempted":
+        sys.exit(PREEMPTED)
+
+
+@contextlib.contextmanager
+def exits_refused() -> Iterator[None]:
+    """A component of the user's own that calls sys.exit() must not make a failed run look like a finished one."""
+    try:
+        yield
+    except SystemExit as error:
+        raise UserError(
+            f"sys.exit({error.code!r}) was called in the training; a component may only raise errors."
+        ) from error
 
 
 def own_words(config: "DictConfig", arguments: list[str]) -> str:
@@ -182,7 +209,7 @@ def under_hydra(command: str, arguments: list[str]) -> None:
     register_resolvers(config_folders(arguments))
     import_from(config_folders(arguments)[:-1])
     sys.argv = [os.path.basename(sys.argv[0]), *placed(command, arguments)]
-    errors: list[UserError] = []
+    errors: list[Exception] = []
     with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command, arguments), errors)))
     if len(errors) == 1:
         raise errors[0]
@@ -202,23 +229,28 @@ def job_task(command: str, arguments: list[str]) -> Callable[["DictConfig"], Any
 
         check_optional(HydraConfig.get().runtime.choices, arguments)
         drop_replaced(config, HydraConfig.get().runtime.choices, arguments)
-        return begin(command, config, Path(HydraConfig.get().runtime.output_dir), arguments)
+        status = begin(command, config, Path(HydraConfig.get().runtime.output_dir), arguments)
+        if status == "preempted":
+            print("the sweep ends here; the jobs after this one have not begun", file=sys.stderr)
+        end(status)
+        return status
 
     return task
 
 
-def quietly(task: Callable[["DictConfig"], Any], errors: list[UserError]) -> Callable[["DictConfig"], Any]:
-    """`task`, whose wrong inputs are kept for the end: Hydra would print all overrides, and stop at the first."""
+def quietly(task: Callable[["DictConfig"], Any], errors: list[Exception]) -> Callable[["DictConfig"], Any]:
+    """`task`, whose failures are kept for the end: Hydra would print all overrides, and name the first alone."""
 
     def job(config: "DictConfig") -> Any:
         try:
             return task(config)
-        except UserError as error:
+        except Exception as error:
             from hydra.core.hydra_config import HydraConfig
             from hydra.types import RunMode
 
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                print(f"rlgen: job {HydraConfig.get().job.num}: {printable(str(error))}", file=sys.stderr)
+                said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                print(f"rlgen: job {HydraConfig.get().job.num}: {printable(said)}", file=sys.stderr)
             errors.append(error)
             return None
 
@@ -237,7 +269,7 @@ def start(command: str, task: Callable[["DictConfig"], Any]) -> None:
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)()
 
 
-def resume(command: str, folder: str, arguments: list[str]) -> None:
+def resume(command: str, folder: str, arguments: list[str]) -> str:
     """`rlgen train resume=FOLDER`: the run's own config, but for some of its top-level settings."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -261,7 +293,10 @@ def resume(command: str, folder: str, arguments: list[str]) -> None:
 
     run = latest_run("resume") if folder == "latest" else Path(folder).expanduser()
     go_on = trainer.resume if command == "train" else pretrain.resume
-    say(command, go_on(run, changes), run, "")
+    with exits_refused():
+        status = go_on(run, changes)
+    say(command, status, run, "")
+    return status
 
 
 def say(command: str, status: str, folder: Path, own: str) -> None:

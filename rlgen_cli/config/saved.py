@@ -81,8 +81,8 @@ def check_components(node: Any, trust: Trust, path: str = "") -> None:
             if not trust.allows(name):
                 module = name.rpartition(".")[0] if key == "_target_" else name.rpartition(":")[0] or name
                 raise UserError(
-                    f"{prefix}{key}: this saved config names {name[:200]!r}, which is no part of rlgen; if you know it, "
-                    f"allow it with trust=[{module[:200]}]."
+                    f"{prefix}{key}: this saved config names {name[:200]!r}, which is no part of rlgen; if you know "
+                    f"it, allow it with trust=[{module[:200]}]."
                 )
         for key, value in node.items():
             check_components(value, trust, f"{prefix}{key}")

@@ -33,6 +33,7 @@ class Settings:
     stop_at: int | None
     resume: str | None
     trust: list[str]
+    nonfinite: Literal["stop", "skip"]
     joint: bool
 
     def __post_init__(self) -> None:

@@ -106,6 +106,15 @@ def newest(run: Path, part: str | None = None) -> Path:
     raise UserError(f"run: {run} holds no intact checkpoint.")
 
 
+def intact(folder: Path) -> bool:
+    """Whether there is a whole checkpoint."""
+    try:
+        check(folder)
+    except UserError:
+        return False
+    return True
+
+
 def check(folder: Path, part: str | None = None) -> None:
     """Compare every file of a checkpoint, or of one part, with its digest, so that all come from one intact checkpoint.
 
@@ -121,14 +130,34 @@ def prune(run: Path, keep: int, best: str | None) -> None:
     """Delete all but the newest `keep` checkpoints and the one named `best`."""
     for folder in steps(run)[:-keep]:
         if folder.name != best:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # one that stays does no harm
+
+
+def recover(folder: Path, name: str = "*") -> None:
+    """Clear away what killed processes left in `folder` of the file or checkpoint `name`: a checkpoint that was to be
+    replaced gets its name back if the new one did not come to it, and what was half-written goes. Nobody else may be
+    writing there."""
+    for old in folder.glob(f".old_{name}_*"):
+        place = folder / old.name.removeprefix(".old_").rpartition("_")[0]
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, place)
+    for partial in folder.glob(f".partial_{name}_*"):
+        shutil.rmtree(partial, ignore_errors=True)
+    for partial in folder.glob(f".{name}.[0-9]*"):
+        if partial.is_file() and partial.suffix[1:].isdigit():
+            partial.unlink()
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file at once: readers see the old or the new content, never half."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    _write_synced(partial, content)
-    os.replace(partial, path)
+    try:
+        _write_synced(partial, content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # what a failure left half-written
 
 
 def _unravel(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:

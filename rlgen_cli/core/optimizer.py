@@ -1,7 +1,7 @@
 """Adam with a learning rate that follows the training's progress, and clipped gradients."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class Adam:
         parameters: those that are not frozen are trained.
         learning_rate: a schedule over the training. max_grad_norm: gradients are scaled down to this length at most.
         eps: Adam's ε. weight_decay: L2 penalty, half the price of each weight's square.
+        nonfinite: skip makes a gradient that is nan or infinite count as 0; stop lets it through, for the training to
+            find in the weights.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Adam:
         max_grad_norm: float,
         eps: float,
         weight_decay: float,
+        nonfinite: Literal["stop", "skip"],
     ) -> None:
         require(max_grad_norm > 0, f"max_grad_norm: must be above 0, got {max_grad_norm}.")
         require(eps > 0, f"eps: must be above 0, got {eps}.")
         require(weight_decay >= 0, f"weight_decay: must be at least 0, got {weight_decay}.")
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.learning_rate, self.max_grad_norm = learning_rate, float(max_grad_norm)
+        self.skip_nonfinite = nonfinite == "skip"
         on_cuda = self.parameters[0].device.type == "cuda"
         self.adam = torch.optim.Adam(
             self.parameters, lr=learning_rate(0.0), eps=eps, weight_decay=weight_decay, foreach=True,
@@ -55,7 +59,11 @@ class Adam:
         own state stay as they were, without the host's having to look."""
         self.adam.zero_grad(set_to_none=True)
         loss.backward(inputs=self.parameters)
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        if self.skip_nonfinite:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad = torch.where(norm.isfinite(), parameter.grad, 0.0)
         for group in self.adam.param_groups:
             group["lr"] = self.learning_rate(progress)
         before = {} if keep is None else {name: tensor.detach().clone() for name, tensor in self._tensors().items()}

@@ -58,3 +58,14 @@ def typed(fields: Any, like: Any) -> Any:
     if isinstance(like, dict):
         return {name: typed(fields[name], like[name]) for name in like}
     return type(like)(**{name: typed(fields.get(name), getattr(like, name)) for name in like._fields})
+
+
+def named_tensors(tree: Any, path: str = "") -> dict[str, Tensor]:
+    """The tensors in nested dicts and lists, by their paths."""
+    if isinstance(tree, Tensor):
+        return {path: tree}
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    found: dict[str, Tensor] = {}
+    for key, value in inner:
+        found |= named_tensors(value, f"{path}.{key}" if path else str(key))
+    return found

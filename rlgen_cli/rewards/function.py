@@ -40,7 +40,11 @@ class Function:
 
     @torch.no_grad()
     def __call__(self, view: View) -> Tensor:
-        score = torch.as_tensor(self.function(view.sample), dtype=torch.float32, device=view.sample.device)
+        try:
+            found = self.function(view.sample)
+            score = torch.as_tensor(found, dtype=torch.float32, device=view.sample.device).detach()
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises; train.log has its traceback
+            raise UserError(f"path: {self.path} failed ({type(error).__name__}: {error}).") from error
         require(
             score.shape == (len(view.sample),),
             f"path: {self.path} must return one number per sample, [{len(view.sample)}], got {list(score.shape)}.",

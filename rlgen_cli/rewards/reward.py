@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import LearnedScore, Learner, Score, Stepwise
 from rlgen_cli.core.specs import Scored, View
 from rlgen_cli.core.tree import join
@@ -40,11 +41,30 @@ class Term(NamedTuple):
         return scores[len(done) :] - scores[: len(done)], scores[len(done) :]
 
 
-class WeightedSum:
-    """The weighted sum of named terms, a `core.protocols.Reward`."""
+class _named:
+    """Puts a term's config path before what it says is wrong."""
 
-    def __init__(self, terms: Mapping[str, Term]) -> None:
-        self.terms = dict(terms)
+    def __init__(self, term: str) -> None:
+        self.term = term
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError):
+            raise UserError(f"reward.terms.{self.term}.{error}") from error.__cause__
+
+
+class WeightedSum:
+    """The weighted sum of named terms, a `core.protocols.Reward`.
+
+    Args:
+        terms: by name.
+        skip_nonfinite: a term's reward that is nan or infinite counts as 0, instead of ending the training.
+    """
+
+    def __init__(self, terms: Mapping[str, Term], skip_nonfinite: bool = False) -> None:
+        self.terms, self.skip_nonfinite = dict(terms), skip_nonfinite
         self.static_terms = {name: term for name, term in self.terms.items() if not term.learned}
         self.learned_terms = {name: term for name, term in self.terms.items() if term.learned}
 
@@ -55,8 +75,11 @@ class WeightedSum:
 
     def __call__(self, before: View, after: View, done: Tensor) -> Scored:
         """The reward of one step of N samples; `done` bool [N] says which are finished by it."""
-        both = {name: term.reward_and_score(before, after, done) for name, term in self.terms.items()}
-        values = {name: value for name, (value, _) in both.items()}
+        both = {}
+        for name, term in self.terms.items():
+            with _named(name):
+                both[name] = term.reward_and_score(before, after, done)
+        values = {name: self._usable(value) for name, (value, _) in both.items()}
         scores = {name: score for name, (_, score) in both.items() if score is not None}
         static = torch.zeros(len(done), device=done.device)
         total = torch.zeros_like(static)
@@ -70,12 +93,20 @@ class WeightedSum:
         """What the learned terms give now, weighted, [N]; 0 when no term is learned."""
         total = torch.zeros(len(done), device=done.device)
         for term in self.learned_terms.values():
-            total = total + term.weight * term(before, after, done)
+            total = total + term.weight * self._usable(term(before, after, done))
         return total
+
+    def _usable(self, reward: Tensor) -> Tensor:
+        """A term's reward, [N], as it counts."""
+        return torch.where(reward.isfinite(), reward, 0.0) if self.skip_nonfinite else reward
 
     def score(self, view: View) -> dict[str, Tensor]:
         """Each term's score of N samples, unweighted."""
-        return {name: term.score(view) for name, term in self.terms.items()}
+        scores = {}
+        for name, term in self.terms.items():
+            with _named(name):
+                scores[name] = term.score(view)
+        return scores
 
     def static_score(self, view: View) -> Tensor | None:
         """The weighted sum of the scores that do not change with training, [N], so that it can be compared over time;

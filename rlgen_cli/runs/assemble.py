@@ -75,7 +75,7 @@ class Session:
 
     def load_policy(self, saved: dict[str, Any]) -> None:
         """The actor (and a generator that learned along) as a checkpoint's part `policy` holds them."""
-        with _fitting_the_config():
+        with fitting_the_config():
             if self.source is not None and self.keeps_generator:
                 self.source.generator.load_state_dict(saved["generator"])
             if not isinstance(self.actor, Planner):
@@ -87,20 +87,20 @@ class Session:
 
     def load_training(self, saved: dict[str, Any]) -> None:
         """The learners as a checkpoint's part `training` holds them."""
-        with _fitting_the_config():
+        with fitting_the_config():
             for name, learner in self.learners.items():
                 learner.load_state_dict(saved[name])
 
 
-class _fitting_the_config:
+class fitting_the_config:
     """What does not fit when a checkpoint is opened is the user's config."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RuntimeError | KeyError | TypeError):
-            reason = " ".join(str(error).split())[:200]
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(f"checkpoint: does not fit the run's config ({reason}).") from None
 
 
@@ -152,6 +152,7 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
         runtime: dict[str, Any] = {
             "env": env, "spec": env.spec, "device": device, "num_envs": settings.num_envs, "helpers": helpers,
             "real": data.train if data else None, "precision": Precision(settings.precision), "fresh": fresh,
+            "nonfinite": settings.nonfinite,
             "generator": source.generator if source else None, "joint": settings.joint,
         }  # fmt: skip
         opened = functools.partial(saved_network, env=env, trust=Trust(settings.trust), runtime=runtime)
@@ -295,7 +296,7 @@ def build_reward(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Weigh
         score = component(values, path, **{**runtime, "saved_network": where})
         misfits.check_score(score, env.spec, path, config.env.get("condition"))  # one that is made of others knows now
         terms[name] = Term(score, float(weight), form, stepwise=isinstance(env, TeachesSequences))
-    return WeightedSum(terms)
+    return WeightedSum(terms, runtime["nonfinite"] == "skip")
 
 
 def build_agent(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Agent | Planner:

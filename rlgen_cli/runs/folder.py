@@ -1,5 +1,6 @@
 """A run's folder while it is written: begun once, stopped in order, and with the reason where it fails."""
 
+import contextlib
 import json
 import signal
 import threading
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import Session
-from rlgen_cli.runs.log import RunLog, environment, log
+from rlgen_cli.runs.log import RunLog, environment, log, say
 
 
 def claim(session: Session, folder: Path) -> None:
@@ -22,18 +23,25 @@ def claim(session: Session, folder: Path) -> None:
     """
     if checkpoint.steps(folder) or (folder / "config.yaml").exists():
         raise UserError(f"hydra.run.dir: {folder} holds a run already; resume={folder} goes on with it.")
-    folder.mkdir(parents=True, exist_ok=True)
-    text = OmegaConf.to_yaml(session.config, resolve=True)
-    checkpoint.write_atomic(folder / "config.yaml", text.encode())
     record = {"command": session.command} | environment(session.device, session.settings.seed)
     checkpoint.write_atomic(folder / "environment.json", json.dumps(record, indent=1).encode())
     if session.notes:
         (folder / "train.log").write_text("".join(f"{note}\n" for note in session.notes))
+    keep_config(session, folder)
+
+
+def keep_config(session: Session, folder: Path) -> None:
+    """The run's config as it is now, so that settings that were changed when it went on hold the next time, too."""
+    text = OmegaConf.to_yaml(session.config, resolve=True)
+    checkpoint.write_atomic(folder / "config.yaml", text.encode())
+
+
+# Ctrl-C, and what schedulers and terminals send before they take a machine away.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interrupt:
-    """Ctrl-C and SIGTERM ask for a stop between two steps, so that the checkpoint is exact; a second Ctrl-C ends at
-    once."""
+    """A signal asks for a stop between two steps, so that the checkpoint is exact; a second one ends at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -41,7 +49,7 @@ class Interrupt:
     def __enter__(self) -> "Interrupt":
         self.before = {}
         if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {s: signal.signal(s, self._ask) for s in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,7 +60,7 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping after this step; once more to stop at once", flush=True)
+        say("\nstopping after this step; once more to stop at once")
 
 
 class Position:
@@ -63,7 +71,8 @@ class Position:
 
 
 class logged_failure:
-    """Leaves the reason of a failure in train.log and status.json before it goes on its way."""
+    """Leaves the reason of a failure in train.log and status.json before it goes on its way; what the disk refuses
+    becomes a sentence."""
 
     def __init__(self, run: RunLog, position: Position) -> None:
         self.run, self.position = run, position
@@ -74,9 +83,18 @@ class logged_failure:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if kind is None or error is None:
             return
-        log.error("failed at step %d", self.position.step, exc_info=error)
-        self.run.status("failed", self.position.step, error=f"{kind.__name__}: {error}", best=self.position.best)
+        stopped = isinstance(error, KeyboardInterrupt)
+        log.error("%s at step %d", "stopped" if stopped else "failed", self.position.step, exc_info=error)
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            said, step = f"{kind.__name__}: {error}", self.position.step
+            self.run.status("preempted" if stopped else "failed", step, error=said, best=self.position.best)
         self.run.close()
+        if isinstance(error, OSError):
+            where = error.filename or self.run.folder
+            raise UserError(
+                f"run: {where} cannot be written ({error.strerror or error}); the checkpoints before it are "
+                f"whole, and resume={self.run.folder} goes on from the newest."
+            ) from error
 
 
 def name_of(step: int) -> str:

@@ -1,5 +1,6 @@
 """What a run leaves to read: metrics.jsonl, TensorBoard, train.log, status.json, and a line or bar on the screen."""
 
+import contextlib
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from rlgen_cli.core.errors import reader_gone
 
 log = logging.getLogger("rlgen_cli")
 SILENCE = 5.0  # seconds after which a line says how far a run is
+HEARTBEAT = 30.0  # seconds after which status.json says it
 
 
 class RunLog:
@@ -92,9 +94,11 @@ class RunLog:
         self._show(step, line)
 
     def progress(self, step: int) -> None:
-        """Say how far the run is, if nothing was said for some seconds; nothing is recorded."""
+        """Say how far the run is, if nothing was said for some seconds."""
         if time.monotonic() - self.shown >= SILENCE:
             self._show(step, self._line(step, ""))
+        if time.monotonic() - self.told >= HEARTBEAT:
+            self.status("running", step)
 
     def meanwhile(self, what: str) -> Callable[[str], None]:
         """Says how far something is that holds the training up, if nothing was said for some seconds."""
@@ -139,27 +143,41 @@ class RunLog:
         self.board.add_audio(name, wave.unsqueeze(0), step, sample_rate=rate)
 
     def status(self, state: str, step: int, error: str | None = None, best: str | None = None) -> None:
-        """`running`, `finished`, `preempted` or `failed`."""
+        """`running`, `finished`, `stopped` (at stop_at), `preempted` (by a signal) or `failed`."""
+        self.told = time.monotonic()
         record = {"status": state, "step": step, "total_steps": self.total_steps, "seconds": round(self.seconds, 2)}
+        record |= {"updated": round(time.time())}
         record |= {"stage": self.stage} if self.stage else {}
         record |= {"best": best, "error": error}
         write_atomic(self.folder / "status.json", json.dumps(record, indent=1).encode())
 
     def close(self) -> None:
         self.bar.close()
-        self.metrics.close()
-        self.board.close()
         log.removeHandler(self.handler)
-        self.text.close()
+        for file in (self.metrics, self.board, self.text):
+            with contextlib.suppress(OSError):  # of what the disk had no room for; whoever wrote it was told
+                file.close()
 
     def _drop_after(self, step: int) -> float:
         """Forget this stage's records beyond `step`; return the seconds that the kept ones took."""
         if not self.metrics_path.exists():
             return 0.0
-        records = [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+        lines = self.metrics_path.read_bytes().splitlines()
+        records = [record for record in map(_record, lines) if record is not None]
+        if len(records) < len(lines):
+            say(f"{len(lines) - len(records)} lines of {self.metrics_path} cannot be read, and are left out")
         kept = [record for record in records if record.get("stage") != self.stage or record["step"] <= step]
         write_atomic(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         return max((float(record["seconds"]) for record in kept if record.get("stage") == self.stage), default=0.0)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None where a kill or the disk has left no whole one."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+        return record if {type(record["step"]), type(record["seconds"])} <= {int, float} else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def say(text: str) -> None:

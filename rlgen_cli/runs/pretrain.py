@@ -20,7 +20,8 @@ from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.evaluation.rollout import rollout
 from rlgen_cli.generators import TrainsGenerator
 from rlgen_cli.runs.assemble import Session, assemble
-from rlgen_cli.runs.folder import claim, name_of
+from rlgen_cli.runs.folder import claim, keep_config, name_of
+from rlgen_cli.runs.lock import held
 from rlgen_cli.runs.log import RunLog
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
@@ -71,13 +72,13 @@ def stages(session: Session) -> list[Stage]:
 def pretrain(session: Session, folder: Path, resuming: bool = False) -> str:
     """Fit everything in `folder`, a new one or (`resuming`) where it was cut off; returns the final status."""
     todo = stages(session)
-    if not resuming:
-        claim(session, folder)
-    for stage in todo:
-        last = stage is todo[-1]
-        if not run_stage(stage, session, folder, session.settings.stop_at if last else None):
-            return "preempted"
-    finish(session, todo[-1], folder)
+    with held(folder):
+        (keep_config if resuming else claim)(session, folder)
+        for stage in todo:
+            last = stage is todo[-1]
+            if stopped := run_stage(stage, session, folder, session.settings.stop_at if last else None):
+                return stopped
+        finish(session, todo[-1], folder)
     return "finished"
 
 

@@ -16,8 +16,9 @@ from rlgen_cli.core import checkpoint, seeding
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
-from rlgen_cli.runs.assemble import Session
+from rlgen_cli.runs.assemble import Session, fitting_the_config
 from rlgen_cli.runs.folder import Interrupt, Position, logged_failure
+from rlgen_cli.runs.lock import cache_entry
 from rlgen_cli.runs.log import RunLog
 
 log = logging.getLogger(__name__)
@@ -32,44 +33,55 @@ class Progress(Position):
         self.best_step, self.lowest = 0, 1e30
 
 
-def run_stages(session: Session, folder: Path) -> bool:
-    """Bring every stage of a session to its end; false where an interrupt came first, after saving."""
-    return all(run_stage(stage, session, folder, None) for stage in session.stages)
+def run_stages(session: Session, folder: Path) -> str:
+    """Bring every stage of a session to its end; "" or, where an interrupt came first, "preempted", after saving."""
+    return next((stopped for stage in session.stages if (stopped := run_stage(stage, session, folder, None))), "")
 
 
-def run_stage(stage: Stage, session: Session, folder: Path, stop_at: int | None) -> bool:
-    """Bring one stage to its end, or to `stop_at` updates; false where that or an interrupt came first, after
-    saving."""
+def run_stage(stage: Stage, session: Session, folder: Path, stop_at: int | None) -> str:
+    """Bring one stage to its end; "" or, where `stop_at` updates or an interrupt came first, "stopped" or "preempted",
+    after saving."""
     home = folder / "stages" / stage.name
-    if load_stage(stage, session, folder):
-        return True
-    cached = None if stage.key is None else cache_of(stage)
-    if cached is not None and cached.is_dir():
-        log.info("the %s comes from the cache (%s)", stage.name, cached)
-        restore(stage, session, cached)
-        stage.finish()
-        keep(stage, session, home / "result")
-        return True
+    if load_stage(stage, session, home / "result"):
+        return ""
+    if stage.key is None:
+        return fit_stage(stage, session, home, stop_at)
+    with cache_entry(cache_of(stage)) as cached:
+        if load_stage(stage, session, cache_of(stage)):
+            log.info("the %s comes from the cache (%s)", stage.name, cache_of(stage))
+            keep(stage, session, home / "result")
+            return ""
+        stopped = fit_stage(stage, session, home, stop_at)
+        if cached is not None and not stopped:
+            try:
+                keep(stage, session, cached)
+            except OSError as error:
+                log.warning("cache: %s cannot be written (%s).", cached, error.strerror)
+        return stopped
+
+
+def fit_stage(stage: Stage, session: Session, home: Path, stop_at: int | None) -> str:
+    """What is left of a stage; "", "stopped" or "preempted", as above."""
     progress = Progress()
-    if (home / "progress").is_dir():
-        restore(stage, session, home / "progress")
-        vars(progress).update(checkpoint.load(home / "progress", PART, "cpu")["progress"])
+    saved = saved_state(stage, session, home / "progress")
+    if saved is not None:
+        restore(stage, session, saved)
+        vars(progress).update(saved["progress"])
     log.info("fitting the %s (%d updates at most)", stage.name, stage.updates)
-    if not fit(stage, session, home, progress, stop_at):
-        return False
-    if stage.keep_best and (home / "best").is_dir():
-        restore(stage, session, home / "best")
+    if stopped := fit(stage, session, home, progress, stop_at):
+        return stopped
+    best = saved_state(stage, session, home / "best") if stage.keep_best else None
+    if best is not None:
+        restore(stage, session, best)
     stage.finish()
     keep(stage, session, home / "result")
-    if cached is not None:
-        keep(stage, session, cached)
     for name in ("progress", "best"):
         shutil.rmtree(home / name, ignore_errors=True)
-    return True
+    return ""
 
 
-def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at: int | None) -> bool:
-    """The updates of a stage that are still to come; false where `stop_at` or an interrupt came first."""
+def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at: int | None) -> str:
+    """The updates of a stage that are still to come; "", "stopped" or "preempted", as above."""
     home.mkdir(parents=True, exist_ok=True)
     run = RunLog(home.parents[1], progress.step, stage.updates, None, stage=stage.name)
     stop_at = min(stage.updates, stop_at or stage.updates)
@@ -92,17 +104,18 @@ def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at:
             patient = progress.step - progress.best_step < patience
             keep(stage, session, home / "progress", progress)
         over = progress.step >= stage.updates or not patient
-        run.status("running" if over else "preempted", progress.step)
+        stopped = "" if over else "preempted" if interrupt.asked else "stopped"
+        run.status(stopped or "running", progress.step)
     run.close()
-    return over
+    return stopped
 
 
 def load_stage(stage: Stage, session: Session, folder: Path) -> bool:
-    """Take a stage's result from a run's folder; false where it is not there."""
-    result = folder / "stages" / stage.name / "result"
-    if not result.is_dir():
+    """Take a stage's result from a folder of a run or of the cache; false where no intact one is there."""
+    saved = saved_state(stage, session, folder)
+    if saved is None:
         return False
-    restore(stage, session, result)
+    restore(stage, session, saved)
     stage.finish()
     return True
 
@@ -114,13 +127,12 @@ def load_stages(session: Session, folder: Path) -> None:
         UserError: where one is nowhere.
     """
     for stage in session.stages:
-        if load_stage(stage, session, folder):
-            continue
-        cached = None if stage.key is None else cache_of(stage)
-        if cached is None or not cached.is_dir():
-            raise UserError(f"run: {folder} has no stages/{stage.name}/result; its training did not come that far.")
-        restore(stage, session, cached)
-        stage.finish()
+        places = [folder / "stages" / stage.name / "result", *([] if stage.key is None else [cache_of(stage)])]
+        if not any(load_stage(stage, session, place) for place in places):
+            raise UserError(
+                f"run: {folder} has no intact stages/{stage.name}/result; its training did not come that far, or "
+                "resume= fits it anew."
+            )
 
 
 def cache_of(stage: Stage) -> Path:
@@ -139,12 +151,28 @@ def keep(stage: Stage, session: Session, folder: Path, progress: Progress | None
     checkpoint.save(folder, {PART: components, "streams": {"streams": seeding.streams_state(drawn)}})
 
 
-def restore(stage: Stage, session: Session, folder: Path) -> None:
-    """The inverse of `keep`, but for the progress; what follows then goes on as after the fitting itself."""
-    stage.trainable.load_state_dict(checkpoint.load(folder, PART, session.device)["trainable"])
-    saved = checkpoint.load(folder, "streams", "cpu")["streams"]
-    drawn = {name: session.streams[name] for name in stage.streams}
-    seeding.restore_streams(drawn, saved, session.settings.seed, 0)
+def saved_state(stage: Stage, session: Session, folder: Path) -> dict[str, Any] | None:
+    """What `keep` has left in a folder; None where that is not there, or damaged, which a warning says."""
+    if not folder.is_dir():
+        return None
+    try:
+        saved = checkpoint.load(folder, PART, session.device)
+        return saved | checkpoint.load(folder, "streams", "cpu")
+    except UserError as error:
+        log.warning("%s The %s is not taken from there.", error, stage.name)
+        return None
+
+
+def restore(stage: Stage, session: Session, saved: dict[str, Any]) -> None:
+    """Take over what `keep` has left, but for the progress; what follows then goes on as after the fitting itself.
+
+    Raises:
+        UserError: where it is of another config.
+    """
+    with fitting_the_config():
+        stage.trainable.load_state_dict(saved["trainable"])
+        drawn = {name: session.streams[name] for name in stage.streams}
+        seeding.restore_streams(drawn, saved["streams"], session.settings.seed, 0)
 
 
 def means(metrics: list[Metrics], stage: str) -> dict[str, float]:
@@ -157,12 +185,12 @@ def means(metrics: list[Metrics], stage: str) -> dict[str, float]:
 
 def fit_cached(stage: Stage, session: Session) -> None:
     """Fit a stage outside a run (a judge's), or take it from the cache, where its result is kept."""
-    cached = cache_of(stage)
-    if cached.is_dir():
-        restore(stage, session, cached)
-    else:
+    with cache_entry(cache_of(stage)) as cached:
+        if load_stage(stage, session, cache_of(stage)):
+            return
         log.info("fitting the %s (%d updates)", stage.name, stage.updates)
         for i in range(stage.updates):
             stage.trainable.update(i / stage.updates)
-        keep(stage, session, cached)
-    stage.finish()
+        if cached is not None:
+            keep(stage, session, cached)
+        stage.finish()

@@ -1,5 +1,6 @@
 """`rlgen train`: the whole loop, readable from top to bottom."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +11,34 @@ from torch import Tensor
 from rlgen_cli.core import checkpoint, seeding
 from rlgen_cli.core.acting import decide, initial_carry
 from rlgen_cli.core.errors import UserError, require
-from rlgen_cli.core.specs import Metrics, Scored
-from rlgen_cli.core.tree import plain, select, typed
+from rlgen_cli.core.specs import Decision, Metrics, Scored
+from rlgen_cli.core.tree import named_tensors, plain, select, typed
 from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.compare import compare_results
-from rlgen_cli.runs.folder import Interrupt, Position, claim, logged_failure, name_of
+from rlgen_cli.runs.folder import Interrupt, Position, claim, keep_config, logged_failure, name_of
+from rlgen_cli.runs.lock import held
 from rlgen_cli.runs.log import RunLog
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stages
-from rlgen_cli.runs.stepper import Stepper
+from rlgen_cli.runs.stepper import Stepped, Stepper
 
 WORST = -1e30  # below any score, and JSON can say it
 
 
 def train(session: Session, folder: Path, resuming: bool = False) -> str:
     """Train in `folder`, a new one or (`resuming`) from its newest checkpoint; returns the final status."""
+    with held(folder):
+        (keep_config if resuming else claim)(session, folder)
+        return run_stages(session, folder) or reinforce(session, folder)
+
+
+def reinforce(session: Session, folder: Path) -> str:
+    """The reinforcement learning itself; returns the final status."""
     settings, streams = session.settings, session.streams
-    if not resuming:
-        claim(session, folder)
-    if not run_stages(session, folder):
-        return "preempted"
     env, actor, total = session.envs["train"], session.actor, settings.total_steps
     stepper = Stepper(
         env=env, reward=session.reward, learners=session.learners, rng=streams["env"], num_envs=settings.num_envs,
@@ -49,23 +54,27 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
         while loop.step < stop_at and not interrupt.asked:
             decision = decide(actor, env, stepper.state, loop.carry, explore=True, rng=streams["policy"])
             stepped = stepper.step(decision, loop.carry, loop.step / total)
-            stepper.renew(stepped.done)
-            loop.carry = select(stepped.done, initial_carry(actor, settings.num_envs), decision.carry)
             loop.tally.add(stepped.scored, stepped.done)
             loop.metrics |= stepped.metrics
             loop.step += settings.num_envs
+            if session.device.type == "cpu":  # where looking costs nothing, so that the batch at fault is kept
+                loop.check_numbers(folder, decision, stepped)
+            stepper.renew(stepped.done)
+            loop.carry = select(stepped.done, initial_carry(actor, settings.num_envs), decision.carry)
             run.progress(loop.step)
             if due(loop.step, settings.log_interval, session):
-                loop.tally.check(loop.step)
+                loop.check_numbers(folder, decision, stepped)
                 run.scalars(loop.step, loop.read())
             if due(loop.step, settings.eval_interval, session):
                 loop.latest_total = show(session, loop.step, run)
             if due(loop.step, settings.checkpoint_interval, session) or loop.step >= total:
-                loop.tally.check(loop.step)
+                loop.check_numbers(folder, decision, stepped)
+                loop.check_weights()
                 loop.rank()
                 loop.save(folder)
-        status = "finished" if loop.step >= total else "preempted"
-        if status == "preempted":
+        status = "finished" if loop.step >= total else "preempted" if interrupt.asked else "stopped"
+        if status != "finished":
+            loop.check_weights()
             loop.save(folder)
         else:
             run.announce("making the last samples")
@@ -98,13 +107,54 @@ class Loop(Position):
         self.metrics = {}
         return values
 
+    def check_numbers(self, folder: Path, decision: Decision, stepped: Stepped) -> None:
+        """Stop a run whose rewards or losses are nan or infinite, and keep the step's batch in `failed`.
+
+        Raises:
+            UserError: naming the term or the loss.
+        """
+        if self.session.settings.nonfinite == "skip":
+            return
+        numbers = {name: float(value) for name, value in self.metrics.items()}
+        wrong = self.tally.nonfinite() + [name for name, value in numbers.items() if not math.isfinite(value)]
+        if wrong:
+            batch = {
+                "sample": self.stepper.view.sample,
+                "action": decision.action,
+                "done": stepped.done,
+                "rewards": stepped.scored.terms,
+                "state": plain(self.stepper.state),
+                "metrics": [[name, repr(value)] for name, value in numbers.items()],
+            }
+            checkpoint.save(folder / "failed", {"batch": {"batch": batch}})
+            raise UserError(
+                f"{wrong[0]}: gave nan or infinity at step {self.step}, and must be finite; the batch is kept in "
+                f"{folder / 'failed'}, the checkpoints before it are whole, and nonfinite=skip would go on."
+            )
+
+    def check_weights(self) -> None:
+        """Keep weights that are nan or infinite out of a checkpoint.
+
+        Raises:
+            UserError: naming the first.
+        """
+        weights = named_tensors(self.session.policy_state())
+        wrong = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
+        if wrong:
+            raise UserError(
+                f"{wrong[0]}: the weights are nan or infinite at step {self.step}, so that they are not saved; a lower "
+                "agent.optimizer.learning_rate may help."
+            )
+
     def rank(self) -> None:
         """Call the checkpoint of this step the best one if the newest evaluation says so."""
         if self.latest_total > self.best_total:
             self.best_total, self.best = self.latest_total, name_of(self.step)
 
     def save(self, folder: Path) -> None:
-        """A complete checkpoint at this step."""
+        """A complete checkpoint at this step, if it is not there already."""
+        if checkpoint.intact(folder / "checkpoints" / name_of(self.step)):
+            return
         training = self.session.training_state() | {
             "env": plain(self.stepper.state),
             "carry": plain(self.carry),
@@ -161,18 +211,12 @@ class Tally:
         self.count.zero_()
         return dict(zip(self.names, means, strict=True)) if episodes else {}
 
-    def check(self, step: int) -> None:
-        """Stop a run whose reward is no number.
-
-        Raises:
-            UserError: naming the term.
-        """
+    def nonfinite(self) -> list[str]:
+        """The terms whose rewards were nan or infinite, by their config keys; `reward` where only their sum was."""
         finite = (self.running.sum(1) + self.finished).isfinite().tolist()
         wrong = [name for name, right in zip(self.names, finite, strict=True) if not right]
-        if wrong:
-            term = wrong[-1].removeprefix("score/")  # the return, which comes first, is wrong with any of them
-            key = "reward" if term == "return" else f"reward.terms.{term}"
-            raise UserError(f"{key}: gave nan or infinity before step {step}; it must give finite numbers.")
+        terms = [f"reward.terms.{name.removeprefix('score/')}" for name in wrong if name != "return"]
+        return terms or ["reward" for _ in wrong]
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self.SUMS}

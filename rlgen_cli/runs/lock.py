@@ -1,0 +1,73 @@
+"""One process at a time writes in a run's folder, and at an entry of the cache.
+
+The system lets go of a lock when its process ends, however it ends, so that none is ever stale.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rlgen_cli.core import checkpoint
+from rlgen_cli.core.errors import UserError
+
+log = logging.getLogger(__name__)
+NAME = ".lock"
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing in a run's folder meanwhile, and clear away what killed ones left behind.
+
+    Raises:
+        UserError: where another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / NAME)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"run: another process is at work in {folder}; wait until it ends, or name another folder."
+        ) from None
+    try:
+        for place in (folder, folder / "checkpoints", *(folder / "stages").glob("*")):
+            checkpoint.recover(place)
+        yield
+    finally:
+        lock.release()
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is at work in a run's folder."""
+    if not (folder / NAME).exists():
+        return False
+    try:
+        with FileLock(folder / NAME, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def cache_entry(path: Path) -> Iterator[Path | None]:
+    """The entry of the cache at `path`, once no other process is making it; None where the cache cannot be written."""
+    lock = FileLock(path.with_name(f".lock_{path.name}"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            log.info("waiting for another process that makes the same (%s)", path)
+            lock.acquire()
+    except OSError as error:
+        log.warning("cache: %s cannot be written (%s); what is fitted stays with this run.", path, error.strerror)
+        yield None
+        return
+    try:
+        checkpoint.recover(path.parent, path.name)
+        yield path
+    finally:
+        lock.release()
