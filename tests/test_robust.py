@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.tree import named_tensors
 from rlgen_cli.runs import lock, log, stages
 from rlgen_cli.runs.assemble import assemble
+from rlgen_cli.runs.states import LOCK, in_use, run_states, state_of
 from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import Rlgen, compose, session, small
 from tests.resuming import PARTS, same
@@ -138,10 +140,10 @@ def test_other_kinds_of_numbers_are_taken(body, rlgen):
 def test_a_run_folder_is_for_one_process(tmp_path):
     folder = tmp_path / "run"
     assert train(session(*DQN, "stop_at=80"), folder) == "stopped"
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != lock.NAME}
-    assert not lock.in_use(folder)
-    with FileLock(folder / lock.NAME):
-        assert lock.in_use(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != LOCK}
+    assert not in_use(folder)
+    with FileLock(folder / LOCK):
+        assert in_use(folder)
         for begin in (lambda: resume(folder, {}), lambda: train(session(*DQN), folder)):
             with pytest.raises(UserError, match=r"^run: another process is at work in .*; wait until it ends"):
                 begin()
@@ -153,15 +155,15 @@ def test_a_lock_goes_with_its_process(tmp_path):
     (tmp_path / "run").mkdir()
     holder = subprocess.Popen(
         [sys.executable, "-c", "import sys, time; from filelock import FileLock; l = FileLock(sys.argv[1]); l.acquire();"
-         "print('held', flush=True); time.sleep(600)", str(tmp_path / "run" / lock.NAME)],
+         "print('held', flush=True); time.sleep(600)", str(tmp_path / "run" / LOCK)],
         stdout=subprocess.PIPE,
     )  # fmt: skip
     assert holder.stdout is not None
     holder.stdout.readline()
-    assert lock.in_use(tmp_path / "run")
+    assert in_use(tmp_path / "run")
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert not lock.in_use(tmp_path / "run")
+    assert not in_use(tmp_path / "run")
     with lock.held(tmp_path / "run"):
         pass
 
@@ -178,7 +180,7 @@ def test_what_killed_processes_left_is_cleared_away(tmp_path):
         pass
     assert sorted(path.name for path in place.iterdir()) == ["step_000000004", "step_000000008"]
     checkpoint.check(place / "step_000000008")
-    assert {path.name for path in tmp_path.iterdir()} - {lock.NAME} == {"checkpoints", ".kept"}
+    assert {path.name for path in tmp_path.iterdir()} - {LOCK} == {"checkpoints", ".kept"}
 
 
 # Going on
@@ -420,3 +422,25 @@ def test_a_run_says_that_it_lives(tmp_path, monkeypatch):
     assert [found["step"] for found in seen[:-1]] == [0, *range(4, 44, 4)]
     assert {found["status"] for found in seen[:-1]} == {"running"}
     assert all(abs(found["updated"] - os.stat(tmp_path / "run" / "status.json").st_mtime) < 600 for found in seen)
+
+
+def test_runs_are_listed_with_how_they_are(tmp_path, rlgen):
+    for name, words in (("done", []), ("half", ["stop_at=80"])):
+        train(session(*small("agent=random"), *words), tmp_path / "outputs" / name)
+    assert {(state.folder.name, state.status, state.step) for state in run_states(Path("outputs"))} == {
+        ("done", "finished", 160), ("half", "stopped", 80)
+    }  # fmt: skip
+    path = Path("outputs/half/status.json")
+    path.write_text(json.dumps(status("outputs/half") | {"status": "running"}))
+    with FileLock(Path("outputs/half") / LOCK):
+        assert re.search(r"^running +80/160 .*outputs/half$", rlgen("list", "runs")[1], re.MULTILINE)
+    code, out, _ = rlgen("list", "runs")
+    assert code == 0
+    assert re.search(r"^stale +80/160 +\d+ seconds ago +outputs/half$", out, re.MULTILINE)
+    assert re.search(r"^finished +160/160 .*outputs/done$", out, re.MULTILINE)
+    path.write_text(json.dumps(status("outputs/half") | {"status": "failed", "error": "UserError: no\x1b[2J disk"}))
+    assert "UserError: no\\x1b[2J disk" in rlgen("list", "runs")[1]
+    path.write_text("[]")
+    assert state_of(Path("outputs/half")) is None
+    assert "half" not in rlgen("list", "runs", "outputs")[1]
+    assert rlgen("list", "runs", "nowhere")[:2] == (0, "no runs below nowhere\n")

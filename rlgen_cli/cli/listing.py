@@ -13,7 +13,7 @@ from rlgen_cli.config.arguments import parted
 from rlgen_cli.config.compose import config_folders
 from rlgen_cli.config.goes_with import LINE, of_environment, said
 from rlgen_cli.config.locate import choices, text_of
-from rlgen_cli.core.errors import UserError, nearest
+from rlgen_cli.core.errors import UserError, nearest, printable
 
 GROUPS = {
     "env": "env", "agent": "agent", "reward": "reward", "term": "reward/term", "data": "data", "network": "network",
@@ -50,6 +50,27 @@ def print_listing(arguments: list[str]) -> None:
             print_choice(GROUPS[name], choice, folders)
         else:
             print_group(name, folders)
+
+
+def print_runs(root: Path) -> None:
+    """The runs below a folder, a line each, and why failed ones did."""
+    from rlgen_cli.runs.states import run_states
+
+    states = run_states(root)
+    if not states:
+        print(f"no runs below {root}")
+    for state in states:
+        steps = f"{state.step}/{state.total_steps}"
+        reason = f"  {printable(state.error)}" if state.error else ""
+        print(f"{state.status:9} {steps:>12}  {ago(state.age):>14}  {printable(str(state.folder))}{reason}")
+
+
+def ago(seconds: float) -> str:
+    """A time span in the largest unit that it has one of."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} seconds ago"
 
 
 def print_help(command: str, arguments: list[str]) -> None:

@@ -24,6 +24,7 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen eval [KEY=VALUE …]     how that compares with real data, as in  rlgen eval run=latest n=2000
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment and others
   rlgen list GROUP=CHOICE      the keys of a choice with their defaults, as in  rlgen list agent=ppo
+  rlgen list runs [FOLDER]     the runs below outputs/: running, finished, stopped, preempted, failed or stale
   rlgen new KIND NAME          the two files of an environment (env), agent or reward term (term) of your own
   rlgen doctor                 whether this machine is fit, and what is missing
 
@@ -71,6 +72,10 @@ def dispatch(arguments: list[str]) -> None:
         print(f"rlgen {__version__}")
     elif command in ("-sc", "--shell-completion"):
         complete(rest)
+    elif command == "list" and rest[:1] == ["runs"]:
+        from rlgen_cli.cli.listing import print_runs
+
+        print_runs(Path(rest[1] if len(rest) > 1 else "outputs"))
     elif command == "list":
         from rlgen_cli.cli.listing import print_listing
 

@@ -24,6 +24,7 @@ class Settings:
     seed: int
     device: str
     threads: int
+    deterministic: bool
     precision: Literal["auto", "float32", "bfloat16"]
     log_interval: int
     eval_interval: int

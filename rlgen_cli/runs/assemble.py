@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,6 +140,7 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
     require(some, "reward: has no term; add one, as in +reward/term=target.")
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = device_of(settings.device)
+    be_deterministic(settings.deterministic, device)
     streams = seeding.streams(settings.seed, device)
     helpers = Helpers()
     loaded = load_data(config)  # on the CPU, where environments look for palettes and the like
@@ -186,6 +188,15 @@ def device_of(name: str) -> torch.device:
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise UserError(f"device: {name} cannot be used here ({reason}); use auto, cpu or cuda.") from None
     return device
+
+
+def be_deterministic(asked: bool, device: torch.device) -> None:
+    """Let torch take the deterministic one of its algorithms where it has one, and warn, naming the operation, where it
+    has none; on a CPU those that are used here are deterministic as they are."""
+    if asked and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for, before it begins
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def learners_of(session: Session) -> dict[str, Trainable]:

@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.runs.states import LOCK
 
 log = logging.getLogger(__name__)
-NAME = ".lock"
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def held(folder: Path) -> Iterator[None]:
         UserError: where another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / NAME)
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -38,17 +38,6 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a process is at work in a run's folder."""
-    if not (folder / NAME).exists():
-        return False
-    try:
-        with FileLock(folder / NAME, blocking=False):
-            return False
-    except Timeout:
-        return True
 
 
 @contextlib.contextmanager
