@@ -25,10 +25,13 @@ ODD = {
     "missing": (lambda path: None, "there is no file {path}."),
     "dangling": (lambda path: path.symlink_to("nowhere"), "there is no file {path}."),
     "loop": (loop, "{path} cannot be read (Too many levels of symbolic links)."),
-    "folder": (Path.mkdir, "{path} is a folder; name a regular file."),
-    "pipe": (os.mkfifo, "{path} is a named pipe; name a regular file."),
-    "device": (lambda path: path.symlink_to("/dev/zero"), "{path} is a device; name a regular file."),
-    "socket": (bound_socket, "{path} is a socket; name a regular file."),
+    "folder": (Path.mkdir, "{path} cannot be read (it is a folder, not a regular file)."),
+    "pipe": (os.mkfifo, "{path} cannot be read (it is a named pipe, not a regular file)."),
+    "device": (
+        lambda path: path.symlink_to("/dev/zero"),
+        "{path} cannot be read (it is a device, not a regular file).",
+    ),
+    "socket": (bound_socket, "{path} cannot be read (it is a socket, not a regular file)."),
 }
 
 
@@ -48,7 +51,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_refused_and_not_waited_for(tmp
     before = os.stat(path)
     (tmp_path / "pipe").replace(path)
     monkeypatch.setattr(os, "stat", lambda _: before)
-    with pytest.raises(UserError, match="is a named pipe"):
+    with pytest.raises(UserError, match="it is a named pipe"):
         read_bytes(path, MIB, "run")
 
 
@@ -63,13 +66,13 @@ def test_the_limit_is_named():
     assert read_bytes(Path("x"), MIB, "run") == b"0" * MIB
     with Path("x").open("ab") as file:
         file.truncate(1 << 40)  # no disk is needed for a hole
-    with pytest.raises(UserError, match=r"^run: x has 1099511627776 bytes, and at most 1 MiB are read\.$"):
+    with pytest.raises(UserError, match=r"^run: x cannot be read \(it has 1099511627776 bytes, more than 1 MiB\)\.$"):
         read_bytes(Path("x"), MIB, "run")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_file_without_a_size_is_refused():
-    with pytest.raises(UserError, match=r"^run: /proc/self/status grows while it is read\.$"):
+    with pytest.raises(UserError, match=r"^run: /proc/self/status cannot be read \(it grows while it is read\)\.$"):
         read_bytes(Path("/proc/self/status"), MIB, "run")
 
 

@@ -1,12 +1,13 @@
 """Files of unknown origin: only regular ones are read, only up to a limit, and without ever waiting for a writer."""
 
+import errno
 import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import UserError
 
 MIB = 1 << 20
 KINDS = (
@@ -24,35 +25,46 @@ def read_bytes(path: Path, limit: int, key: str) -> bytes:
     Raises:
         UserError: beginning with `key`, for what is no regular file or cannot be read, or has more bytes.
     """
-    with open_regular(path, key) as file:
+    try:
+        return content_of(path, limit)
+    except FileNotFoundError:
+        raise UserError(f"{key}: there is no file {path}.") from None
+    except OSError as error:
+        raise UserError(f"{key}: {path} cannot be read ({error.strerror}).") from None
+
+
+def content_of(path: Path, limit: int) -> bytes:
+    """As `read_bytes`, for callers that go on without the file.
+
+    Raises:
+        OSError: whose `strerror` is the reason.
+    """
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        require(size <= limit, f"{key}: {path} has {size} bytes, and at most {limit / MIB:g} MiB are read.")
-        try:
-            content = file.read(size + 1)
-        except OSError as error:
-            raise UserError(f"{key}: {path} cannot be read ({error.strerror}).") from None
-    require(content is not None and len(content) <= size, f"{key}: {path} grows while it is read.")
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, more than {limit / MIB:g} MiB")
+        content = file.read(size + 1)
+    if content is None or len(content) > size:  # None: there is nothing yet, as in some files below /proc
+        raise OSError(errno.EFBIG, "it grows while it is read")
     return content
 
 
-def open_regular(path: Path, key: str) -> BinaryIO:
+def open_regular(path: Path) -> BinaryIO:
     """A regular file, open for reading.
 
     Raises:
-        UserError: beginning with `key`, for what is no regular file or cannot be opened.
+        OSError: whose `strerror` is the reason, for what is no regular file or cannot be opened.
     """
     try:
-        _check_regular(os.stat(path).st_mode, path, key)  # before it is opened, which some devices notice
+        _check_regular(os.stat(path).st_mode)  # before it is opened, which some devices notice
         # The name may mean another file by now; without O_NONBLOCK, opening a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise UserError(f"{key}: there is no file {path}.") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UserError(f"{key}: {path} cannot be read ({getattr(error, 'strerror', error)}).") from None
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no file has such a name: {error}") from None
     file = os.fdopen(descriptor, "rb")
     try:
-        _check_regular(os.fstat(descriptor).st_mode, path, key)
-    except UserError:
+        _check_regular(os.fstat(descriptor).st_mode)
+    except OSError:
         file.close()
         raise
     return file
@@ -65,6 +77,7 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in suffixes)
 
 
-def _check_regular(mode: int, path: Path, key: str) -> None:
-    kind = next((name for holds, name in KINDS if holds(mode)), "no regular file")
-    require(stat.S_ISREG(mode), f"{key}: {path} is {kind}; name a regular file.")
+def _check_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for holds, name in KINDS if holds(mode)), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file")
