@@ -22,8 +22,8 @@ def bound_socket(path: Path) -> None:
 
 
 ODD = {
-    "missing": (lambda path: None, "there is no file {path}."),
-    "dangling": (lambda path: path.symlink_to("nowhere"), "there is no file {path}."),
+    "missing": (lambda path: None, "{path} cannot be read (there is no file of that name)."),
+    "dangling": (lambda path: path.symlink_to("nowhere"), "{path} cannot be read (there is no file of that name)."),
     "loop": (loop, "{path} cannot be read (Too many levels of symbolic links)."),
     "folder": (Path.mkdir, "{path} cannot be read (it is a folder, not a regular file)."),
     "pipe": (os.mkfifo, "{path} cannot be read (it is a named pipe, not a regular file)."),

@@ -27,8 +27,6 @@ def read_bytes(path: Path, limit: int, key: str) -> bytes:
     """
     try:
         return content_of(path, limit)
-    except FileNotFoundError:
-        raise UserError(f"{key}: there is no file {path}.") from None
     except OSError as error:
         raise UserError(f"{key}: {path} cannot be read ({error.strerror}).") from None
 
@@ -59,6 +57,8 @@ def open_regular(path: Path) -> BinaryIO:
         _check_regular(os.stat(path).st_mode)  # before it is opened, which some devices notice
         # The name may mean another file by now; without O_NONBLOCK, opening a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "there is no file of that name") from None
     except ValueError as error:
         raise OSError(errno.EINVAL, f"no file has such a name: {error}") from None
     file = os.fdopen(descriptor, "rb")

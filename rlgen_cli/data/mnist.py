@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import torch
 from torch import Tensor
@@ -180,6 +180,6 @@ def _unpacked(path: Path) -> Iterator[IO[bytes]]:
     with open_regular(path) as file:
         if path.suffix == ".gz":
             with gzip.GzipFile(fileobj=file) as content:
-                yield content
+                yield cast(IO[bytes], content)
         else:
             yield file
