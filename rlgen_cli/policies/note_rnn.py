@@ -43,10 +43,8 @@ def note_rnn_weights(path: Path, key: str) -> dict[str, Tensor]:
         raise UserError(f"{key}: {path} holds no Note RNN ({reason_of(error)}).") from None
     kernel, bias, out, out_bias = (weights[name] for name in ARRAYS)
     width, actions = out.shape if out.dim() == 2 else (0, 0)
-    shapes = [list(part.shape) for part in (kernel, bias, out_bias)]
-    fits = (
-        width > 0 and kernel.dim() == 2 and shapes == [[max(len(kernel), width + 1), 4 * width], [4 * width], [actions]]
-    )
+    wanted = [[max(len(kernel), width + 1), 4 * width], [4 * width], [actions]] if kernel.dim() else []
+    fits = width > 0 and [list(part.shape) for part in (kernel, bias, out_bias)] == wanted
     require(fits, f"{key}: {path} holds no Note RNN (its arrays do not fit together).")
     i, candidate, forget, o = kernel.T.chunk(4)  # [width, inputs + width] each
     i_bias, candidate_bias, forget_bias, o_bias = bias.chunk(4)
