@@ -58,6 +58,8 @@ class Folder:
                 folders.append(file.parent.relative_to(self.path).as_posix())
             except UnidentifiedImageError:
                 broken.append(f"{file} (it is no image of a known format)")
+            except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+                broken.append(f"{file} (it has more than {MEGAPIXELS} megapixels)")
             except Exception as error:  # Pillow's decoders raise whatever they stumble over: there is no complete list
                 broken.append(f"{file} ({reason_of(error)})")
         if broken:
@@ -90,8 +92,7 @@ def decoded(content: bytes) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=sorted(FORMATS & set(Image.OPEN))) as image:
             wide, high = image.size
             if wide * high > MEGAPIXELS * 1_000_000 or max(wide, high) > LONGEST_SIDE:
-                most = f"{MEGAPIXELS} megapixels and {LONGEST_SIDE} pixels a side"
-                raise ValueError(f"it has {wide} × {high} pixels, and at most {most} are read")
+                raise ValueError(f"it has more than {MEGAPIXELS} megapixels or {LONGEST_SIDE} pixels a side")
             if min(wide, high) < 1:
                 raise ValueError("it has no pixels")
             if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > SCANS:

@@ -110,6 +110,8 @@ def _fetch(url: str, path: Path, md5: str | None, name: str) -> None:
     try:
         with _web().open(url, timeout=30) as response:
             content = response.read(LARGEST_DOWNLOAD + 1)
+            if response.length and len(content) <= LARGEST_DOWNLOAD:
+                raise http.client.IncompleteRead(content, response.length)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = reason_of(error) if not isinstance(error, urllib.error.URLError) else error.reason
         raise UserError(

@@ -174,13 +174,13 @@ class FileGenerator(nn.Module):
     def _probe(self) -> tuple[int, ...]:
         """C, H, W of its pictures; some files want z as [N, latent, 1, 1]."""
         (contents,) = self.contents
-        plain = contents.make
+        plain, reasons = contents.make, []
         for make in (plain, lambda z, *label: plain(z[:, :, None, None], *label)):
             self.contents = (contents._replace(make=make),)
             try:
                 made = [self(torch.zeros(n, self.latent, device=self.device), self._no_label(n)) for n in (2, 3)]
             except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
-                reason = reason_of(error)
+                reasons.append(reason_of(error))
                 continue
             require(
                 made[0][:1].numel() <= LARGEST_PICTURE,
@@ -188,9 +188,9 @@ class FileGenerator(nn.Module):
             )
             if made[0].dim() == 4 and [len(x) for x in made] == [2, 3]:
                 return tuple(made[0].shape[1:])
-            reason = f"it gives {list(made[0].shape)} for two"
+            reasons.append(f"it gives {list(made[0].shape)} for two")
         raise UserError(
-            f"path: {self.path} makes no pictures [N, C, H, W] of latents [N, {self.latent}] ({reason}); "
+            f"path: {self.path} makes no pictures [N, C, H, W] of latents [N, {self.latent}] ({reasons[0]}); "
             f"check env.generator.latent and env.generator.classes."
         )
 

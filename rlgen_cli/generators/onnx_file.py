@@ -69,7 +69,7 @@ def open_graph(file: Path, content: bytes, inputs: int) -> Graph:
 
     def run(*tensors: Tensor) -> Tensor:
         arrays = [part.detach().cpu().numpy() for part in tensors]
-        result = in_time(functools.partial(session.run, [made[0].name], dict(zip(names, arrays, strict=True))))[0]
+        result = in_time(functools.partial(session.run, [made[0].name], dict(zip(names, arrays, strict=True))), file)[0]
         if not isinstance(result, np.ndarray) or result.dtype.kind not in "fiu":
             raise ValueError("its first output is no tensor of real numbers")
         return torch.from_numpy(result).float().to(tensors[0].device)
@@ -77,11 +77,12 @@ def open_graph(file: Path, content: bytes, inputs: int) -> Graph:
     return Graph(run, length)
 
 
-def in_time(run: Callable[[Any], Any]) -> Any:
+def in_time(run: Callable[[Any], Any], file: Path) -> Any:
     """What `run` returns of run options that end it after SECONDS, since a graph may hold a loop without an end.
 
     Raises:
-        ValueError: for whatever goes wrong.
+        UserError: when it is ended.
+        ValueError: for whatever else goes wrong.
     """
     import onnxruntime
 
@@ -92,8 +93,8 @@ def in_time(run: Callable[[Any], Any]) -> Any:
     try:
         return run(options)
     except Exception as error:  # as above
-        late = options.terminate
-        raise ValueError(f"it takes more than {SECONDS} seconds" if late else reason_of(error)) from None
+        require(not options.terminate, f"path: {file} takes more than {SECONDS} seconds, the most that one call may.")
+        raise ValueError(reason_of(error)) from None
     finally:
         timer.cancel()
 
