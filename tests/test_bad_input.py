@@ -615,8 +615,15 @@ def test_bad_arguments_are_named(name, tmp_path):
 
 def test_a_picture_that_is_too_large_is_refused_before_it_is_made(tmp_path):
     arguments = {"size": 4096, "planes": 1, "latent": 1, "width": 1}
-    with pytest.raises(UserError, match=r"do not make a DCGAN \(its pictures of \[1, 4096, 4096\] are too large\)"):
+    with pytest.raises(UserError, match=r"do not make a DCGAN \(its pictures of \[1, 4096, 4096\] have more than"):
         source(saved(tmp_path / "own", "DCGAN", arguments))
+
+
+def test_directions_that_take_too_much_memory_are_not_looked_for(tmp_path):
+    folder = saved(tmp_path / "own", "MappedGenerator", MAPPED | {"sample": [64, 256, 256], "latent": 20, "width": 4})
+    message = f"path: {folder} makes pictures [64, 256, 256] of 20 numbers, and the product of all may be 67108864"
+    with pytest.raises(UserError, match=begins(message)):
+        source(folder)
 
 
 def test_a_latent_that_is_too_long_is_refused(tmp_path):
@@ -630,7 +637,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     for weight in net.parameters():
         weight.data.fill_(float("nan"))
     save_file(net.state_dict(), folder / "model.safetensors")
-    with pytest.raises(UserError, match=begins(f"path: {folder} ")):
+    message = f"path: {folder} does not make pictures of all latents (some numbers are not finite)"
+    with pytest.raises(UserError, match=begins(message)):
         source(folder)
 
 
@@ -799,7 +807,7 @@ BAD_GRAPHS = {
     "loop": "takes more than 0.2 seconds",
     "loop at some latents": "takes more than 0.2 seconds",
     "huge output": "makes no pictures [N, C, H, W] of latents [N, 6] ([ONNXRuntimeError]",
-    "large output": "makes pictures of [3, 2048, 2048], too large",
+    "large output": "makes pictures of [3, 2048, 2048], more than 4194304 numbers",
     "constant fold": "makes no pictures [N, C, H, W] of latents [N, 6] ([ONNXRuntimeError]",
     "words": "makes no pictures [N, C, H, W] of latents [N, 6] (its first output is no tensor of real numbers)",
     "truths": "makes no pictures [N, C, H, W] of latents [N, 6] (its first output is no tensor of real numbers)",
@@ -808,7 +816,7 @@ BAD_GRAPHS = {
     "scalar input": "is no ONNX graph that can run (",
     "no input": "must take 1 inputs, and takes []",
     "two inputs": "must take 1 inputs, and takes ['z', 'label']",
-    "not finite": "does not make pictures of all latents (",
+    "not finite": "does not make pictures of all latents (some numbers are not finite)",
 }
 
 

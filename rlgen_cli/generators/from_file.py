@@ -158,17 +158,20 @@ class FileGenerator(nn.Module):
     def _directions(self) -> Tensor:
         """[latent, latent], what `directions` gives."""
         size = self.latent * math.prod(self.shape)
-        large = f"{list(self.shape)} of latents of {self.latent}, too many to find directions"
-        require(size <= LARGEST_JACOBIAN, f"path: {self.path} makes pictures of {large}.")
-        z = draw_latents(PROBES, self.latent, self.device)
+        large = f"{list(self.shape)} of {self.latent} numbers, and the product of all may be {LARGEST_JACOBIAN} at most"
+        require(size <= LARGEST_JACOBIAN, f"path: {self.path} makes pictures {large}.")
         label = torch.arange(PROBES, device=self.device) % max(self.classes, 1)
+
+        def features(z: Tensor) -> Tensor:
+            made = self(z, label).flatten(1)
+            if made.device.type != "meta" and not bool(made.isfinite().all()):
+                raise ValueError("some numbers are not finite")
+            return made
+
         try:
-            found = most_visible(lambda z: self(z, label).flatten(1), z)
+            return most_visible(features, draw_latents(PROBES, self.latent, self.device))
         except (RuntimeError, ValueError) as error:
             raise UserError(f"path: {self.path} does not make pictures of all latents ({reason_of(error)}).") from None
-        finite = found.device.type == "meta" or bool(found.isfinite().all())
-        require(finite, f"path: {self.path} makes pictures whose numbers are not finite.")
-        return found
 
     @torch.no_grad()
     def _probe(self) -> tuple[int, ...]:
@@ -184,7 +187,7 @@ class FileGenerator(nn.Module):
                 continue
             require(
                 made[0][:1].numel() <= LARGEST_PICTURE,
-                f"path: {self.path} makes pictures of {list(made[0].shape[1:])}, too large.",
+                f"path: {self.path} makes pictures of {list(made[0].shape[1:])}, more than {LARGEST_PICTURE} numbers.",
             )
             if made[0].dim() == 4 and [len(x) for x in made] == [2, 3]:
                 return tuple(made[0].shape[1:])
@@ -310,7 +313,7 @@ def built(name: str, arguments: dict[str, Any], weights: dict[str, Tensor]) -> n
         label = torch.zeros(2, dtype=torch.long) if planned.classes else None
         made = planned.eval()(torch.zeros(2, planned.latent), *([] if label is None else [label]))
     if made[:1].numel() > LARGEST_PICTURE:
-        raise ValueError(f"its pictures of {list(made.shape[1:])} are too large")
+        raise ValueError(f"its pictures of {list(made.shape[1:])} have more than {LARGEST_PICTURE} numbers")
     net = ALLOWED[name](**arguments)
     net.load_state_dict(weights)
     return net

@@ -58,7 +58,8 @@ def open_graph(file: Path, content: bytes, inputs: int) -> Graph:
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(file.parent))
     limit_memory()
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # The fallback would try the same again and print why.
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"], enable_fallback=0)
         given, made = session.get_inputs(), session.get_outputs()
     except Exception as error:  # its own exceptions have no common class
         raise UserError(f"path: {file} is no ONNX graph that can run ({reason_of(error)}).") from None
