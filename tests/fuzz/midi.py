@@ -21,7 +21,7 @@ def target(data: bytes) -> None:
         piece = melody(read_midi(path))
     except Rejected:
         return
-    encode_splits(([piece], [], []), ENCODING, 32, 16, 0, [0, 1])
+    encode_splits(([piece], [], []), ENCODING, 4, piece.bar, 0, [0, 1])
 
 
 def seeds() -> list[bytes]:
