@@ -21,6 +21,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def reason_of(error: BaseException) -> str:
+    """What another library's exception says, in one line of at most 160 characters."""
+    said = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
+    return said[:160] or type(error).__name__
+
+
 def reader_gone() -> None:
     """Let what is printed from here on vanish, after a BrokenPipeError: whoever read the output has closed it, as
     `rlgen list | head` does."""

@@ -1,5 +1,6 @@
 """Files of unknown origin: only regular ones are read, only up to a limit, and without ever waiting for a writer."""
 
+import errno
 import json
 import os
 import stat
@@ -25,15 +26,10 @@ def read_bytes(path: Path, limit: int, key: str) -> bytes:
     Raises:
         UserError: beginning with `key`, for what is no regular file or cannot be read, or has more bytes.
     """
-    with open_regular(path, key) as file:
-        size = os.fstat(file.fileno()).st_size
-        require(size <= limit, f"{key}: {path} has {size} bytes, and at most {limit / MIB:g} MiB are read.")
-        try:
-            content = file.read(size + 1)
-        except OSError as error:
-            raise UserError(f"{key}: {path} cannot be read ({error.strerror}).") from None
-    require(content is not None and len(content) <= size, f"{key}: {path} grows while it is read.")
-    return content
+    try:
+        return content_of(path, limit)
+    except OSError as error:
+        raise UserError(f"{key}: {path} cannot be read ({error.strerror}).") from None
 
 
 def read_json(path: Path, key: str) -> dict[str, Any]:
@@ -50,24 +46,40 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
     return dict(found)
 
 
-def open_regular(path: Path, key: str) -> BinaryIO:
+def content_of(path: Path, limit: int) -> bytes:
+    """As `read_bytes`, for callers that go on without the file.
+
+    Raises:
+        OSError: whose `strerror` is the reason.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, more than {limit / MIB:g} MiB")
+        content = file.read(size + 1)
+    if content is None or len(content) > size:  # None: there is nothing yet, as in some files below /proc
+        raise OSError(errno.EFBIG, "it grows while it is read")
+    return content
+
+
+def open_regular(path: Path) -> BinaryIO:
     """A regular file, open for reading.
 
     Raises:
-        UserError: beginning with `key`, for what is no regular file or cannot be opened.
+        OSError: whose `strerror` is the reason, for what is no regular file or cannot be opened.
     """
     try:
-        _check_regular(os.stat(path).st_mode, path, key)  # before it is opened, which some devices notice
+        _check_regular(os.stat(path).st_mode)  # before it is opened, which some devices notice
         # The name may mean another file by now; without O_NONBLOCK, opening a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise UserError(f"{key}: there is no file {path}.") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UserError(f"{key}: {path} cannot be read ({getattr(error, 'strerror', error)}).") from None
+        raise FileNotFoundError(errno.ENOENT, "there is no file of that name") from None
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no file has such a name: {error}") from None
     file = os.fdopen(descriptor, "rb")
     try:
-        _check_regular(os.fstat(descriptor).st_mode, path, key)
-    except UserError:
+        _check_regular(os.fstat(descriptor).st_mode)
+    except OSError:
         file.close()
         raise
     return file
@@ -85,6 +97,7 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _check_regular(mode: int, path: Path, key: str) -> None:
-    kind = next((name for holds, name in KINDS if holds(mode)), "no regular file")
-    require(stat.S_ISREG(mode), f"{key}: {path} is {kind}; name a regular file.")
+def _check_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for holds, name in KINDS if holds(mode)), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file")

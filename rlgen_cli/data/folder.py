@@ -1,18 +1,29 @@
 """Any folder of images: nested, palette, RGBA over a background colour, grey or colour, any size."""
 
+import io
 import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import UserError, reason_of, require
+from rlgen_cli.core.files import MIB, content_of, files_below
 from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content
-from rlgen_cli.data.palette import border_colour, grey_palette, image_palette, quantise
+from rlgen_cli.data.palette import grey_palette, image_palette, quantise
 
-SUFFIXES = frozenset(Image.registered_extensions())
+# What Pillow decodes itself, into as much memory as the header says. Of its other formats some start a program (EPS),
+# some unpack without a bound (FITS), some are decoded pixel by pixel in Python (QOI, DDS), and most are rare.
+FORMATS = {"AVIF", "BMP", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO"}
+FORMATS |= {"PCX", "PNG", "PPM", "PSD", "SGI", "TGA", "TIFF", "WEBP", "XBM"}
+SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
+MEGAPIXELS = 64  # of an image, at most
+LONGEST_SIDE = 65_535  # pixels
+LARGEST_FILE = 256 * MIB
+SCANS = 100  # of a progressive JPEG, at most: each goes over all pixels again, and needs few bytes
 log = logging.getLogger(__name__)
 
 
@@ -20,10 +31,11 @@ class Folder:
     """Every readable image below `path`, in the order of names; the parent folder's name is the label where images
     lie in two or more folders.
 
-    Transparent pixels show `background` (a colour name or #rrggbb; auto: black). Images are made square by padding with
-    the background (auto: the colour of their own borders), then resized. `colours` > 0 quantises all images to one
-    palette. Files that look like images and cannot be read are named in a warning and counted; when none can be read,
-    that is an error.
+    Transparent pixels show `background` (a colour name or #rrggbb; auto: black). Images are turned as their EXIF data
+    says, made square by padding with the background (auto: the colour of their own borders), and resized; of an
+    animation the first picture is taken. `colours` > 0 quantises all images to one palette. Files that look like images
+    and cannot be read (or are larger than MEGAPIXELS, LONGEST_SIDE or LARGEST_FILE) are named in a warning and counted;
+    when none can be read, that is an error.
     """
 
     def __init__(self, path: str, background: str, colours: int) -> None:
@@ -37,18 +49,22 @@ class Folder:
         self.colours = colours
 
     def load(self, size: int, channels: int) -> Splits:
-        files = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        require(bool(files), f"path: {self.path} holds no image file.")
+        files = files_below(self.path, SUFFIXES)
+        require(bool(files), f"data.path: {self.path} holds no image file.")
         images, folders, broken = [], [], []
         for file in files:
             try:
                 images.append(self._read(file, size, channels))
                 folders.append(file.parent.relative_to(self.path).as_posix())
-            except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-                broken.append(f"{file} ({error})")
+            except UnidentifiedImageError:
+                broken.append(f"{file} (it is no image of a known format)")
+            except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+                broken.append(f"{file} (it has more than {MEGAPIXELS} megapixels)")
+            except Exception as error:  # Pillow's decoders raise whatever they stumble over: there is no complete list
+                broken.append(f"{file} ({reason_of(error)})")
         if broken:
             log.warning("data: %d of %d images cannot be read: %s", len(broken), len(files), "; ".join(broken))
-        require(bool(images), f"path: none of the {len(files)} images in {self.path} can be read: {broken[:1]}.")
+        require(bool(images), f"data.path: none of the {len(files)} images in {self.path} can be read: {broken[:1]}.")
         stack = torch.stack(images)
         if self.colours:
             exact = image_palette(stack, self.colours) if channels == 3 else grey_palette(self.colours)
@@ -58,22 +74,68 @@ class Folder:
         return split_by_content(Images(stack, labels, classes if len(classes) > 1 else ()))
 
     def _read(self, file: Path, size: int, channels: int) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                rgba = image.convert("RGBA")
-        side = max(rgba.size)
-        square = Image.new("RGBA", (side, side), (*(self.background or border(rgba)), 255))
-        square.alpha_composite(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2))
-        flat = square.convert("RGB" if channels == 3 else "L")
-        return pil_to_tensor(
-            flat.resize((size, size), Image.Resampling.BOX if side >= size else Image.Resampling.BICUBIC)
-        )
+        rgba = decoded(content_of(file, LARGEST_FILE))
+        mode = "RGB" if channels == 3 else "L"
+        background = (*(self.background or border(rgba)), 255)
+        flat = Image.new("RGBA", rgba.size, background)
+        flat.alpha_composite(rgba)
+        beside = Image.new("RGBA", (1, 1), background).convert(mode).getpixel((0, 0))
+        return pil_to_tensor(squared(flat.convert(mode), size, beside))
+
+
+def decoded(content: bytes) -> Image.Image:
+    """The image in a file's bytes as RGBA, upright; raises whatever Pillow raises, and ValueError for one that is too
+    large, whose pixels are not read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # of an image within another, as in an icon
+        with Image.open(io.BytesIO(content), formats=sorted(FORMATS & set(Image.OPEN))) as image:
+            wide, high = image.size
+            if wide * high > MEGAPIXELS * 1_000_000 or max(wide, high) > LONGEST_SIDE:
+                raise ValueError(f"it has more than {MEGAPIXELS} megapixels or {LONGEST_SIDE} pixels a side")
+            if min(wide, high) < 1:
+                raise ValueError("it has no pixels")
+            if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > SCANS:
+                raise ValueError(f"it has more than {SCANS} scans")
+            ImageOps.exif_transpose(image, in_place=True)
+            return eight_bits(image).convert("RGBA")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """A grey image of 16 bits brought to 8, since converting would cut off what is above 255; others as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError("its greys need more than 16 bits")
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def squared(image: Image.Image, size: int, beside: object) -> Image.Image:
+    """The image at `size` × `size`, in the middle of a square of the colour `beside`. It is shrunk one side after the
+    other, so that a strip of 50 000 × 10 pixels never becomes a square of 50 000 × 50 000."""
+    wide, high = image.size
+    side = max(wide, high)
+    if side <= size:
+        return padded(image, (side, side), beside).resize((size, size), Image.Resampling.BICUBIC)
+    lies = wide >= high
+    image = image.resize((size, high) if lies else (wide, size), Image.Resampling.BOX)
+    image = padded(image, (size, side) if lies else (side, size), beside)
+    return image.resize((size, size), Image.Resampling.BOX)
+
+
+def padded(image: Image.Image, size: tuple[int, int], beside: object) -> Image.Image:
+    """The image in the middle of a larger one."""
+    canvas = Image.new(image.mode, size, beside)  # type: ignore[arg-type]  # a pixel, as getpixel gives it
+    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return canvas
 
 
 def border(image: Image.Image) -> tuple[int, ...]:
     """The median colour of an RGBA image's outermost pixels; black where it is transparent anywhere."""
-    pixels = pil_to_tensor(image)  # uint8 [4, H, W]
-    if int(pixels[3].min()) < 255:
+    if image.getchannel("A").getextrema()[0] != 255:
         return (0, 0, 0)
-    return tuple(int(value) for value in border_colour(pixels[:3].unsqueeze(0)))
+    wide, high = image.size
+    boxes = ((0, 0, wide, 1), (0, high - 1, wide, high), (0, 0, 1, high), (wide - 1, 0, wide, high))
+    edges = torch.cat([pil_to_tensor(image.crop(box))[:3].flatten(1) for box in boxes], 1)  # uint8 [3, P]
+    return tuple(int(value) for value in edges.median(1).values)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+RESIZED = 1 << 24  # numbers that are resized at a time, which bounds the memory for them as floats
+
 
 class Images(NamedTuple):
     """One split. Images uint8 [M, C, H, W]; labels int64 [M], all zero where `classes` is empty."""
@@ -79,10 +81,12 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Uint8 [M, C, H, W] to `size` × `size`, bilinear with anti-aliasing; unchanged when it fits already."""
     if images.shape[-2:] == (size, size):
         return images
-    chunks = [
-        F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True) for chunk in images.split(4096)
-    ]
-    return torch.cat(chunks).round().clamp(0, 255).to(torch.uint8)
+    few = max(1, RESIZED // max(images[0].numel(), images.shape[1] * size**2)) if len(images) else 1
+    chunks = []
+    for chunk in images.split(few):
+        resized = F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)
+        chunks.append(resized.round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(chunks)
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:

@@ -1,14 +1,13 @@
 """The published Note RNN of RL Tuner (Jaques et al. 2017), whose weights come as four arrays."""
 
 import functools
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.arrays import read_arrays
+from rlgen_cli.core.errors import UserError, reason_of, require
 from rlgen_cli.core.specs import ActionSpec, ObservationSpec
 from rlgen_cli.policies.encoders import LastToken
 from rlgen_cli.policies.policy_network import PolicyNetwork
@@ -39,11 +38,14 @@ def note_rnn_weights(path: Path, key: str) -> dict[str, Tensor]:
         UserError: for a file that is not there or holds other arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            kernel, bias, out, out_bias = (torch.from_numpy(np.array(file[name])).float() for name in ARRAYS)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{key}: {path} holds no Note RNN ({reason}).") from None
+        weights = read_arrays(path, ARRAYS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {path} holds no Note RNN ({reason_of(error)}).") from None
+    kernel, bias, out, out_bias = (weights[name] for name in ARRAYS)
+    width, actions = out.shape if out.dim() == 2 else (0, 0)
+    wanted = [[max(len(kernel), width + 1), 4 * width], [4 * width], [actions]] if kernel.dim() else []
+    fits = width > 0 and [list(part.shape) for part in (kernel, bias, out_bias)] == wanted
+    require(fits, f"{key}: {path} holds no Note RNN (its arrays do not fit together).")
     i, candidate, forget, o = kernel.T.chunk(4)  # [width, inputs + width] each
     i_bias, candidate_bias, forget_bias, o_bias = bias.chunk(4)
     gates = torch.cat([i, forget, candidate, o])

@@ -271,7 +271,10 @@ def pitch_name(pitch: int) -> str:
 def pitch_number(name: str) -> int | None:
     """60 for C4; None for what is no pitch."""
     letters, octave = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
-    return NAMES.index(letters) + 12 * (int(octave) + 1) if letters in NAMES and octave else None
+    if letters not in NAMES or len(octave) != 1:
+        return None
+    pitch = NAMES.index(letters) + 12 * (int(octave) + 1)
+    return pitch if pitch <= 127 else None
 
 
 def _check_range(low: int, high: int) -> None:

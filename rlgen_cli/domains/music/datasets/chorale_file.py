@@ -4,12 +4,14 @@ import json
 from itertools import groupby
 from pathlib import Path
 
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import UserError, reason_of, require
+from rlgen_cli.core.files import MIB, read_bytes
 from rlgen_cli.domains.music.notes import Note, Piece
 
 SPLITS = ("train", "valid", "test")
 VOICES = 4
 REST = -1
+LARGEST_FILE = 16 * MIB
 
 
 def read_chorales(path: Path) -> dict[str, list[Piece]]:
@@ -18,11 +20,10 @@ def read_chorales(path: Path) -> dict[str, list[Piece]]:
     The file holds a pitch for every sixteenth and does not tell a held note from a repeated one, so equal pitches in a
     row are one note.
     """
-    require(path.is_file(), f"data.path: there is no file {path}.")
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:  # not JSON, or no text at all
-        raise UserError(f"data.path: {path} is no JSON ({error}).") from None
+        content = json.loads(read_bytes(path, LARGEST_FILE, "data.path"))
+    except (ValueError, RecursionError) as error:  # not JSON, or no text at all, or lists in lists without an end
+        raise UserError(f"data.path: {path} is no JSON ({reason_of(error)}).") from None
     complete = isinstance(content, dict) and all(isinstance(content.get(split), list) for split in SPLITS)
     require(complete, f"data.path: {path} must hold an object with the lists {', '.join(SPLITS)}.")
     return {split: [_piece(rows, f"{split} {i}", path) for i, rows in enumerate(content[split])] for split in SPLITS}

@@ -1,13 +1,15 @@
 """MIDI files as pieces on the grid of sixteenths."""
 
 import io
+import re
 from collections import defaultdict, deque
 from itertools import pairwise
 from pathlib import Path
 
 import mido
 
-from rlgen_cli.core.errors import require
+from rlgen_cli.core.errors import reason_of, require
+from rlgen_cli.core.files import MIB, content_of, files_below
 from rlgen_cli.domains.music.notes import STEPS_PER_BEAT, Note, Piece
 
 SUFFIXES = {".mid", ".midi"}
@@ -15,6 +17,9 @@ DRUMS = 9  # channel 10, counted from 0: its numbers name drums, not pitches
 DEFAULT_TEMPO = 120.0  # what the standard assumes where a file is silent
 WHOLE = 4 * STEPS_PER_BEAT  # also the default bar, 4/4
 LONGEST = 1 << 16  # grid steps, more than two hours at 120 beats a minute: past it a time stamp is broken
+LARGEST_FILE = MIB
+MOST_MESSAGES = 200_000
+ENDLESS = re.compile(rb"[\x80-\xff]{4096}")  # a number goes on while bytes are above 127; valid ones have at most four
 
 
 class Rejected(Exception):
@@ -25,7 +30,7 @@ def read_folder(folder: Path) -> tuple[list[Piece], dict[str, str]]:
     """Every MIDI file below `folder` in the order of paths, and those rejected: relative path to reason."""
     require(folder.is_dir(), f"data.path: there is no folder {folder}.")
     pieces, rejected = [], {}
-    for file in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+    for file in files_below(folder, SUFFIXES):
         try:
             pieces.append(read_midi(file))
         except Rejected as reason:
@@ -36,7 +41,8 @@ def read_folder(folder: Path) -> tuple[list[Piece], dict[str, str]]:
 
 
 def read_midi(path: Path) -> Piece:
-    """The notes of one file, named after it; `Rejected` says why there are none.
+    """The notes of one file, named after it; `Rejected` says why there are none, or that there are more than
+    LARGEST_FILE, MOST_MESSAGES or LONGEST allow.
 
     A voice is one channel of one track; voice 0 is the highest on average. Drums are left out. The grid counts beats,
     so tempo changes do not move notes; the first tempo and the first time signature speak for the whole piece.
@@ -50,7 +56,7 @@ def read_midi(path: Path) -> Piece:
     if not notes:
         raise Rejected("holds no notes")
     if piece.steps > LONGEST:
-        raise Rejected(f"lasts {piece.steps} sixteenths, more than {LONGEST}")
+        raise Rejected(f"lasts too many sixteenths, more than {LONGEST}")
     return piece
 
 
@@ -69,19 +75,24 @@ def melody(piece: Piece) -> Piece:
 
 def _parsed(path: Path) -> mido.MidiFile:
     try:
-        content = path.read_bytes()
+        content = content_of(path, LARGEST_FILE)
     except OSError as error:
         raise Rejected(f"cannot be read ({error.strerror})") from None
+    if ENDLESS.search(content):
+        raise Rejected("is no MIDI file (a number does not end)")
     try:
         file = mido.MidiFile(file=io.BytesIO(content))
     except EOFError:
         raise Rejected("is cut short" if content else "is empty") from None
     except Exception as error:  # mido checks little: broken bytes raise whatever the parser stumbles over
-        raise Rejected(f"is no MIDI file ({str(error) or type(error).__name__})") from None
+        raise Rejected(f"is no MIDI file ({reason_of(error)})") from None
     if file.type not in (0, 1):
         raise Rejected(f"is of type {file.type}: its tracks do not sound together")
     if file.ticks_per_beat <= 0:
         raise Rejected("counts time in film frames, not in beats")
+    messages = sum(len(track) for track in file.tracks)
+    if messages > MOST_MESSAGES:
+        raise Rejected(f"has {messages} messages, more than {MOST_MESSAGES}")
     return file
 
 

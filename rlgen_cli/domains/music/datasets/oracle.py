@@ -1,19 +1,19 @@
 """Sequences drawn from the published SeqGAN oracle (Yu et al. 2017), and how likely it finds others."""
 
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.arrays import read_arrays
+from rlgen_cli.core.errors import UserError, reason_of, require
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.domains.music.encodings import MusicEncoding, Tokens
 
 START = 0  # the token before the first
+INPUTS, MEMORY, GATES = ([f"{letter}{gate}" for gate in "ifoc"] for letter in "WUb")  # names of arrays
 
 
 class Oracle:
@@ -21,15 +21,17 @@ class Oracle:
 
     def __init__(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as file:
-                weight = {name: torch.from_numpy(np.array(file[name])).float() for name in file.files}
+            weight = read_arrays(path, [*INPUTS, *MEMORY, *GATES, "embedding", "Wv", "bv"])
             self.embedding, self.out, self.bias = weight["embedding"], weight["Wv"], weight["bv"]
-            self.inputs = torch.cat([weight[f"W{gate}"] for gate in "ifoc"], 1)  # [32, 4 · 32]
-            self.memory = torch.cat([weight[f"U{gate}"] for gate in "ifoc"], 1)
-            self.gates = torch.cat([weight[f"b{gate}"] for gate in "ifoc"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise UserError(f"data.path: {path} holds no SeqGAN oracle ({reason}).") from None
+            self.inputs = torch.cat([weight[name] for name in INPUTS], 1)  # [32, 4 · 32]
+            self.memory = torch.cat([weight[name] for name in MEMORY], 1)
+            self.gates = torch.cat([weight[name] for name in GATES])
+            (words, width), hidden = self.embedding.shape, len(self.memory)
+            shapes = [(width, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,), (hidden, words), (words,)]
+            parts = [self.inputs, self.memory, self.gates, self.out, self.bias]
+            require(words > START and [tuple(part.shape) for part in parts] == shapes, "its arrays do not fit together")
+        except (OSError, ValueError, RuntimeError, IndexError, UserError) as error:  # torch raises two of them
+            raise UserError(f"data.path: {path} holds no SeqGAN oracle ({reason_of(error)}).") from None
 
     def _step(self, token: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [N, 5000] after `token` [N], and the memory."""
