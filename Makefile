@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-all test-slow test-bfloat16 check benchmarks benchmarks-quick clean
+.PHONY: setup demo test test-all test-slow test-bfloat16 check test-faults fuzz benchmarks benchmarks-quick clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,15 @@ test-slow: setup
 test-bfloat16: setup
 	RLGEN_TEST_PRECISION=bfloat16 $(BIN)/python -m pytest -n 2 tests/test_train.py tests/test_agents.py \
 		tests/test_policies.py tests/test_latent_gan.py tests/test_latent_music.py tests/test_checkpoint.py
+
+# Faults that take long to inject; what came of them is in docs/results.
+test-faults: setup
+	$(BIN)/python -m pytest -n 0 -m faults tests/faults
+
+FUZZ_SECONDS ?= 600
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	$(BIN)/python -m tests.fuzz.campaign $(FUZZ_SECONDS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -163,7 +163,7 @@ class RunLog:
         if not self.metrics_path.exists():
             return 0.0
         lines = self.metrics_path.read_bytes().splitlines()
-        records = [record for record in map(_record, lines) if record is not None]
+        records = [record for record in map(record_of, lines) if record is not None]
         if len(records) < len(lines):
             say(f"{len(lines) - len(records)} lines of {self.metrics_path} cannot be read, and are left out")
         kept = [record for record in records if record.get("stage") != self.stage or record["step"] <= step]
@@ -171,7 +171,7 @@ class RunLog:
         return max((float(record["seconds"]) for record in kept if record.get("stage") == self.stage), default=0.0)
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def record_of(line: bytes) -> dict[str, Any] | None:
     """A line of metrics.jsonl; None where a kill or the disk has left no whole one."""
     try:
         record: dict[str, Any] = json.loads(line)
