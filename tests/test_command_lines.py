@@ -296,3 +296,11 @@ def test_a_run_says_how_far_it_is(rlgen: Rlgen, monkeypatch: pytest.MonkeyPatch)
     for what in ("evaluation", "last samples"):
         assert [f"{what}: step {i} of 2" in out for i in (0, 1)] == [True, True]
     assert "more of them: rlgen sample run=" in out
+
+
+@pytest.mark.parametrize("word", ["experiment=", "agent=", "env=", "+reward/term=", "data="])
+def test_a_choice_that_no_file_can_be_called_is_a_sentence(word: str, rlgen: Rlgen) -> None:
+    code, _, err = rlgen("train", word + "x" * 5000)
+    assert code == 2
+    assert err.startswith("rlgen: ")
+    assert err.count("\n") == 1

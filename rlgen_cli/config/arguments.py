@@ -98,7 +98,7 @@ def _quoted(word: str, sweeping: bool) -> str:
             return word
         raise UserError(f"{word}: is no key=value; give one, as in env=pixel.")
     if key.rpartition(".")[2] in PATHS and key != "data" and value:
-        parts = value.split(",") if sweeping and not Path(value).exists() else [value]
+        parts = value.split(",") if sweeping and not os.path.exists(value) else [value]
         return f"{key}={','.join(_as_path(part) for part in parts)}"
     try:
         _parser().parse_override(word)

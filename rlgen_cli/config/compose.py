@@ -95,6 +95,8 @@ def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], A
             said = new_choice(group, name) or f"there is no such choice; {nearest(name, error.options)}"
             raise UserError(f"{group}={name}: {said}") from None
         raise UserError(" ".join(str(error).split())) from None
+    except OSError as error:  # Hydra looks for files of names that no file can have
+        raise UserError(f"{Path(str(error.filename)).name[:80]}: {error.strerror or error}.") from None
     except (HydraException, OmegaConfBaseException) as error:
         text = str(error.__cause__ or error)
         twice = re.search(r"(\S+)@(\S+) appears more than once", str(error))
@@ -348,7 +350,7 @@ def data_path(name: str, kind: str = "required", *, _root_: Any) -> str | None:
     """
     base = _root_.get("paths", {}).get("data")
     path = Path(base).expanduser() / name if base else None
-    if path is not None and path.exists():
+    if path is not None and os.path.exists(path):
         return str(path)
     if kind == "optional":
         return None

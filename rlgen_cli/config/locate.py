@@ -1,5 +1,6 @@
 """Where the YAMLs lie. Imports nothing heavy: help, lists and completion need no torch."""
 
+import os
 from pathlib import Path
 
 import yaml
@@ -18,8 +19,8 @@ def choices(group: str, folders: list[Path] | None = None) -> list[str]:
 
 
 def located(group: str, choice: str, folders: list[Path]) -> Path | None:
-    """The YAML of a choice in the first folder that has it; None where none has."""
-    return next((path for folder in folders if (path := folder / group / f"{choice}.yaml").is_file()), None)
+    """The YAML of a choice in the first folder that has it; None where none has, or no file can have such a name."""
+    return next((path for folder in folders if os.path.isfile(path := folder / group / f"{choice}.yaml")), None)
 
 
 def text_of(group: str, choice: str, folders: list[Path]) -> str:
