@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ class Function:
             samples (float [N, C, H, W] in [0, 1], or tokens, int64 [N, T, F]) and returns a number for each, [N].
 
     Raises:
-        UserError: when there is no such function, and when it does not return one number per sample.
+        UserError: when there is no such function, when it fails, and when it does not return one number per sample.
     """
 
     judges = "any"
@@ -39,7 +40,15 @@ class Function:
 
     @torch.no_grad()
     def __call__(self, view: View) -> Tensor:
-        score = torch.as_tensor(self.function(view.sample), dtype=torch.float32, device=view.sample.device)
+        try:
+            given = self.function(view.sample)
+        except Exception as error:  # whatever the user's own code raises
+            shape, place = list(view.sample.shape), traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"path: {self.path} failed on samples {view.sample.dtype} {shape}, at {place.filename}:{place.lineno} "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        score = torch.as_tensor(given, dtype=torch.float32, device=view.sample.device)
         require(
             score.shape == (len(view.sample),),
             f"path: {self.path} must return one number per sample, [{len(view.sample)}], got {list(score.shape)}.",
