@@ -121,11 +121,18 @@ def test_what_was_not_chosen_is_said(rlgen: Rlgen, place: None) -> None:
 
 def test_what_is_chosen_stands() -> None:
     folders = [config_folder()]
-    found = goes_with.companions(["brush=stroke", "agent=random"], folders, "pixel", [])
+    found = goes_with.companions(["brush=stroke", "agent=random"], folders, {"env": "pixel", "agent": "dqn"}, [])
     assert found == {}
-    assert goes_with.companions(["experiment=resketch", "agent=cem"], folders, "pixel", []) == {}
-    assert goes_with.companions(["backup=soft", "agent.temperature.start=1"], folders, "pixel", []) == {}
-    assert goes_with.companions(["agent=cem", "brush=stroke_grid"], folders, "pixel", []) == {}
+    assert (
+        goes_with.companions(["experiment=resketch", "agent=cem"], folders, {"env": "pixel", "agent": "dqn"}, []) == {}
+    )
+    assert (
+        goes_with.companions(
+            ["backup=soft", "agent.temperature.start=1"], folders, {"env": "pixel", "agent": "dqn"}, []
+        )
+        == {}
+    )
+    assert goes_with.companions(["agent=cem", "brush=stroke_grid"], folders, {"env": "pixel", "agent": "dqn"}, []) == {}
 
 
 def test_each_job_of_a_sweep_has_its_environments_reward_and_data(rlgen: Rlgen, place: None) -> None:

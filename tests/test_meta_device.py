@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from rlgen_cli.agents.dqn import DQN
 from rlgen_cli.config.locate import choices
 from rlgen_cli.core.acting import decide, initial_carry
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Learner
 from rlgen_cli.core.specs import Carry
 from rlgen_cli.core.tree import select
@@ -161,7 +162,7 @@ def test_every_term(name, files, tmp_path):
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_what_leaves_the_device_says_so(name, files):
     session = first_that_fits((term(name, env, IMPOSSIBLE[name]) for env in HOMES), META)
-    with pytest.raises((NotImplementedError, RuntimeError, TypeError), match="meta"):
+    with pytest.raises((NotImplementedError, RuntimeError, TypeError, UserError), match="meta"):
         iterate(session)
 
 

@@ -105,17 +105,18 @@ def test_an_update_whose_gradient_is_no_number_is_left_out():
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("raise KeyError('gone')", "failed (KeyError: 'gone')"),
-        ("sys.exit(0)", "failed (SystemExit: 0)"),
+        ("raise KeyError('gone')", "(KeyError: 'gone')"),
+        ("sys.exit(0)", "(SystemExit: 0)"),
         ("return x", "must return one number per sample, ["),
-        ("return 'much'", "failed ("),
-        ("return None", "failed ("),
+        ("return 'much'", "failed on samples torch.float32 [8, 1, 12, 12]"),
+        ("return None", "failed on samples"),
     ],
 )
 def test_a_reward_of_the_users_own_that_fails_is_reported_as_its_own(body, said, rlgen):
     code, _, err = rlgen("train", *own_reward(body), "hydra.run.dir=run")
     assert code == 2
-    assert err.startswith(f"rlgen: reward.terms.function.path: score.py:score {said}"), err
+    assert err.startswith("rlgen: reward.terms.function.path: score.py:score "), err
+    assert said in err
     assert err.count("\n") == 1
     logged = Path("run/train.log").read_text()
     assert "Traceback" in logged
@@ -392,7 +393,7 @@ def test_a_job_that_fails_is_named_and_the_others_go_on(end, rlgen):
     body = f"import torch\n    if torch.initial_seed() and open('seen', 'a').write('x') and open('seen').read().count('x') == 3: {end}\n    return x.mean((1, 2, 3))"
     code, _, err = sweep(rlgen, body)
     assert code == 2, err
-    assert err.count("rlgen: job 0: reward.terms.function.path: score.py:score failed (") == 1, err
+    assert err.count("rlgen: job 0: reward.terms.function.path: score.py:score failed on samples") == 1, err
     assert [status(f"sweep/{job}")["status"] for job in range(3)] == ["failed", "finished", "finished"]
 
 

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from rlgen_cli.agents.backups import Backup, NextValues
+from rlgen_cli.core import seeding
+from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, Reward
@@ -195,7 +197,7 @@ class DQN:
         soft = backup.entropy_regularised
         require(coldest > 0 or not soft, "temperature: must be above 0 with an entropy-regularised backup.")
         require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
-        require(gradient_steps > 0, f"gradient_steps: must be above 0, got {gradient_steps}.")
+        require(0 < gradient_steps <= 10_000, f"gradient_steps: must be above 0, at most 10000, got {gradient_steps}.")
         assert isinstance(env.spec.action, Discrete | Factored)
         self.env, self.reward, self.rng, self.backup = env, reward, rng, backup
         self.gamma, self.td_lambda, self.target_update = gamma, float(td_lambda), target_update
@@ -210,9 +212,13 @@ class DQN:
         )
         self.remembers = self.policy.initial_carry(1) is not None
         self.length = env.spec.max_steps if self.remembers else n_step
+        frames = batch_size * (self.length + 1)
+        require_memory(frames * footprint(env, device), f"batch_size: {batch_size} windows of {self.length} steps")
         self.first_calls = max(learning_starts // num_envs, self.length + 1)
         self.optimizer = optimizer(parameters=online.parameters())
         self.replay = replay(env=env, num_envs=num_envs, device=device, whole_episodes=self.remembers)
+        needed = self.replay.bytes_with(env.reset(1, seeding.stream(0, "footprint", device)))
+        require_memory(needed, f"replay.buffer_size: {self.replay.frames * num_envs} frames")
         # So that a window can always begin: in one of two successive frames, or where an episode does.
         least = 2 * self.length + 1 if self.remembers else self.length + 2
         enough = self.replay.frames >= least

@@ -82,7 +82,8 @@ class MaximumLikelihood:
         evaluate: Literal["sample", "mode"],
     ) -> None:
         require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
-        require(gradient_steps >= 1, f"gradient_steps: must be at least 1, got {gradient_steps}.")
+        within = 1 <= gradient_steps <= 10_000
+        require(within, f"gradient_steps: must be from 1 to 10000, got {gradient_steps}.")
         require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
         single = isinstance(env.spec.action, Discrete)
         require(

@@ -8,21 +8,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlgen_cli.config import goes_with
 from rlgen_cli.config.arguments import prepared
-from rlgen_cli.config.locate import choices, config_folder, located, takers, text_of
+from rlgen_cli.config.locate import choices, config_folder, keys_of, located, takers, text_of
 from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError, nearest
 
 # Groups that other configs choose from, and where they are put.
 ENV_GROUPS = ("brush", "start", "steering", "generator", "damage", "encoding")
 AGENT_GROUPS = ("replay", "backup", "exploration", "target_update", "optimizer", "baseline")
-OPTIONAL = ("reward", "data", "task", "experiment", "damage")  # what a config can be composed without
+OPTIONAL = (
+    "reward",
+    "data",
+    "task",
+    "experiment",
+    "damage",
+    "network/recurrent",
+)  # what a config can be composed without
 DEFAULT_ENV = {"train": "pixel", "pretrain": "music"}
-COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network")
+DEFAULT_AGENT = "dqn"
+COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network", "network/body", "network/kind")
 
 
 def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> DictConfig:
@@ -116,14 +123,18 @@ def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], A
 
 def resolution(error: Exception) -> str:
     """Why something could not be composed or resolved, in one sentence."""
-    cause = error.__cause__ or error.__context__
-    return str(cause) if isinstance(cause, UserError) else " ".join(str(error).split())
+    cause, key = error.__cause__ or error.__context__, getattr(error, "full_key", None)
+    if isinstance(cause, UserError):
+        return str(cause)
+    if cause is not None and key:
+        return f"{key}: cannot be computed from other keys ({cause}); check these."
+    return " ".join(str(error).split())
 
 
 def no_such_component(group: str, owner: str, arguments: list[str]) -> str:
     """Why an environment or agent takes no such component, and which would."""
     chosen = value_of(owner, [*added("train", arguments), *arguments])
-    able = takers(owner, group)
+    able = takers(owner, group.partition("/")[0])  # a part of a network goes where a network does
     here = f"{owner}={chosen}" if chosen else f"the default {owner}"
     return f"{here} has none; use it with {owner}={f' or {owner}='.join(able)}."
 
@@ -131,11 +142,13 @@ def no_such_component(group: str, owner: str, arguments: list[str]) -> str:
 def nearest_key(command: str, arguments: list[str], key: str) -> str:
     """Valid names beside an unknown `key`, from the config without it."""
     others = [a for a in arguments if a.startswith("-") or "=" not in a or a.partition("=")[0].lstrip("+~") != key]
-    parent, _, name = key.rpartition(".")
+    if others == arguments:
+        return "a choice's line `# Goes with:` names it, so choose what has it, or set something else."
     config: Any = composed(command, others)
+    parent, _, name = key.rpartition(".")
+    while parent and not isinstance(OmegaConf.select(config, parent), DictConfig):
+        parent, _, name = parent.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
-    if not isinstance(node, DictConfig):
-        return nearest_key(command, others, parent) if parent else ""
     return nearest(name, [str(k) for k in node if not str(k).startswith("_")])
 
 
@@ -159,8 +172,9 @@ def companions(command: str, words: list[str], folders: list[Path]) -> dict[str,
     """The same of prepared words; nothing for a command that trains nothing."""
     if command not in DEFAULT_ENV:
         return {}
-    fixed = ["agent", "reward"] if command == "pretrain" else []  # its configs choose them
-    return goes_with.companions(words, folders, DEFAULT_ENV[command], fixed)
+    if command == "pretrain":  # its configs choose agents and rewards
+        return goes_with.companions(words, folders, {"env": DEFAULT_ENV[command]}, fixed=["agent", "reward"])
+    return goes_with.companions(words, folders, {"env": DEFAULT_ENV[command], "agent": DEFAULT_AGENT}, fixed=[])
 
 
 def placed_word(word: str, words: list[str], folders: list[Path]) -> list[str]:
@@ -176,6 +190,11 @@ def placed_word(word: str, words: list[str], folders: list[Path]) -> list[str]:
         return placed_terms(choice, folders, there=reward_terms(words, folders))
     if group == "reward" and choice.startswith("[") and choice.endswith("]"):
         return ["~reward", *placed_terms(choice, folders, there=[])]
+    if group == "network/kind":
+        raise UserError(
+            "network/kind: follows from the agent; choose a network, as in network=gru, or a part of one, as in "
+            "network/body=mlp."
+        )
     if group == "experiment":
         return [f"{sign}experiment={tuned(choice, words, folders)}"]
     if sign and group.startswith("network@"):  # a prior's, which is a policy
@@ -188,7 +207,7 @@ def place_of(group: str) -> str | None:
     """Where the keys of a component lie in the config; None for a group that is no component of others."""
     if group in ENV_GROUPS:
         return f"env.{group}"
-    if group in AGENT_GROUPS or group == "network" or group.startswith("network/"):
+    if group in AGENT_GROUPS or group == "network" or (group.startswith("network/") and "@" not in group):
         return f"agent.{group.replace('/', '.')}"
     return None
 
@@ -201,6 +220,8 @@ def without(group: str) -> list[str]:
     """
     if group in ("reward", "data"):
         return [f"~{group}"]
+    if group == "network/recurrent":
+        return ["agent.network.recurrent=null"]
     if group in OPTIONAL:
         return []  # as by default
     raise UserError(f"{group}: cannot be null; valid are: {', '.join(choices(group))}.")
@@ -289,19 +310,6 @@ def drop_replaced(config: DictConfig, choices_made: Any, arguments: list[str]) -
             for key in set(node) - keys_of(group, choice, folders):
                 if not any(name.startswith(f"{place}.{key}.") for name in typed):
                     del node[key]
-
-
-def keys_of(group: str, choice: str, folders: list[Path]) -> set[Any]:
-    """The keys that a choice's YAML sets, its bases' and components included."""
-    node = yaml.safe_load(text_of(group, choice, folders))
-    found = set(node) - {"defaults"}
-    for base in node.get("defaults", []):
-        if isinstance(base, dict):
-            name = next(iter(base)).removeprefix("override ")
-            found.add(name.partition("@")[2] or name.rpartition("/")[2])
-        elif base != "_self_":
-            found |= keys_of(group, str(base), folders)
-    return found
 
 
 def config_folders(arguments: list[str]) -> list[Path]:

@@ -8,7 +8,7 @@ train.yaml); the others become words of the command line, before Hydra sees it.
 import re
 from pathlib import Path
 
-from rlgen_cli.config.locate import takes_component, text_of
+from rlgen_cli.config.locate import keys_of, takes_component, text_of
 
 LINE = re.compile(r"^# Goes with: (.+)$", re.MULTILINE)
 NONE = "none"  # the reward or data of an environment that names none
@@ -26,12 +26,14 @@ def of_environment(group: str, env: str, folders: list[Path]) -> str:
     return values.get(group, NONE)
 
 
-def companions(words: list[str], folders: list[Path], default_env: str, fixed: list[str]) -> dict[str, str]:
+def companions(
+    words: list[str], folders: list[Path], defaults: dict[str, str], fixed: list[str]
+) -> dict[str, str]:  # fmt: skip
     """What goes with the choices of a command line and is not chosen there, each with the choice that it goes with.
 
     Args:
         words: the command line. folders: where YAMLs are looked for, in this order.
-        default_env: the environment where none is chosen. fixed: groups that are not to be chosen here.
+        defaults: the environment, and the agent, where none is chosen. fixed: groups that are not to be chosen here.
     """
     if any(word.startswith("experiment=") and not word.endswith("=null") for word in words):
         return {}  # says everything itself
@@ -44,9 +46,20 @@ def companions(words: list[str], folders: list[Path], default_env: str, fixed: l
                 by_hydra = group == "env" and key in ("reward", "data")
                 if key not in fixed and not by_hydra and not any(_settles(known, key) for known in (*words, *found)):
                     found[other] = f"{group}={choice}"
-    chosen = [word.partition("=")[2] for word in (*words, *found) if word.startswith("env=")]
-    env = chosen[-1] if chosen else default_env
-    return {word: why for word, why in found.items() if takes_component(env, word.partition("=")[0])}
+    chosen = defaults | {
+        group: choice for group, _, choice in (word.partition("=") for word in (*words, *found)) if group in defaults
+    }
+    return {word: why for word, why in found.items() if _fits(word.partition("=")[0], chosen, folders)}
+
+
+def _fits(key: str, chosen: dict[str, str], folders: list[Path]) -> bool:
+    """False for a component that the chosen environment does not take, and for a key that the environment (or agent)
+    does not have: there is nothing then that could go with the choice, and what judges the choice says why."""
+    owner, _, rest = key.partition(".")
+    if rest and owner in chosen:
+        name = rest.partition(".")[0]
+        return all(name in keys_of(owner, choice, folders) for choice in chosen[owner].split(","))
+    return bool(rest) or takes_component(chosen["env"], key)
 
 
 def _settles(word: str, key: str) -> bool:

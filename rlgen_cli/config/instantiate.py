@@ -9,6 +9,7 @@ environment, a random stream, the device) is given by name.
 import functools
 import importlib
 import inspect
+import sys
 import types as python_types
 import typing
 from collections.abc import Callable
@@ -19,8 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlgen_cli.config.compose import resolution
 from rlgen_cli.config.renamed import new_name
+from rlgen_cli.core.capacity import TooLarge, WithinMemory, in_words, memory
 from rlgen_cli.core.errors import UserError, nearest, require
 from rlgen_cli.core.schedules import Linear
+
+LARGEST = sys.float_info.max
 
 
 def plain(node: Any) -> dict[str, Any]:
@@ -73,26 +77,40 @@ def call(
             raise UserError(f"{prefix}{key}: is for the program to give; take it out of the config.")
         arguments[key] = _value(value, hints.get(key, Any), f"{prefix}{key}", everything)
     if partial:
-        return functools.partial(_reporting(target, path), **arguments, **runtime)
+        return functools.partial(reporting(target, path), **arguments, **runtime)
     for name, parameter in parameters.items():
         given = name in arguments or name in runtime
         if not given and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
             raise UserError(f"{prefix}{name}: is missing.")
-    return _reporting(target, path)(**arguments, **runtime)
+    return reporting(target, path)(**arguments, **runtime)
 
 
-def _reporting(target: Callable[..., Any], path: str) -> Callable[..., Any]:
+def reporting(target: Callable[..., Any], path: str) -> Callable[..., Any]:
     """`target`, with the config path put before the key that its own errors begin with."""
 
     def build(**arguments: Any) -> Any:
         try:
-            return target(**arguments)
+            with WithinMemory():
+                return target(**arguments)
+        except TooLarge as error:
+            raise UserError(too_large(error.size, path, arguments)) from None
         except UserError as error:
             message = str(error)
             known = message.startswith(("env.", "agent.", "reward.", "data.", "data:")) or not path
             raise UserError(message if known else f"{path}.{message}") from None
 
     return build
+
+
+def too_large(size: int, path: str, arguments: dict[str, Any]) -> str:
+    """Which of a component's whole numbers make it larger than the memory."""
+    numbers = {key: value for key, value in arguments.items() if fits(value, int)}
+    largest = max(numbers, key=lambda key: numbers[key], default="")
+    said = ", ".join(f"{key}={value}" for key, value in numbers.items())
+    return (
+        f"{path}{f'.{largest}' if largest else ''}: a tensor of {in_words(size)} would be needed, and this machine has "
+        f"{in_words(memory())} of memory; choose smaller sizes{f' ({said})' if said else ''}."
+    )
 
 
 def _value(value: Any, hint: Any, path: str, runtime: dict[str, Any]) -> Any:
@@ -121,9 +139,10 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(fits(item, typing.get_args(hint)[1]) for item in value.values())
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and -LARGEST <= value <= LARGEST  # neither NaN nor infinite
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
     if hint in (str, bool, type(None)):
         return isinstance(value, hint)
     return hint is Any or not isinstance(value, int | float | str | bool | list | dict | type(None))

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,6 +28,19 @@ def text_of(group: str, choice: str, folders: list[Path]) -> str:
     """What that YAML says; empty where there is none."""
     path = located(group, choice, folders)
     return "" if path is None else path.read_text(encoding="utf-8")
+
+
+def keys_of(group: str, choice: str, folders: list[Path]) -> set[Any]:
+    """The keys that a choice's YAML sets, its bases' and components included."""
+    node = yaml.safe_load(text_of(group, choice, folders)) or {}
+    found = set(node) - {"defaults"}
+    for base in node.get("defaults", []):
+        if isinstance(base, dict):
+            name = next(iter(base)).removeprefix("override ")
+            found.add(name.partition("@")[2] or name.rpartition("/")[2])
+        elif base != "_self_":
+            found |= keys_of(group, str(base), folders)
+    return found
 
 
 def takers(owner: str, group: str) -> list[str]:

@@ -21,8 +21,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from rlgen_cli.core.capacity import memory
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.core.files import memory, read_bytes, read_json
+from rlgen_cli.core.files import read_bytes, read_json
 
 log = logging.getLogger(__name__)
 TENSOR, BYTES, NUMBERED = "__tensor__", "__bytes__", "__numbered__"

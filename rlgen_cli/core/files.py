@@ -92,11 +92,6 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in suffixes)
 
 
-def memory() -> int:
-    """Bytes of this machine's memory, which no file that is read as a whole may exceed."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _check_regular(mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = next((name for holds, name in KINDS if holds(mode)), "something else")

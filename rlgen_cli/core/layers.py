@@ -13,6 +13,8 @@ class ConvNet(nn.Module):
 
     def __init__(self, sample: tuple[int, int, int], channels: int, width: int, slope: float) -> None:
         super().__init__()
+        require(channels >= 1, f"channels: must be at least 1, got {channels}.")
+        require(width >= 1, f"width: must be at least 1, got {width}.")
         planes, high, wide = sample
         high, wide = (high // 2) // 2, (wide // 2) // 2
         self.layers = nn.Sequential(
@@ -69,7 +71,7 @@ class FiLMLayers(nn.Module):
     def __init__(self, inputs: int, vector: int, width: int, layers: int) -> None:
         super().__init__()
         require(width >= 1, f"width: must be at least 1, got {width}.")
-        require(layers >= 1, f"layers: must be at least 1, got {layers}.")
+        require(1 <= layers <= 100, f"layers: must be from 1 to 100, got {layers}.")
         self.features = width
         sizes = [inputs] + [width] * layers
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))

@@ -21,6 +21,13 @@ def adam_state(adam: torch.optim.Adam) -> dict[str, Any]:
     return saved | {"state": state}
 
 
+def require_rate(learning_rate: Linear) -> None:
+    """Refuse a learning rate that Adam cannot have."""
+    start, end = learning_rate.start, learning_rate.end
+    least = f"learning_rate: must be at least 0 from start to end, got {start} to {end}."
+    require(learning_rate.lowest >= 0, least)
+
+
 class Adam:
     """Adam (Kingma and Ba 2015) on some parameters.
 
@@ -42,6 +49,7 @@ class Adam:
         weight_decay: float,
         nonfinite: Literal["stop", "skip"],
     ) -> None:
+        require_rate(learning_rate)
         require(max_grad_norm > 0, f"max_grad_norm: must be above 0, got {max_grad_norm}.")
         require(eps > 0, f"eps: must be above 0, got {eps}.")
         require(weight_decay >= 0, f"weight_decay: must be at least 0, got {weight_decay}.")

@@ -10,6 +10,11 @@ class Linear:
         require(0.0 < share <= 1.0, f"share: must be in (0, 1], got {share}.")
         self.start, self.end, self.share = float(start), float(end), float(share)
 
+    @property
+    def lowest(self) -> float:
+        """The smallest value that it takes."""
+        return min(self.start, self.end)
+
     @classmethod
     def constant(cls, value: float) -> "Linear":
         """The same value throughout."""

@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.errors import require
 from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content, to_channels
 
@@ -25,6 +26,8 @@ class Glyphs:
         self.per_class, self.distortion = per_class, float(distortion)
 
     def load(self, size: int, channels: int) -> Splits:
+        count = self.per_class * len(self.characters)
+        require_memory(count * channels * size**2, f"per_class: {self.per_class} pictures of each character")
         images, labels = _drawn(self.characters, self.per_class, self.distortion, size)
         return split_by_content(Images(to_channels(images, channels), labels, tuple(self.characters)))
 

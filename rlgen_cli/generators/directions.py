@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.errors import require
+
 STEP = 0.1  # of the central differences
 
 
@@ -22,7 +24,20 @@ def most_visible(features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """
     steps = STEP * torch.eye(z.shape[1], device=z.device)
     jacobian = torch.stack([features(z + step) - features(z - step) for step in steps], 1)  # [N, D, F]
+    require_finite(jacobian)
     return torch.linalg.eigh(torch.einsum("nif,njf->ij", jacobian, jacobian)).eigenvectors.T.flip(0)
+
+
+def require_finite(measured: Tensor) -> None:
+    """Refuse a generator whose training has left the numbers behind: no directions can be found in it.
+
+    Raises:
+        UserError: for a number in `measured` that is not finite.
+    """
+    finite = measured.device.type == "meta" or bool(measured.isfinite().all())
+    require(
+        finite, "env.generator: its training diverged (it gives numbers that are not finite); lower its learning_rate."
+    )
 
 
 def draw_latents(count: int, latent: int, device: torch.device) -> Tensor:

@@ -10,6 +10,7 @@ Deviations from the papers, numbered:
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.optimizer import adam_state
+from rlgen_cli.core.optimizer import adam_state, require_rate
 from rlgen_cli.core.protocols import Reward
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import Metrics
@@ -54,6 +56,7 @@ class GANOptimizer:
     betas: list[float]
 
     def __post_init__(self) -> None:
+        require_rate(self.learning_rate)
         ratio = self.generator_lr_ratio
         require(ratio > 0, f"generator_lr_ratio: must be above 0, got {ratio}.")
         require(len(self.betas) == 2, f"betas: must be two numbers, got {self.betas}.")
@@ -113,6 +116,7 @@ class GAN:
         augmentation.check(augment)
         require(0.0 <= ema_decay < 1.0, f"ema_decay: must be in [0, 1), got {ema_decay}.")
         require(batch_size >= 2, f"batch_size: must be at least 2, got {batch_size}.")
+        require_memory(4 * batch_size * math.prod(real[0].shape[1:]), f"batch_size: {batch_size} samples")
         require(updates >= 1, f"updates: must be at least 1, got {updates}.")
         require(not conditional or bool(real.classes), "conditional: needs data with labels; this data has none.")
         self.makes = "sequences" if isinstance(real, Sequences) else "pictures"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.generators.directions import draw_latents, most_visible
+from rlgen_cli.generators.directions import draw_latents, most_visible, require_finite
 from rlgen_cli.generators.latent_mapper import LatentMapper
 
 PROBES = 128  # latents around which directions are looked for
@@ -66,6 +66,7 @@ class GANGenerator(nn.Module):
         """Fill in the bases; those that a saved state brought stay, since an agent may have been trained with them."""
         if self.directions_found:
             return
+        require_finite(self.network.first.weight)
         self.principal.copy_(torch.linalg.svd(self.network.first.weight, full_matrices=True).Vh)
         z = draw_latents(PROBES, self.latent, self.principal.device)
         label = torch.arange(PROBES, device=z.device) % max(self.classes, 1)

@@ -154,6 +154,8 @@ class DiscriminatorNetwork(nn.Module):
         self, *, sample: tuple[int, int, int], classes: int, width: int, hidden: int, spectral_norm: bool
     ) -> None:
         super().__init__()
+        require(width >= 1, f"width: must be at least 1, got {width}.")
+        require(hidden >= 0, f"hidden: must be at least 1, or 0 for none, got {hidden}.")
         channels, size, _ = sample
         self.patch, grid, doublings = fold(size)
         widths = [channels * self.patch**2, *(width << i for i in range(doublings + 2))]

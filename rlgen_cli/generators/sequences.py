@@ -100,6 +100,7 @@ class SequenceDiscriminatorNetwork(nn.Module):
         self, *, sample: tuple[int, int, int], classes: int, width: int, hidden: int, spectral_norm: bool
     ) -> None:
         super().__init__()
+        require(width >= 1, f"width: must be at least 1, got {width}.")
         require(hidden >= 1, f"hidden: must be at least 1, got {hidden}.")
         require(classes == 0, "conditional: sequences have no labels; use false.")
         _, self.vocabulary, length = sample

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.capacity import bytes_of
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env, PacksStates
 from rlgen_cli.core.specs import State, Transition
@@ -155,6 +156,10 @@ class Replay:
     def _kept(self, transition: Transition) -> Kept:
         state = self._packed(transition.state)
         return Kept(state, transition.action, transition.static_reward, transition.terminated)
+
+    def bytes_with(self, state: State) -> int:
+        """Bytes of all frames when they are full, of states such as this one, [1, …]."""
+        return self.frames * self.num_envs * bytes_of(self._packed(state))
 
     def _packed(self, state: State) -> State:
         return state if self.packing is None else self.packing.pack(state)

@@ -76,7 +76,8 @@ class AutoencoderCode(nn.Module):
         layers: int,
     ) -> None:
         super().__init__()
-        require(min(latent, channels, hidden, updates) >= 1, "latent, channels, hidden and updates must be at least 1.")
+        for name, value in {"latent": latent, "channels": channels, "hidden": hidden, "updates": updates}.items():
+            require(value >= 1, f"{name}: must be at least 1, got {value}.")
         if real is None or not isinstance(real, Images):
             raise UserError("_target_: an autoencoder needs images, and this environment takes none; use env=pixel.")
         planes, high, wide = real.images.shape[1:]

@@ -60,9 +60,9 @@ class MLP(nn.Module):
 
     def __init__(self, *, observation: ObservationSpec, width: int, layers: int, pool: int, embed: int) -> None:
         super().__init__()
-        require(pool >= 1, f"pool: must be at least 1, got {pool}.")
         self.inputs, self.features, self.pool = Inputs(observation), width, pool
         planes, high, wide = self.inputs.image_shape
+        check_pool(pool, high, wide)
         size = planes * -(-high // pool) * -(-wide // pool) + self.inputs.patch_size + self.inputs.vector_size
         self.embedding = TokenEmbedding(self.inputs.vocabulary, embed) if self.inputs.history else None
         if self.embedding is not None:
@@ -137,11 +137,11 @@ class Convolutions(nn.Module):
 
     def __init__(self, *, observation: ObservationSpec, width: int, layers: int, channels: int, pool: int) -> None:
         super().__init__()
-        require(pool >= 1, f"pool: must be at least 1, got {pool}.")
         require(channels >= 1, f"channels: must be at least 1, got {channels}.")
         self.inputs, self.features, self.pool = Inputs(observation), width, pool
         planes, high, wide = self.inputs.image_shape
         require(planes > 0, "_target_: convolutions read images, and this environment shows none; use body=mlp.")
+        check_pool(pool, high, wide)
         high, wide = -(-high // pool), -(-wide // pool)
         stages: list[nn.Module] = []
         while max(high, wide) > 4 or not stages:
@@ -172,7 +172,8 @@ class Maps(nn.Module):
 
     def __init__(self, *, observation: ObservationSpec, grid: tuple[int, int, int], channels: int, depth: int) -> None:
         super().__init__()
-        require(min(channels, depth) >= 1, f"channels: must be at least 1, as depth, got {channels} and {depth}.")
+        require(channels >= 1, f"channels: must be at least 1, got {channels}.")
+        require(1 <= depth <= 100, f"depth: must be from 1 to 100, got {depth}.")
         self.inputs = Inputs(observation)
         planes, high, wide = self.inputs.image_shape
         self.features, self.grid = channels, grid[1:]
@@ -213,6 +214,12 @@ class Maps(nn.Module):
         for conv in self.local:
             x = x + torch.relu(conv(x))
         return features, (self.out(x) + self.direct(image)).flatten(1)
+
+
+def check_pool(pool: int, high: int, wide: int) -> None:
+    """Refuse a factor that is larger than the images, where there are any."""
+    side = max(high, wide)
+    require(pool >= 1 and (not side or pool <= side), f"pool: must be from 1 to {side or 1}, got {pool}.")
 
 
 def reduce(image: Tensor, factor: int) -> Tensor:

@@ -91,8 +91,9 @@ class Transformer(nn.Module):
 
     def __init__(self, *, features: int, layers: int, heads: int, span: int) -> None:
         super().__init__()
-        require(layers >= 1, f"layers: must be at least 1, got {layers}.")
+        require(1 <= layers <= 100, f"layers: must be from 1 to 100, got {layers}.")
         require(span >= 1, f"span: must be at least 1, got {span}.")
+        require(heads >= 1, f"heads: must be at least 1, got {heads}.")
         require(features % heads == 0, f"heads: must divide the width {features}, got {heads}.")
         self.blocks = nn.ModuleList(Block(features, heads, span) for _ in range(layers))
         self.span, self.features = span, features

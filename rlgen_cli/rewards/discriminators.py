@@ -138,6 +138,7 @@ class SequenceDiscriminator(nn.Module):
         require(isinstance(spec.sample, SequenceSpec), "_target_: scores sequences; use reward=adversarial here.")
         require(0.0 <= prefixes <= 1.0, f"prefixes: must be in [0, 1], got {prefixes}.")
         sample = spec.sequence()
+        require(width >= 1, f"width: must be at least 1, got {width}.")
         self.shape: tuple[int, ...] = (sample.length, len(sample.vocabulary))
         self.prefixes = prefixes
         self.embedding = TokenEmbedding(sample.vocabulary, embed)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ class Function:
             samples (float [N, C, H, W] in [0, 1], or tokens, int64 [N, T, F]) and returns a number for each, [N].
 
     Raises:
-        UserError: when there is no such function, and when it does not return one number per sample.
+        UserError: when there is no such function, when it fails, and when it does not return one number per sample.
     """
 
     judges = "any"
@@ -41,10 +42,14 @@ class Function:
     @torch.no_grad()
     def __call__(self, view: View) -> Tensor:
         try:
-            found = self.function(view.sample)
-            score = torch.as_tensor(found, dtype=torch.float32, device=view.sample.device).detach()
+            given = self.function(view.sample)
+            score = torch.as_tensor(given, dtype=torch.float32, device=view.sample.device).detach()
         except (Exception, SystemExit) as error:  # whatever the user's own code raises; train.log has its traceback
-            raise UserError(f"path: {self.path} failed ({type(error).__name__}: {error}).") from error
+            shape, place = list(view.sample.shape), traceback.extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"path: {self.path} failed on samples {view.sample.dtype} {shape}, at {place.filename}:{place.lineno} "
+                f"({type(error).__name__}: {error})."
+            ) from error
         require(
             score.shape == (len(view.sample),),
             f"path: {self.path} must return one number per sample, [{len(view.sample)}], got {list(score.shape)}.",

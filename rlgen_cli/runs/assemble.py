@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from rlgen_cli.config.instantiate import call, component, find, fits, plain
+from rlgen_cli.config.instantiate import call, component, find, fits, plain, reporting
 from rlgen_cli.config.settings import GROUPS, FitSettings, Settings
 from rlgen_cli.core import seeding
 from rlgen_cli.core.acting import Actor
+from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.protocols import Agent, Env, Planner, StartsGroups, TeachesSequences, Trainable
 from rlgen_cli.core.stages import Helpers, Stage
@@ -151,6 +152,8 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
         condition = resolve_condition(config, data)
         envs = {split: build_env(config, loaded, split, device, condition, source) for split in SPLITS}
         env = envs["train"]
+        episodes = f"num_envs: {settings.num_envs} episodes"
+        require_memory(settings.num_envs * footprint(env, device), episodes)
         runtime: dict[str, Any] = {
             "env": env, "spec": env.spec, "device": device, "num_envs": settings.num_envs, "helpers": helpers,
             "real": data.train if data else None, "precision": Precision(settings.precision), "fresh": fresh,
@@ -225,7 +228,7 @@ def load_data(config: DictConfig) -> Splits | None:
     given = set(inspect.signature(dataset.load).parameters)
     if given != set(wanted):
         raise UserError(misfits.data(type(dataset).__name__, "size" in given, kind.__name__, "size" in wanted))
-    splits: Splits = dataset.load(**wanted)
+    splits: Splits = reporting(dataset.load, "data")(**wanted)
     return splits
 
 

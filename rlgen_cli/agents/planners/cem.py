@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rlgen_cli.agents.planners.tries import Start, better, rewards_of, rows_of, tries_around
+from rlgen_cli.agents.planners.tries import Start, better, check_tries, rewards_of, rows_of, tries_around
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env, Reward
 from rlgen_cli.core.specs import Continuous, EnvSpec, State
@@ -24,8 +24,19 @@ class CEM:
     def accepts(spec: EnvSpec) -> bool:
         return isinstance(spec.action, Continuous)
 
-    def __init__(self, *, reward: Reward, start: Start, samples: int, rounds: int, elite: int) -> None:
-        require(min(samples, rounds) >= 1, f"samples: must be at least 1, as rounds, got {samples} and {rounds}.")
+    def __init__(
+        self,
+        *,
+        env: Env,
+        num_envs: int,
+        device: torch.device,
+        reward: Reward,
+        start: Start,
+        samples: int,
+        rounds: int,
+        elite: int,
+    ) -> None:
+        check_tries(env, num_envs, device, samples, rounds)
         require(2 <= elite <= samples, f"elite: must be from 2 to samples = {samples}, got {elite}.")
         self.reward, self.start, self.samples, self.rounds, self.elite = reward, start, samples, rounds, elite
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rlgen_cli.agents.planners.tries import Start, rewards_of, rows_of, tries_around
+from rlgen_cli.agents.planners.tries import Start, check_tries, rewards_of, rows_of, tries_around
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Differentiable, Env, Reward
 from rlgen_cli.core.specs import Continuous, EnvSpec, State
@@ -21,8 +21,19 @@ class Gradient:
     def accepts(spec: EnvSpec) -> bool:
         return isinstance(spec.action, Continuous) and spec.differentiable
 
-    def __init__(self, *, reward: Reward, start: Start, samples: int, rounds: int, learning_rate: float) -> None:
-        require(min(samples, rounds) >= 1, f"samples: must be at least 1, as rounds, got {samples} and {rounds}.")
+    def __init__(
+        self,
+        *,
+        env: Env,
+        num_envs: int,
+        device: torch.device,
+        reward: Reward,
+        start: Start,
+        samples: int,
+        rounds: int,
+        learning_rate: float,
+    ) -> None:
+        check_tries(env, num_envs, device, samples, rounds)
         require(learning_rate > 0, f"learning_rate: must be above 0, got {learning_rate}.")
         self.reward, self.start, self.samples, self.rounds = reward, start, samples, rounds
         self.learning_rate = float(learning_rate)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env, Reward
 from rlgen_cli.core.specs import Continuous, State
@@ -43,6 +44,18 @@ class Start:
         out = self.net(observation, env.action_mask(state), carry, no_start(observation))
         mean = torch.special.ndtri(out.policy.mode().clamp(EDGE, 1 - EDGE))
         return mean, torch.full_like(mean, self.guide_std)
+
+
+def check_tries(env: Env, num_envs: int, device: torch.device, samples: int, rounds: int) -> None:
+    """Refuse numbers of tries (at once, and one after the other) for which no memory, or no time, would be enough.
+
+    Raises:
+        UserError: for `samples` or `rounds`.
+    """
+    require(samples >= 1, f"samples: must be at least 1, got {samples}.")
+    require(1 <= rounds <= 1_000_000, f"rounds: must be from 1 to 1000000, got {rounds}.")
+    tries = f"samples: {samples} tries in each of {num_envs} environments"
+    require_memory(samples * num_envs * footprint(env, device), tries)
 
 
 def tries_around(mean: Tensor, deviation: Tensor, samples: int, rng: torch.Generator) -> Tensor:

@@ -90,7 +90,7 @@ class Canvas:
         self.request(size, channels)
         require(2 <= colours <= 32, f"colours: must be from 2 to 32, got {colours}.")
         require(1 <= max_steps <= 10_000, f"max_steps: must be from 1 to 10000, got {max_steps}.")
-        require(noise >= 0, f"noise: must be at least 0, got {noise}.")
+        require(0 <= noise <= 1024, f"noise: must be from 0 to 1024, got {noise}.")
         require(
             observation_size is None or 4 <= observation_size <= size,
             f"observation_size: must be from 4 to env.size = {size}, or null, got {observation_size}.",

@@ -63,7 +63,7 @@ class Scratches:
     """
 
     def __init__(self, *, count: int, reach: float, width: float) -> None:
-        require(count >= 1, f"count: must be at least 1, got {count}.")
+        require(1 <= count <= 1000, f"count: must be from 1 to 1000, got {count}.")
         require(0.0 < reach <= 1.0, f"reach: must be above 0 and at most 1, got {reach}.")
         require(width > 0, f"width: must be above 0, got {width}.")
         self.count, self.reach, self.width = count, float(reach), float(width)

@@ -135,7 +135,7 @@ class Notes:
 
     def __init__(self, *, low: int, high: int, longest: int, dynamics: int) -> None:
         _check_range(low, high)
-        require(longest >= 1, f"longest: must be at least 1 sixteenth, got {longest}.")
+        require(1 <= longest <= 1024, f"longest: must be from 1 to 1024 sixteenths, got {longest}.")
         require(1 <= dynamics <= 127, f"dynamics: must be from 1 to 127 levels, got {dynamics}.")
         self.low, self.high, self.longest, self.dynamics = low, high, longest, dynamics
         self.vocabulary: tuple[int, ...] = (high - low + 2, longest, dynamics)

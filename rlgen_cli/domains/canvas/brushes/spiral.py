@@ -45,7 +45,7 @@ class SpiralBrush:
         levels: int,
         patch_size: int,
     ) -> None:
-        require(levels >= 1, f"levels: must be at least 1, got {levels}.")
+        require(1 <= levels <= 256, f"levels: must be from 1 to 256, got {levels}.")
         check_patch_size(patch_size)
         widths, device = check_widths(widths), palette.device
         self.size, self.inks, self.patch_size = size, palette[1:], patch_size

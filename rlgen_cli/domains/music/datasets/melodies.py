@@ -15,8 +15,8 @@ class Melodies:
     where the encoding has several."""
 
     def __init__(self, count: int, bars: int, tonic: int | None, transpose: list[int]) -> None:
-        require(count >= 1, f"count: must be at least 1, got {count}.")
-        require(bars >= 4, f"bars: must be at least 4, got {bars}.")
+        require(1 <= count <= 1_000_000, f"count: must be from 1 to 1000000, got {count}.")
+        require(4 <= bars <= 4096, f"bars: must be from 4 to 4096, got {bars}.")
         require(len(transpose) > 0, "transpose: must hold at least one number; [0] leaves pieces as they are.")
         self.count, self.bars, self.tonic, self.transpose = count, bars, tonic, transpose
 
