@@ -1,10 +1,11 @@
 # make demo: install, train three minutes, look at the pictures.  make test: set up and run the tests (under 8 minutes
 # on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
+# make test-faults: kills, signals, damaged files and full disks (a quarter of an hour), counted in docs/results/faults.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-all test-slow test-bfloat16 check benchmarks benchmarks-quick clean
+.PHONY: setup demo test test-all test-slow test-bfloat16 test-faults check benchmarks benchmarks-quick clean
 
 setup: $(VENV)/.ready
 
@@ -22,7 +23,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2
 
 test-all: setup
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 -m "not faults"
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -31,6 +32,9 @@ test-slow: setup
 test-bfloat16: setup
 	RLGEN_TEST_PRECISION=bfloat16 $(BIN)/python -m pytest -n 2 tests/test_train.py tests/test_agents.py \
 		tests/test_policies.py tests/test_latent_gan.py tests/test_latent_music.py tests/test_checkpoint.py
+
+test-faults: setup
+	$(BIN)/python -m pytest -n 0 -m faults --counts docs/results/faults.json tests/faults
 
 check: setup
 	$(BIN)/ruff check .
