@@ -57,7 +57,7 @@ class Forks:
             words=list(words), folder=str(folder), output=str(output), report=str(report), user=user,
             faults=[fault.record() for fault in faults], environment={"RLGEN_CACHE": str(folder / "cache")},
         )  # fmt: skip
-        return Child(self, pid, words, output, report)
+        return Child(self, pid, words, folder, report, output)
 
     def run(self, words: Sequence[str], folder: Path, faults: Sequence[Fault] = (), user: int | None = None) -> "Child":
         """The same, waited for."""
@@ -69,9 +69,11 @@ class Forks:
 class Child:
     """A process of a trial."""
 
-    def __init__(self, forks: Forks, number: int, words: Sequence[str], output: Path, report: Path) -> None:
+    def __init__(
+        self, forks: Forks, number: int, words: Sequence[str], folder: Path, report: Path, output: Path
+    ) -> None:
         self.forks, self.number, self.words = forks, number, list(words)
-        self.output, self.report = output, report
+        self.folder, self.report, self.output = folder, report, output
         self.code: int | None = None
         self.began = time.monotonic()
         self.seconds = 0.0

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.faults.forks import Child, Forks
 from tests.faults.inject import BACKWARD, FILES, STEP, Fault
+from tests.faults.record import WHERE
 from tests.faults.runs import RUN, Trial, differences, next_line, status_of
 
 KILLED = -signal.SIGKILL
@@ -56,7 +57,7 @@ def survive(
     if child.code != 0:
         chain.failures.append(refusal(child, folder / RUN))
     elif expected is not None:
-        chain.failures += [f"{found} [at {instants}]" for found in differences(expected, folder / RUN)]
+        chain.failures += [f"{found}{WHERE}{instants}" for found in differences(expected, folder / RUN)]
     return chain
 
 
@@ -74,7 +75,7 @@ def killed(forks: Forks, words: Sequence[str], folder: Path, instant: Fault | fl
 def refusal(child: Child, run: Path) -> str:
     """What a command said that should have gone on, and what there was to go on from."""
     left = sorted(str(path.relative_to(run)) for path in [*run.glob("*"), *run.glob("checkpoints/*")])
-    return f"{child.command} exited with {child.code}: {child.said.strip()[-400:]} [in {', '.join(left)}]"
+    return f"{child.command} exited with {child.code}: {' '.join(child.said[-400:].split())}{WHERE}{', '.join(left)}"
 
 
 def place(child: Child, folder: Path) -> str:

@@ -1,13 +1,13 @@
 """Counts of what was done to runs, as JSON and as a table."""
 
 import json
-import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 COLUMNS = ("injected", "recovered", "lost")
-ALIKE = re.compile(r" \[(in|at) .*")  # what differs between failures that are alike
+WHERE = " @ "  # in a failure, before what differs between those that are alike
+EXAMPLES = 4  # of those, in the table
 
 
 class Record:
@@ -16,14 +16,15 @@ class Record:
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)  # by kind, and environment and agent
         self.places: Counter[str] = Counter()  # where kills hit
-        self.failures: dict[str, Counter[str]] = defaultdict(Counter)  # by kind and run, each with how often
+        self.failures: dict[str, dict[str, list[str]]] = defaultdict(dict)  # by kind and run, and where each came up
 
     def add(self, kind: str, run: str, injected: int, lost: int, failures: list[str]) -> None:
         """Faults of a kind into a run: how many, how many of them cost something or were not told as they should have
-        been, and what exactly."""
+        been, and what exactly, as `what @ where`."""
         self.counts[kind, run].update(injected=injected, recovered=injected - lost, lost=lost)
         for failure in failures:
-            self.failures[f"{kind}: {run}"][ALIKE.sub("", failure.splitlines()[0])] += 1
+            said, _, where = failure.partition(WHERE)
+            self.failures[f"{kind}: {run}"].setdefault(said, []).append(where)
 
     def write(self, path: Path) -> None:
         """`path`, which ends in .json, and a table beside it."""
@@ -65,5 +66,7 @@ def table(record: dict[str, Any]) -> str:
     if record["failures"]:
         lines += ["", "## What was lost", ""]
     for where, failures in record["failures"].items():
-        lines += [f"- {where}: {failure} ({count} times)" for failure, count in failures.items()]
+        for failure, places in failures.items():
+            some = "; ".join(places[:EXAMPLES]) + (" …" if len(places) > EXAMPLES else "")
+            lines.append(f"- {where}: {failure} ({len(places)} times: {some})")
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@ the same end."""
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,33 +98,34 @@ def sentence(child: Child) -> str:
     return found[1] if found and child.code == 2 and "Traceback" not in child.said else ""
 
 
-def outcome(run: Path) -> dict[str, Any]:
-    """All that two runs of a config must agree in: the status, what was measured and made, results of stages, and the
-    newest checkpoint."""
-    status = status_of(run)
-    checkpoints = checkpoint.steps(run)
-    stages = sorted((run / "stages").glob("*/result"))
-    files = [path for name in MADE for place in [run / name] for path in [place, *place.rglob("*")] if path.is_file()]
-    return {
-        "status": {name: status.get(name) for name in ("status", "step", "best", "error")},
-        "metrics": [{k: v for k, v in record.items() if k not in TIMES} for record in records(run)],
-        "made": {str(path.relative_to(run)): path.read_bytes() for path in sorted(files)},
-        "stages": {path.parent.name: contents(path, ("stage", "streams")) for path in stages},
-        "newest": {path.name: contents(path, PARTS) for path in checkpoints[-1:]},
-    }
-
-
-def leftovers(run: Path) -> list[str]:
-    """What a killed process left half-written or half-deleted, and nobody needs."""
-    hidden = [path for path in run.rglob(".*") if path.name != LOCK]
-    damaged = [path for path in checkpoint.steps(run) if isinstance(contents(path, PARTS), str)]
-    return [str(path.relative_to(run)) for path in [*hidden, *damaged]]
+def ending(run: Path) -> dict[str, Any]:
+    """The status, without its clock."""
+    return {name: status_of(run).get(name) for name in ("status", "step", "best", "error")}
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl."""
+    """metrics.jsonl, without its clock."""
     path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def made(run: Path) -> dict[str, bytes]:
+    """Samples, results, and a generator's file."""
+    files = [path for name in MADE for path in [run / name, *(run / name).rglob("*")] if path.is_file()]
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(files)}
+
+
+def stages(run: Path) -> dict[str, Any]:
+    """The results of stages."""
+    return {
+        path.parent.name: contents(path, ("stage", "streams")) for path in sorted((run / "stages").glob("*/result"))
+    }
+
+
+def last(run: Path) -> dict[str, Any] | str:
+    """The checkpoint of the step that the status names."""
+    return contents(run / "checkpoints" / f"step_{status_of(run).get('step', 0):09d}", PARTS)
 
 
 def contents(folder: Path, parts: tuple[str, ...]) -> dict[str, Any] | str:
@@ -134,16 +136,35 @@ def contents(folder: Path, parts: tuple[str, ...]) -> dict[str, Any] | str:
         return str(error)
 
 
+# All that two runs of a config must agree in, to the bit.
+OUTCOME: dict[str, Callable[[Path], Any]] = {
+    "status": ending, "metrics": records, "made": made, "stages": stages, "checkpoint": last,
+}  # fmt: skip
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """What a run has come to."""
+    return {name: read(run) for name, read in OUTCOME.items()}
+
+
 def differences(expected: dict[str, Any], run: Path) -> list[str]:
-    """Where a run's outcome is not what it should be: the first difference of each kind."""
+    """Where a run's outcome is not what is expected, in all that is: the first difference of each kind."""
     found = []
-    for name, value in outcome(run).items():
+    for name, value in expected.items():
+        there = OUTCOME[name](run)
         try:
-            same(expected[name], value, name)
+            same(value, there, name)
         except AssertionError as error:
-            shown = f" is {value}, not {expected[name]}" if name == "status" else ""
+            shown = f" is {there}, not {value}" if name == "status" else ""
             found.append(f"differs: {str(error).splitlines()[0]}{shown}")
     return found
+
+
+def leftovers(run: Path) -> list[str]:
+    """What a killed process left half-written or half-deleted, and nobody needs."""
+    hidden = [path for path in run.rglob(".*") if path.name != LOCK]
+    damaged = [path for path in checkpoint.steps(run) if isinstance(contents(path, PARTS), str)]
+    return [str(path.relative_to(run)) for path in [*hidden, *damaged]]
 
 
 TRIALS = [

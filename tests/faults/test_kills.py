@@ -10,7 +10,7 @@ import pytest
 from tests.faults.forks import Child
 from tests.faults.inject import FILES, TORN, Fault
 from tests.faults.kills import KILLED, Chain, drawn, killed, refusal, survive
-from tests.faults.record import Record
+from tests.faults.record import WHERE, Record
 from tests.faults.runs import RUN, TRIALS, Trial, differences, leftovers, named, outcome, status_of
 
 pytestmark = pytest.mark.faults
@@ -82,7 +82,7 @@ def test_what_a_kill_leaves_is_cleared_away(forks, record, tmp_path):
         place = tmp_path / f"{fault.at}{fault.do}"
         survive(forks, TINY, place, [fault], None)
         if left := leftovers(place / RUN):
-            failures.append(f"a finished run still has {' and '.join(left)} [at {fault}]")
+            failures.append(f"a finished run still has what a killed process left{WHERE}{' and '.join(left)}")
     record.add("leftovers of a kill", TINY.title, len(faults), len(failures), failures)
     assert not failures, "\n".join(failures)
 
@@ -106,7 +106,7 @@ def test_kills_in_a_sweep(forks, record, tmp_path):
         if "Traceback" in again.said:
             failures.append(refusal(again, place))
         failures += [
-            f"job {job} {found} [at {instant}]"
+            f"{found}{WHERE}job {job}, {instant}"
             for job in "012"
             for found in differences(expected[job], place / "sweep" / job)
         ]
