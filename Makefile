@@ -1,10 +1,11 @@
 # make demo: install, train three minutes, look at the pictures.  make test: set up and run the tests (under 8 minutes
 # on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
+# make test-faults: kills, signals, damaged files and full disks (a quarter of an hour), counted in docs/results/faults.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-all test-slow test-bfloat16 check test-faults fuzz benchmarks benchmarks-quick clean
+.PHONY: setup demo test test-all test-slow test-bfloat16 test-faults fuzz check benchmarks benchmarks-quick clean
 
 setup: $(VENV)/.ready
 
@@ -22,7 +23,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2
 
 test-all: setup
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 -m "not faults"
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -34,7 +35,7 @@ test-bfloat16: setup
 
 # Faults that take long to inject; what came of them is in docs/results.
 test-faults: setup
-	$(BIN)/python -m pytest -n 0 -m faults tests/faults
+	$(BIN)/python -m pytest -n 0 -m faults --counts docs/results/faults.json tests/faults
 
 FUZZ_SECONDS ?= 600
 fuzz: setup

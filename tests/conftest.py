@@ -1,6 +1,7 @@
 """Small sessions that every test can afford. Torch runs on one thread, so that results do not depend on the machine."""
 
 import json
+import logging
 import os
 import random
 import string
@@ -222,11 +223,13 @@ def rlgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["rlgen", *words])
-        code = 0
+        code, handlers = 0, list(logging.getLogger().handlers)
         try:
             cli.main()
         except SystemExit as end:
             code = int(end.code or 0)
+        finally:  # Hydra's would write to what this test has caught, which is closed in the next
+            logging.getLogger().handlers = handlers
         seen = capsys.readouterr()
         return code, seen.out, seen.err
 
