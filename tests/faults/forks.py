@@ -14,7 +14,6 @@ from tests.faults.inject import Fault
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 120.0  # seconds after which a process hangs
-NOBODY = 65534  # the user with no rights
 
 
 class Forks:
@@ -41,27 +40,25 @@ class Forks:
         return json.loads(self.server.stdout.readline())
 
     def start(
-        self, words: Sequence[str], folder: Path, faults: Sequence[Fault] = (), user: int | None = None
+        self, words: Sequence[str], folder: Path, faults: Sequence[Fault] = (), privileged: bool = True
     ) -> "Child":
-        """`rlgen` with these words in a folder, with a cache in it."""
+        """`rlgen` with these words in a folder, with a cache in it; one that is not `privileged` obeys the modes of files
+        even where root runs it."""
         folder.mkdir(parents=True, exist_ok=True)
         home = folder.with_name(f"{folder.name}.trial")  # beside the folder, whose file operations are counted
         home.mkdir(exist_ok=True)
         number = len(list(home.glob("*.out")))
         output, report = home / f"{number}.out", home / f"{number}.json"
         output.touch()
-        if user is not None:
-            home.chmod(0o777)
-            output.chmod(0o666)
         pid = self.ask(
-            words=list(words), folder=str(folder), output=str(output), report=str(report), user=user,
+            words=list(words), folder=str(folder), output=str(output), report=str(report), privileged=privileged,
             faults=[fault.record() for fault in faults], environment={"RLGEN_CACHE": str(folder / "cache")},
         )  # fmt: skip
         return Child(self, pid, words, folder, report, output)
 
-    def run(self, words: Sequence[str], folder: Path, faults: Sequence[Fault] = (), user: int | None = None) -> "Child":
+    def run(self, words: Sequence[str], folder: Path, faults: Sequence[Fault] = (), privileged: bool = True) -> "Child":
         """The same, waited for."""
-        child = self.start(words, folder, faults, user)
+        child = self.start(words, folder, faults, privileged)
         child.wait()
         return child
 

@@ -14,6 +14,7 @@ from tests.conftest import small
 from tests.faults.forks import Child
 from tests.resuming import PARTS, same
 
+PATHS = r"\S*/\S+"
 LOCK = ".lock"
 RUN = "run"  # the folder of a trial's run, in the trial's
 TIMES = ("seconds", "steps_per_second")  # what a clock says in metrics.jsonl
@@ -96,6 +97,13 @@ def sentence(child: Child) -> str:
     """The one sentence with which a command refused, without its beginning; empty where it said more, or nothing."""
     found = re.fullmatch(r"rlgen: (.+)\n", child.said[child.said.rfind("\nrlgen: ") + 1 :])
     return found[1] if found and child.code == 2 and "Traceback" not in child.said else ""
+
+
+def failed(child: Child) -> str:
+    """How a command failed: its exit code and its last line, without paths, so that failures of a kind read alike."""
+    lines = child.said.strip().splitlines() or [""]
+    how = "a traceback that ends in " if "Traceback" in child.said else ""
+    return f"rlgen {child.words[0]} exited with {child.code}, {how}«{re.sub(PATHS, '…', lines[-1][:300])}»"
 
 
 def ending(run: Path) -> dict[str, Any]:

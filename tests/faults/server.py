@@ -5,6 +5,7 @@ number, `wait` with its exit code (−N where signal N ended it), or null while 
 safely; when its input ends, it kills what is left and ends itself.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from rlgen_cli.config.compose import composed
 from rlgen_cli.runs import evaluate_run, pretrain, trainer  # noqa: F401  what a command imports when it runs
 from tests.faults.inject import Fault, Injection
 
+CAPABILITY_VERSION = 0x20080522  # of the system call's arguments
 PATIENCE = 0.005  # seconds between looks at a child
 
 
@@ -72,10 +74,8 @@ def trial(request: dict[str, Any]) -> int:
     os.chdir(request["folder"])
     os.environ.update(request["environment"])
     sys.argv = ["rlgen", *request["words"]]
-    if request["user"] is not None:
-        os.setgroups([])
-        os.setgid(request["user"])
-        os.setuid(request["user"])
+    if not request["privileged"]:
+        obey_permissions()
     faults = [Fault(**fault) for fault in request["faults"]]
     injection = Injection(faults, Path(request["folder"]), Path(request["report"]))
     injection.install()
@@ -91,6 +91,13 @@ def trial(request: dict[str, Any]) -> int:
     sys.stderr.flush()
     injection.finish()
     return code
+
+
+def obey_permissions() -> None:
+    """Give up what lets root write everywhere: modes of files and folders count for this process from here on."""
+    header, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    if os.geteuid() == 0 and ctypes.CDLL(None).capset(header, none) != 0:
+        raise OSError("capabilities cannot be given up")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import random
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from rlgen_cli.core import checkpoint
 from tests.faults.damage import FOLDERS, KINDS
 from tests.faults.forks import Child, Forks
 from tests.faults.record import WHERE, Record
-from tests.faults.runs import RUN, differences, named, outcome, sentence
+from tests.faults.runs import RUN, differences, failed, named, outcome, sentence
 
 pytestmark = pytest.mark.faults
 TRIAL = named("pixel_reinforce_classifier")  # which has a stage, whose result is in the cache, too
@@ -108,13 +107,6 @@ def refuses(child: Child, place: Path, before: dict[str, str]) -> list[str]:
     )
 
 
-def failed(child: Child) -> str:
-    lines = child.said.strip().splitlines() or [""]
-    how = "a traceback that ends in " if "Traceback" in child.said else ""
-    said = re.sub(r"\S*/\S+", "…", lines[-1][:300])  # without the path, which is told by what was damaged
-    return f"rlgen {child.words[0]} exited with {child.code}, {how}«{said}»"
-
-
 def digests(place: Path) -> dict[str, str]:
     """Of every file that a training leaves, by its path."""
     files = [path for name in (RUN, "cache") for path in (place / name).rglob("*") if path.is_file()]
@@ -133,10 +125,22 @@ def test_damage_to_the_newest_checkpoint_of_a_stopped_run(runs, trials, record):
             place = trials.copy(runs.half)
             damage(place / RUN / "checkpoints" / NEWEST / name)
             named = NEWEST if name == "manifest.json" else f"{NEWEST}/{name}"  # or a file whose digest is another one
-            problems = samples(trials, place, named if name.startswith("policy/") else None)
+            problems = samples(trials, place, named) if name.startswith("policy/") else []
             problems += goes_on(trials, place, runs.expected, named)
             trials.check(f"{name} {kind}", problems)
     trials.report("damage to a file of the newest checkpoint, stopped run", record)
+
+
+def test_sampling_needs_no_more_than_the_policy(runs, trials, record):
+    newest = runs.half / RUN / "checkpoints" / NEWEST
+    for name in (name for name in files(newest) if name.partition("/")[0] in ("training", "streams")):
+        place = trials.copy(runs.half)
+        KINDS["truncated"](place / RUN / "checkpoints" / NEWEST / name)
+        child = trials.forks.run(SAMPLE, place)
+        trials.check(
+            name, [failed(child)] if child.code else ["damage that is not read is named"] * (name in child.said)
+        )
+    trials.report("samples of a checkpoint whose other parts are damaged", record)
 
 
 def test_damage_to_the_newest_checkpoint_of_a_finished_run(runs, trials, record):

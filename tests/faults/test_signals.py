@@ -90,7 +90,8 @@ def test_a_second_signal_ends_at_once(number, forks, record, expected, tmp_path)
 @pytest.mark.parametrize("number", PREEMPTED)
 def test_a_signal_at_any_operation_on_files(number, forks, record, expected, tmp_path):
     """While it starts, saves, or makes the last samples."""
-    trial, rng, failures, lost = named("pixel_reinforce_classifier"), random.Random(number), [], 0
+    trial, rng, lost = named("pixel_reinforce_classifier"), random.Random(number), 0
+    failures: list[str] = []
     ends, counts = expected[trial.name]
     for i in range(8):
         place, fault = tmp_path / str(i), Fault(FILES, rng.randint(1, counts[FILES]), number)
