@@ -445,3 +445,19 @@ def test_runs_are_listed_with_how_they_are(tmp_path, rlgen):
     assert state_of(Path("outputs/half")) is None
     assert "half" not in rlgen("list", "runs", "outputs")[1]
     assert rlgen("list", "runs", "nowhere")[:2] == (0, "no runs below nowhere\n")
+
+
+def test_states_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
+    words = small("env=latent_gan", "steering=continuous_step", "agent=random", "reward=coverage", "nonfinite=skip")
+    run = session(*words, "checkpoint_interval=40")
+    env: Any = run.envs["train"]
+    step = env.step
+
+    def lost(state: Any, action: Any) -> Any:
+        after = step(state, action)
+        return after._replace(point=after.point * float("nan"))
+
+    monkeypatch.setattr(env, "step", lost)
+    with pytest.raises(UserError, match=r"^point: the environment's states are nan or infinite at step 40"):
+        train(run, tmp_path / "run")
+    assert not checkpoint.steps(tmp_path / "run")

@@ -69,12 +69,12 @@ def reinforce(session: Session, folder: Path) -> str:
                 loop.latest_total = show(session, loop.step, run)
             if due(loop.step, settings.checkpoint_interval, session) or loop.step >= total:
                 loop.check_numbers(folder, decision, stepped)
-                loop.check_weights()
+                loop.check_state()
                 loop.rank()
                 loop.save(folder)
         status = "finished" if loop.step >= total else "preempted" if interrupt.asked else "stopped"
         if status != "finished":
-            loop.check_weights()
+            loop.check_state()
             loop.save(folder)
         else:
             run.announce("making the last samples")
@@ -132,19 +132,23 @@ class Loop(Position):
                 f"{folder / 'failed'}, the checkpoints before it are whole, and nonfinite=skip would go on."
             )
 
-    def check_weights(self) -> None:
-        """Keep weights that are nan or infinite out of a checkpoint.
+    def check_state(self) -> None:
+        """Keep weights and states that are nan or infinite out of a checkpoint.
 
         Raises:
             UserError: naming the first.
         """
-        weights = named_tensors(self.session.policy_state())
-        wrong = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
-        if wrong:
-            raise UserError(
-                f"{wrong[0]}: the weights are nan or infinite at step {self.step}, so that they are not saved; a lower "
-                "agent.optimizer.learning_rate may help."
-            )
+        advice = {
+            "the policy's weights": "a lower agent.optimizer.learning_rate may help",
+            "the environment's states": "an environment must keep its numbers finite",
+        }
+        trees = (self.session.policy_state(), plain(self.stepper.state))
+        for (what, right), tree in zip(advice.items(), trees, strict=True):
+            for name, tensor in named_tensors(tree).items():
+                if not bool(tensor.isfinite().all()):
+                    raise UserError(
+                        f"{name}: {what} are nan or infinite at step {self.step}, so that they are not saved; {right}."
+                    )
 
     def rank(self) -> None:
         """Call the checkpoint of this step the best one if the newest evaluation says so."""
