@@ -1,11 +1,14 @@
 # make demo: install, train three minutes, look at the pictures.  make test: set up and run the tests (under 8 minutes
 # on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
 # make test-faults: kills, signals, damaged files and full disks (a quarter of an hour), counted in docs/results/faults.md.
+# make setup-locked: the same environment from files whose hashes are in locks/.  make release: dist/ with checksums and a
+# list of what is in it (SBOM).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-all test-slow test-bfloat16 test-faults fuzz check benchmarks benchmarks-quick clean
+.PHONY: setup setup-locked lock release audit demo test test-all test-slow test-bfloat16 test-faults fuzz coverage check \
+  benchmarks benchmarks-quick clean
 
 setup: $(VENV)/.ready
 
@@ -15,6 +18,53 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,benchmarks]'
 	touch $@
+
+# What CI installs, on Linux x86-64 with Python 3.11: every file by its hash, but for torch (locks/ci.txt says why).
+# First what builds, then everything without looking for dependencies, since the list is complete; pip check proves it.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+setup-locked:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "the locks are for Python 3.11; say where it is with make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps --require-hashes -r locks/build.txt
+	$(PIP) install --no-deps --require-hashes --no-build-isolation -r locks/ci.txt
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) check
+	touch $(VENV)/.ready $(VENV)/.benchmarks
+
+TOOLS := build/tools
+$(TOOLS): .ci/tools.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check -r .ci/tools.txt
+	touch $@
+
+# Resolves anew within constraints.txt what is not in the locks yet, and keeps the rest; delete a lock to renew all of it.
+COMPILE := $(TOOLS)/bin/pip-compile --quiet --generate-hashes --strip-extras \
+  --no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+  --unsafe-package torch -c constraints.txt
+lock: $(TOOLS)
+	$(COMPILE) --no-header -o locks/build.txt locks/build.in
+	$(COMPILE) --no-header --extra dev --extra benchmarks -o locks/ci.txt pyproject.toml
+	for name in build ci; do \
+	  sed '/^# WARNING/,$$d' locks/$$name.txt | cat locks/$$name.head - > build/lock && mv build/lock locks/$$name.txt; done
+
+# The versions of the locks, in an environment that holds the wheel and what it needs, and nothing else.
+release: $(VENV)/.ready $(TOOLS)
+	rm -rf dist build/released && mkdir -p dist
+	$(BIN)/python -m hatchling build -d dist -t wheel -t sdist
+	sed -n 's/^\([A-Za-z0-9._-]*==[^ ]*\).*/\1/p' locks/ci.txt > build/versions.txt
+	$(PYTHON) -m venv --without-pip build/released
+	$(PIP) --python build/released/bin/python install -c constraints.txt -c build/versions.txt --find-links dist rlgen
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+	  -o dist/rlgen.cdx.json build/released/bin/python
+	$(BIN)/python .ci/check_release.py dist
+	cd dist && sha256sum * > SHA256SUMS
+
+# Known weaknesses of the locked versions, but for those that .ci/audit-ignored.txt gives a reason for. Asks a service on
+# the network.
+audit: $(TOOLS)
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r locks/ci.txt \
+	  $$(sed -n 's/^\([A-Z][A-Za-z0-9-]*\) .*/--ignore-vuln \1/p' .ci/audit-ignored.txt)
 
 demo: setup
 	$(BIN)/rlgen train env=pixel agent=dqn
@@ -66,4 +116,4 @@ $(VENV)/.benchmarks: $(VENV)/.ready
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -191,7 +191,8 @@ def write_oracle(path: Path, words: int = 30, width: int = 4) -> Path:
 
 def slow(*values: object) -> list[object]:
     """Parameters that run with `make test-all` alone."""
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+    rows = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*row, marks=pytest.mark.slow) for row in rows]
 
 
 def write_tunes(folder: Path, count: int = 6) -> Path:

@@ -28,12 +28,13 @@ def scalars(node: DictConfig, path: str = "") -> Iterator[str]:
             yield name
 
 
-def faults(choices: Iterable[str]) -> tuple[int, list[str]]:
-    """How many values were tried in the configs of these choices, and what is wrong. A key of a class is tried once."""
+def faults(choices: Iterable[str], below: str) -> tuple[int, list[str]]:
+    """How many values were tried in the configs of these choices, of the keys that begin with `below`, and what is wrong.
+    A key of a class is tried once."""
     tried, seen, found = 0, set(), []
     for choice in choices:
         whole = shipped.small(unlocked(composed("train", given((choice,)))), [])
-        for key in list(scalars(whole)):
+        for key in [key for key in scalars(whole) if key.startswith(below)]:
             owner, _, name = key.rpartition(".")
             kind = OmegaConf.select(whole, owner).get("_target_", owner) if owner else ""
             if (kind, name) in seen:

@@ -47,7 +47,10 @@ class FusedReward:
         if self.has_gradient is None:
             raw = torch.full((2, *shape), 0.5, device=z.device, requires_grad=True)
             label = torch.zeros(2, dtype=torch.long, device=z.device)
-            self.has_gradient = self.values(finished(raw), z, label).requires_grad
+            values = self.values(finished(raw), z, label)
+            # The values of a reward that learns have a gradient of its weights, which says nothing of the sample.
+            reaches = values.requires_grad and torch.autograd.grad(values.sum(), raw, allow_unused=True)[0] is not None
+            self.has_gradient = reaches
         return self.has_gradient
 
     def values(self, sample: Tensor, z: Tensor, label: Tensor) -> Tensor:

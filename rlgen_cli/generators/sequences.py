@@ -117,8 +117,9 @@ class SequenceDiscriminatorNetwork(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the logit is made of, [N, hidden]."""
-        columns = x if x.is_floating_point() else one_hot(x, self.vocabulary).float().permute(0, 2, 3, 1)
-        x = columns.transpose(1, 2)  # [N, V, 1, T]
+        if not x.is_floating_point():  # nothing stands where a token is −1, as before the first step
+            x = (one_hot(x.clamp(min=0), self.vocabulary) * (x >= 0).unsqueeze(3)).float().permute(0, 2, 3, 1)
+        x = x.transpose(1, 2)  # [N, V, 1, T]
         for layer in self.layers:
             x = leaky_relu(layer(x), 0.2)
         return leaky_relu(self.hidden(x.flatten(1)), 0.2)

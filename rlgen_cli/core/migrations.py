@@ -1,0 +1,95 @@
+"""Formats of what a run leaves on the disk, and how what an earlier one wrote is read.
+
+A checkpoint's `manifest.json` and a run's `format.json` hold the number of their format. A format that changes gets the
+next number and a migration from the one before, below; everything older then goes through all migrations in turn. They
+work on what was read, as plain data, and never rewrite a file: a run that goes on writes the newest format beside it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from rlgen_cli.core.errors import require
+
+Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
+FORMAT = 2  # what is written now
+UNNAMED = 2  # the format of runs of rlgen 0.1.0, whose folders hold no format.json
+FILE = "format.json"  # of a run's folder
+
+
+def unchanged(saved: Plain) -> Plain:
+    """What a format leaves as it was."""
+    return saved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration:
+    """From one format to the next; each function may change and return what it is given, which is a copy.
+
+    Args:
+        config: the run's resolved config, as read from config.yaml.
+        parts: by the name of a checkpoint's part (policy, training, streams, stage), its components by name, each a
+            state dict.
+    """
+
+    config: Callable[[Plain], Plain] = unchanged
+    parts: Mapping[str, Callable[[Plain], Plain]] = field(default_factory=dict)
+
+
+MIGRATIONS: dict[int, Migration] = {}  # by the format that each begins with; there is none older than 2
+
+
+def oldest() -> int:
+    """The oldest format from which migrations lead to the newest without a gap."""
+    found = FORMAT
+    while found - 1 in MIGRATIONS:
+        found -= 1
+    return found
+
+
+def readable(found: Any, where: str) -> int:
+    """The format `found` in a file, known to be one that can be read.
+
+    Args:
+        where: what was read, with its key, as `checkpoint: FOLDER`.
+
+    Raises:
+        UserError: for a newer format, one that is too old, and what is no format.
+    """
+    number = isinstance(found, int) and not isinstance(found, bool) and found >= 1
+    require(number, f"{where} is damaged (it says format {found!r}, which is no number from 1).")
+    newer = f"{where} was written by format {found} of rlgen, this version reads up to {FORMAT}; update rlgen."
+    require(found <= FORMAT, newer)
+    span = f"{oldest()} to {FORMAT}" if oldest() < FORMAT else f"{FORMAT} alone"
+    older = f"{where} was written by format {found} of rlgen, this version reads {span}; open it with an earlier one."
+    require(found >= oldest(), older)
+    return int(found)
+
+
+def current_config(saved: Plain, found: int) -> Plain:
+    """A run's config of the format `found`, as the newest format has it; `saved` stays as it is."""
+    for migration in _from(found):
+        saved = migration.config(_copied(saved))
+    return saved
+
+
+def current_part(name: str, saved: Plain, found: int) -> Plain:
+    """The components of a checkpoint's part of the format `found`, as the newest format has them; `saved` stays as it
+    is, and tensors are shared."""
+    for migration in _from(found):
+        saved = migration.parts.get(name, unchanged)(_copied(saved))
+    return saved
+
+
+def _from(found: int) -> list[Migration]:
+    """The migrations from a format to the newest, in order."""
+    return [MIGRATIONS[number] for number in range(found, FORMAT)]
+
+
+def _copied(tree: Any) -> Any:
+    """Dicts and lists anew; what they hold is the same."""
+    if isinstance(tree, dict):
+        return {key: _copied(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_copied(value) for value in tree]
+    return tree
