@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
+from rlgen_cli.config.saved import read_config
 from rlgen_cli.core import checkpoint, migrations
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.migrations import Migration, current_config, current_part, readable
-from tests.conftest import Rlgen
+from rlgen_cli.core.trust import Trust
+from rlgen_cli.runs.trainer import resume, train
+from tests.conftest import Rlgen, session, small
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RUNS = sorted(path.name for path in FIXTURES.glob("run_*"))
@@ -104,22 +106,31 @@ def test_a_part_of_a_checkpoint_is_migrated_and_its_tensors_are_shared(later: No
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_fixture_goes_through_migrations_to_come(name: str, later: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they are hooked in: the plain config, and a checkpoint's part as it was loaded."""
-    plain = OmegaConf.to_container(OmegaConf.load(FIXTURES / name / "config.yaml"))
-    assert isinstance(plain, dict)
-    monkeypatch.setitem(migrations.MIGRATIONS, 3, Migration())
-    found = current_config({str(key): value for key, value in plain.items()}, 2)
-    assert found["agent"]["discount"] == plain["agent"]["gamma"]
+    monkeypatch.setitem(migrations.MIGRATIONS, 3, Migration())  # its discount is a schedule, which has no half
     (saved,) = checkpoint.steps(FIXTURES / name)
-    policy = checkpoint.load(saved, "policy", "cpu")
-    assert current_part("policy", policy, 2)["policy"]["net"].keys() == policy["policy"]["q_network"].keys()
+    assert set(checkpoint.load(saved, "policy", "cpu")["policy"]) == {"net"}
+    config = read_config(FIXTURES / name / "config.yaml", Trust())
+    assert "gamma" not in config.agent
+    assert config.agent.discount.start > 0
+
+
+def test_a_run_says_its_format_and_another_is_refused(tmp_path: Path) -> None:
+    train(session(*small("agent=random"), "total_steps=8"), tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    text = path.read_text()
+    assert text.startswith(f"format: {migrations.FORMAT}\n")
+    path.write_text(text.replace(f"format: {migrations.FORMAT}", "format: 99"))
+    with pytest.raises(
+        UserError, match=r"^run: .*config\.yaml was written by format 99 of rlgen, this version reads up to"
+    ):
+        resume(tmp_path / "run", {})
 
 
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 2; update rlgen\.$"),
-        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 alone; open it with an earlier"),
+        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 3; update rlgen\.$"),
+        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 3; open it with an earlier"),
         ("2", r"checkpoint: here is damaged \(it says format '2', which is no number from 1\)\.$"),
         (None, r"checkpoint: here is damaged \(it says format None"),
         (True, r"checkpoint: here is damaged"),
@@ -140,7 +151,5 @@ def test_what_is_read_begins_where_migrations_lead_on_without_a_gap(later: None)
         readable(2, "run: here")
 
 
-def test_the_formats_of_today_agree() -> None:
-    """Until the checkpoint takes its number from here, both say the same."""
-    assert checkpoint.FORMAT == migrations.FORMAT
+def test_what_says_no_format_can_be_read() -> None:
     assert migrations.oldest() <= migrations.UNNAMED <= migrations.FORMAT

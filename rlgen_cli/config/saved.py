@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlgen_cli.config.instantiate import find
 from rlgen_cli.config.locate import config_folder, target_of
+from rlgen_cli.core import migrations
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.files import read_bytes
 from rlgen_cli.core.trust import Trust
@@ -62,6 +63,8 @@ def read_config(path: Path, trust: Trust) -> DictConfig:
         raise UserError(f"run: {path} is no config of a run ({' '.join(reason.split())[:100]}).") from None
     require(isinstance(node, dict), f"run: {path} is no config of a run (it holds no keys).")
     _check_plain(node, path)
+    found = migrations.readable(node.pop(migrations.KEY, migrations.UNNAMED), f"run: {path}")
+    node = migrations.current_config(node, found)
     check_components(node, trust)
     config = OmegaConf.create(node)
     assert isinstance(config, DictConfig)

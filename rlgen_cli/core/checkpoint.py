@@ -21,13 +21,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from rlgen_cli.core import migrations
 from rlgen_cli.core.capacity import memory
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.files import read_bytes, read_json
 
 log = logging.getLogger(__name__)
 TENSOR, BYTES, NUMBERED = "__tensor__", "__bytes__", "__numbered__"
-FORMAT = 2
 
 
 def cache_folder() -> Path:
@@ -48,7 +48,7 @@ def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
                 files[f"{part}/{name}.safetensors"] = save_tensors(tensors)
         files[f"{part}/state.json"] = json.dumps(plain, indent=1).encode()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    files["manifest.json"] = json.dumps({"format": FORMAT, "sha256": digests}, indent=1).encode()
+    files["manifest.json"] = json.dumps({"format": migrations.FORMAT, "sha256": digests}, indent=1).encode()
     partial = folder.with_name(f".partial_{folder.name}_{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had this number
     try:
@@ -71,9 +71,10 @@ def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
     Raises:
         UserError: for a missing or damaged file, or a checkpoint of another version.
     """
+    found, digests = _manifest(folder)
     contents = {
         name.partition("/")[2]: _content(folder, name, digest)
-        for name, digest in _digests(folder).items()
+        for name, digest in digests.items()
         if name.partition("/")[0] == part
     }
     if "state.json" not in contents:
@@ -87,7 +88,7 @@ def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
         raise UserError(f"checkpoint: {folder / part} is none that rlgen wrote ({reason}).") from None
-    return components
+    return migrations.current_part(part, components, found)
 
 
 def steps(run: Path) -> list[Path]:
@@ -122,7 +123,7 @@ def check(folder: Path, part: str | None = None) -> None:
     Raises:
         UserError: for a missing or damaged file, or a checkpoint of another version.
     """
-    for name, digest in _digests(folder).items():
+    for name, digest in _manifest(folder)[1].items():
         if part in (None, name.partition("/")[0]):
             _content(folder, name, digest)
 
@@ -201,21 +202,20 @@ def _content(folder: Path, name: str, digest: str) -> bytes:
     return content
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file, by its path in the checkpoint (part/file), from the manifest."""
+def _manifest(folder: Path) -> tuple[int, dict[str, str]]:
+    """A checkpoint's format, and the SHA-256 of each file by its path in the checkpoint (part/file)."""
     path = folder / "manifest.json"
     if not path.exists():
         raise UserError(f"checkpoint: there is no {path}; name a run folder or a checkpoint folder.")
     manifest = read_json(path, "checkpoint")
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"checkpoint: {folder} was written by another version of rlgen, which cannot be read.")
+    found = migrations.readable(manifest.get("format"), f"checkpoint: {path}")
     digests: Any = manifest.get("sha256")
     known = isinstance(digests, dict) and all(
         isinstance(digest, str) and re.fullmatch(r"[^/\\]+/[^/\\.][^/\\]*", name) for name, digest in digests.items()
     )
     if not known:
         raise UserError(f"checkpoint: {path} is damaged (it does not list a checkpoint's files).")
-    return dict(digests)
+    return found, dict(digests)
 
 
 def _replace(folder: Path, new: Path) -> None:

@@ -1,6 +1,6 @@
 """Formats of what a run leaves on the disk, and how what an earlier one wrote is read.
 
-A checkpoint's `manifest.json` and a run's `format.json` hold the number of their format. A format that changes gets the
+A checkpoint's `manifest.json` and a run's `config.yaml` hold the number of their format. A format that changes gets the
 next number and a migration from the one before, below; everything older then goes through all migrations in turn. They
 work on what was read, as plain data, and never rewrite a file: a run that goes on writes the newest format beside it.
 """
@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 from rlgen_cli.core.errors import require
 
 Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
-FORMAT = 2  # what is written now
-UNNAMED = 2  # the format of runs of rlgen 0.1.0, whose folders hold no format.json
-FILE = "format.json"  # of a run's folder
+FORMAT = 3  # what is written now
+UNNAMED = 2  # the format of configs that do not say theirs, which are of rlgen 0.1.0
+KEY = "format"  # of a run's config.yaml
 
 
 def unchanged(saved: Plain) -> Plain:
@@ -36,7 +36,13 @@ class Migration:
     parts: Mapping[str, Callable[[Plain], Plain]] = field(default_factory=dict)
 
 
-MIGRATIONS: dict[int, Migration] = {}  # by the format that each begins with; there is none older than 2
+def with_new_settings(config: Plain) -> Plain:
+    """Format 3 has two settings more; their values do what was done before."""
+    return {"deterministic": False, "nonfinite": "stop"} | config
+
+
+# By the format that each begins with; there is none older than 2.
+MIGRATIONS: dict[int, Migration] = {2: Migration(config=with_new_settings)}
 
 
 def oldest() -> int:

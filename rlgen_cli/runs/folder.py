@@ -9,7 +9,7 @@ from types import FrameType
 
 from omegaconf import OmegaConf
 
-from rlgen_cli.core import checkpoint
+from rlgen_cli.core import checkpoint, migrations
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.log import RunLog, environment, log, say
@@ -32,7 +32,7 @@ def claim(session: Session, folder: Path) -> None:
 
 def keep_config(session: Session, folder: Path) -> None:
     """The run's config as it is now, so that settings that were changed when it went on hold the next time, too."""
-    text = OmegaConf.to_yaml(session.config, resolve=True)
+    text = f"{migrations.KEY}: {migrations.FORMAT}\n" + OmegaConf.to_yaml(session.config, resolve=True)
     checkpoint.write_atomic(folder / "config.yaml", text.encode())
 
 
