@@ -83,6 +83,12 @@ test-bfloat16: setup
 	RLGEN_TEST_PRECISION=bfloat16 $(BIN)/python -m pytest -n 2 tests/test_train.py tests/test_agents.py \
 		tests/test_policies.py tests/test_latent_gan.py tests/test_latent_music.py tests/test_checkpoint.py
 
+# The modules that read what others wrote are run through line by line (.coveragerc).
+COVERED := checkpoint edges hostile_folders robust bad_input files data music_files generator_from_file configs command_lines \
+  combinations fuzz cli migrations
+coverage: setup
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(COVERED:%=tests/test_%.py)
+
 # Faults that take long to inject; what came of them is in docs/results.
 test-faults: setup
 	$(BIN)/python -m pytest -n 0 -m faults --counts docs/results/faults.json tests/faults

@@ -124,8 +124,11 @@ def with_hydra_errors(command: str, arguments: list[str], action: Callable[[], A
 def resolution(error: Exception) -> str:
     """Why something could not be composed or resolved, in one sentence."""
     cause, key = error.__cause__ or error.__context__, getattr(error, "full_key", None)
-    if isinstance(cause, UserError):
-        return str(cause)
+    inner: BaseException | None = cause
+    while inner is not None and not isinstance(inner, UserError):
+        inner = inner.__cause__ or inner.__context__
+    if inner is not None:
+        return str(inner)
     if cause is not None and key:
         return f"{key}: cannot be computed from other keys ({cause}); check these."
     return " ".join(str(error).split())
