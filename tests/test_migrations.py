@@ -86,10 +86,13 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_migrations_are_applied_in_turn_to_copies(later: None) -> None:
     saved = {"agent": {"gamma": 0.5, "batch_size": 8}}
-    assert current_config(saved, 2) == {"agent": {"discount": 1.0, "batch_size": 8}}
+    assert current_config(saved, "run: here") == {"agent": {"discount": 1.0, "batch_size": 8}}
+    assert current_config(saved | {"format": 2}, "run: here") == {"agent": {"discount": 1.0, "batch_size": 8}}
     assert saved == {"agent": {"gamma": 0.5, "batch_size": 8}}
-    assert current_config({"agent": {"discount": 0.5}}, 3) == {"agent": {"discount": 1.0}}
-    assert current_config({"agent": {"discount": 0.5}}, 4) == {"agent": {"discount": 0.5}}
+    assert current_config({"format": 3, "agent": {"discount": 0.5}}, "run: here") == {"agent": {"discount": 1.0}}
+    assert current_config({"format": 4, "agent": {"discount": 0.5}}, "run: here") == {"agent": {"discount": 0.5}}
+    with pytest.raises(UserError, match=r"run: here was written by format 5 of rlgen, this version reads up to 4"):
+        current_config({"format": 5}, "run: here")
 
 
 def test_a_part_of_a_checkpoint_is_migrated_and_its_tensors_are_shared(later: None) -> None:
@@ -108,7 +111,7 @@ def test_a_fixture_goes_through_migrations_to_come(name: str, later: None, monke
     plain = OmegaConf.to_container(OmegaConf.load(FIXTURES / name / "config.yaml"))
     assert isinstance(plain, dict)
     monkeypatch.setitem(migrations.MIGRATIONS, 3, Migration())
-    found = current_config({str(key): value for key, value in plain.items()}, 2)
+    found = current_config({str(key): value for key, value in plain.items()}, "run: here")
     assert found["agent"]["discount"] == plain["agent"]["gamma"]
     (saved,) = checkpoint.steps(FIXTURES / name)
     policy = checkpoint.load(saved, "policy", "cpu")

@@ -1,8 +1,9 @@
 """Formats of what a run leaves on the disk, and how what an earlier one wrote is read.
 
-A checkpoint's `manifest.json` and a run's `format.json` hold the number of their format. A format that changes gets the
+A checkpoint's `manifest.json` and a run's `config.yaml` hold the number of their format. A format that changes gets the
 next number and a migration from the one before, below; everything older then goes through all migrations in turn. They
-work on what was read, as plain data, and never rewrite a file: a run that goes on writes the newest format beside it.
+work on what was read, as plain data, and rewrite no file. The number lies in the config itself, so that the two can never
+say different things, however a process ends.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +14,8 @@ from rlgen_cli.core.errors import require
 
 Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
 FORMAT = 2  # what is written now
-UNNAMED = 2  # the format of runs of rlgen 0.1.0, whose folders hold no format.json
-FILE = "format.json"  # of a run's folder
+UNNAMED = 2  # the format of a config that names none, as those of the first runs
+KEY = "format"  # of a run's config, and of a checkpoint's manifest
 
 
 def unchanged(saved: Plain) -> Plain:
@@ -66,11 +67,17 @@ def readable(found: Any, where: str) -> int:
     return int(found)
 
 
-def current_config(saved: Plain, found: int) -> Plain:
-    """A run's config of the format `found`, as the newest format has it; `saved` stays as it is."""
+def current_config(saved: Plain, where: str) -> Plain:
+    """A run's config as the newest format has it, without the number of its format; `saved` stays as it is.
+
+    Raises:
+        UserError: for a format that cannot be read; `where` is as in `readable`.
+    """
+    found = readable(saved.get(KEY, UNNAMED), where)
+    config = {key: value for key, value in saved.items() if key != KEY}
     for migration in _from(found):
-        saved = migration.config(_copied(saved))
-    return saved
+        config = migration.config(_copied(config))
+    return config
 
 
 def current_part(name: str, saved: Plain, found: int) -> Plain:
