@@ -65,8 +65,9 @@ def renamed(config: dict) -> dict:
 
 
 def halved(config: dict) -> dict:
-    """Format 4 counts it in halves."""
-    config["agent"]["discount"] *= 2
+    """Format 4 counts it in halves, where it is a number."""
+    if isinstance(config["agent"]["discount"], float):
+        config["agent"]["discount"] *= 2
     return config
 
 
@@ -78,10 +79,10 @@ def moved(policy: dict) -> dict:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two formats to come."""
+    """Formats 3 and 4, made up, in the place of what there is."""
     monkeypatch.setattr(migrations, "FORMAT", 4)
-    monkeypatch.setitem(migrations.MIGRATIONS, 2, Migration(config=renamed, parts={"policy": moved}))
-    monkeypatch.setitem(migrations.MIGRATIONS, 3, Migration(config=halved))
+    steps = {2: Migration(config=renamed, parts={"policy": moved}), 3: Migration(config=halved)}
+    monkeypatch.setattr(migrations, "MIGRATIONS", steps)
 
 
 def test_migrations_are_applied_in_turn_to_copies(later: None) -> None:
@@ -106,15 +107,15 @@ def test_a_part_of_a_checkpoint_is_migrated_and_its_tensors_are_shared(later: No
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_fixture_goes_through_migrations_to_come(name: str, later: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they are hooked in: the plain config, and a checkpoint's part as it was loaded."""
+def test_a_fixture_goes_through_migrations_to_come(name: str, request: pytest.FixtureRequest) -> None:
+    """The plain config, and a checkpoint's part as it was loaded."""
     plain = OmegaConf.to_container(OmegaConf.load(FIXTURES / name / "config.yaml"))
     assert isinstance(plain, dict)
-    monkeypatch.setitem(migrations.MIGRATIONS, 3, Migration())
-    found = current_config({str(key): value for key, value in plain.items()}, "run: here")
-    assert found["agent"]["discount"] == plain["agent"]["gamma"]
     (saved,) = checkpoint.steps(FIXTURES / name)
     policy = checkpoint.load(saved, "policy", "cpu")
+    request.getfixturevalue("later")
+    found = current_config({str(key): value for key, value in plain.items()}, "run: here")
+    assert found["agent"]["discount"]["_target_"] == plain["agent"]["gamma"]["_target_"]
     assert current_part("policy", policy, 2)["policy"]["net"].keys() == policy["policy"]["q_network"].keys()
 
 
@@ -129,7 +130,11 @@ def test_a_fixture_goes_through_migrations_to_come(name: str, later: None, monke
         (0, r"checkpoint: here is damaged"),
     ],
 )
-def test_a_format_that_cannot_be_read_is_refused_with_its_number(found: object, said: str) -> None:
+def test_a_format_that_cannot_be_read_is_refused_with_its_number(
+    found: object, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "FORMAT", 2)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {})
     with pytest.raises(UserError, match=said):
         readable(found, "checkpoint: here")
 
@@ -143,7 +148,7 @@ def test_what_is_read_begins_where_migrations_lead_on_without_a_gap(later: None)
         readable(2, "run: here")
 
 
-def test_the_formats_of_today_agree() -> None:
-    """Until the checkpoint takes its number from here, both say the same."""
-    assert checkpoint.FORMAT == migrations.FORMAT
+def test_what_is_written_names_the_newest_format(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "saved", {"policy": {"policy": {"step": 1}}})
+    assert json.loads((tmp_path / "saved" / "manifest.json").read_text())[migrations.KEY] == migrations.FORMAT
     assert migrations.oldest() <= migrations.UNNAMED <= migrations.FORMAT

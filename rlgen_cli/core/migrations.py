@@ -2,8 +2,8 @@
 
 A checkpoint's `manifest.json` and a run's `config.yaml` hold the number of their format. A format that changes gets the
 next number and a migration from the one before, below; everything older then goes through all migrations in turn. They
-work on what was read, as plain data, and rewrite no file. The number lies in the config itself, so that the two can never
-say different things, however a process ends.
+work on what was read, as plain data, and rewrite no file. The number lies in the config itself, so that the two can
+never say different things, however a process ends.
 """
 
 from collections.abc import Callable, Mapping
