@@ -117,9 +117,15 @@ def with_part(name: str, content: bytes | Callable[[bytes], bytes]) -> Change:
             file, manifest = folder / name, json.loads((folder / "manifest.json").read_text())
             file.write_bytes(content(file.read_bytes()) if callable(content) else content)
             manifest["sha256"][name] = hashlib.sha256(file.read_bytes()).hexdigest()
-            (folder / "manifest.json").write_text(json.dumps(manifest))
+            write_manifest(folder, manifest)
 
     return change
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """A manifest whose own digest is right."""
+    digest = hashlib.sha256(json.dumps(manifest["sha256"], sort_keys=True).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"digest": digest}))
 
 
 def with_manifest(content: str | Callable[[dict[str, Any]], Any]) -> Change:

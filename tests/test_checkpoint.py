@@ -132,6 +132,22 @@ def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(manifest, tmp_
             read(tmp_path / "step_1")
 
 
+@pytest.mark.parametrize(("old", "new"), [("policy/", "polici/"), ("state.json", "stato.json")])
+def test_a_manifest_whose_list_was_changed_is_no_checkpoint(old, new, tmp_path):
+    checkpoint.save(tmp_path / "step_1", PARTS)
+    path = tmp_path / "step_1" / "manifest.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged \(its list is not the one that was written\)"):
+        checkpoint.check(tmp_path / "step_1", "policy")
+
+
+def test_pruning_never_takes_what_was_written_just_now(tmp_path):
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path / "checkpoints" / f"step_{step}", {"training": {"loop": {"step": step}}})
+    checkpoint.prune(tmp_path, 2, ["step_1", "step_2"])
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step_1", "step_2", "step_3", "step_4"]
+
+
 def test_the_manifest_cannot_point_outside(tmp_path):
     checkpoint.save(tmp_path / "run" / "step_1", PARTS)
     folder = tmp_path / "run" / "step_1"
@@ -150,7 +166,7 @@ def test_the_manifest_cannot_point_outside(tmp_path):
 def test_pruning_keeps_the_newest_and_the_best(tmp_path):
     for step in range(5):
         checkpoint.save(tmp_path / "checkpoints" / f"step_{step}", {"training": {"loop": {"step": step}}})
-    checkpoint.prune(tmp_path, 2, "step_1")
+    checkpoint.prune(tmp_path, 2, ["step_1"])
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step_1", "step_3", "step_4"]
 
 

@@ -25,7 +25,9 @@ from rlgen_cli.data.palette import canvas_palette, line_width
 from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.domains.music.datasets.oracle import GATES, INPUTS, MEMORY, Oracle, OracleSamples
 from rlgen_cli.domains.music.datasets.text import Text
-from rlgen_cli.domains.music.encodings import Melody
+from rlgen_cli.domains.music.datasets.windows import encode_splits
+from rlgen_cli.domains.music.encodings import Chorale, Melody
+from rlgen_cli.domains.music.notes import Note, Piece
 from rlgen_cli.generators.onnx_file import parts
 from rlgen_cli.runs.trainer import train
 from tests.conftest import session, small, write_idx, write_picture
@@ -148,18 +150,15 @@ def test_notes_are_no_tokens_of_text(tmp_path):
             data.load(melody, 8, 4)
 
 
-def test_pieces_beyond_the_encodings_range_are_counted(caplog):
-    with caplog.at_level("INFO"), pytest.raises(UserError, match=r"none of \d+ pieces fits; the commonest reason"):
-        session(
-            "env=music",
-            "encoding=melody",
-            "env.encoding.low=84",
-            "env.encoding.high=90",
-            "data.count=12",
-            "env.length=16",
-            "env.bar=8",
-            "agent=random",
-        )
+def test_pieces_that_an_encoding_cannot_say_are_counted(caplog):
+    alone = Piece((Note(0, 4, 60),), 16)  # one voice of four
+    encoding = Chorale(ranges=[[60, 81], [53, 74], [48, 69], [36, 64]], grid=4)
+    with (
+        caplog.at_level("INFO"),
+        pytest.raises(UserError, match=r"none of 3 pieces fits; the commonest reason: has not 4"),
+    ):
+        encode_splits(([alone], [alone], [alone]), encoding, 8, 16, None, [0])
+    assert "3 pieces are left out" in caplog.text
 
 
 def test_fields_of_a_fixed_length_in_a_protocol_buffer_are_passed_over():

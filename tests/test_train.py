@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import compose, session, small
-from tests.resuming import resumes
+from tests.resuming import PARTS, resumes, same
 
 BRUSHES = choices("brush")
 WITH_GRID = ("pen_grid", "stroke_grid", "spiral")
@@ -255,8 +256,19 @@ def test_resume_says_what_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"no config\.yaml"):
         resume(tmp_path, {})
     (tmp_path / "config.yaml").write_text("seed: 1")
-    with pytest.raises(UserError, match="no checkpoint"):
+    with pytest.raises(UserError, match=r"total_steps: is missing"):
         resume(tmp_path, {})
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    words = small("agent=dqn")
+    assert train(session(*words), tmp_path / "whole") == "finished"
+    assert train(session(*words, "stop_at=80"), tmp_path / "run") == "stopped"
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert resume(tmp_path / "run", {}) == "finished"
+    for part in PARTS:
+        one, two = (checkpoint.load(checkpoint.newest(tmp_path / name), part, "cpu") for name in ("whole", "run"))
+        same(one, two, part)
 
 
 def test_cuda_is_refused_where_there_is_none():

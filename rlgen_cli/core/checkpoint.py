@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
                 files[f"{part}/{name}.safetensors"] = save_tensors(tensors)
         files[f"{part}/state.json"] = json.dumps(plain, indent=1).encode()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    files["manifest.json"] = json.dumps({"format": migrations.FORMAT, "sha256": digests}, indent=1).encode()
+    manifest = {"format": migrations.FORMAT, "sha256": digests, "digest": _digest_of(digests)}
+    files["manifest.json"] = json.dumps(manifest, indent=1).encode()
     partial = folder.with_name(f".partial_{folder.name}_{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had this number
     try:
@@ -128,10 +130,11 @@ def check(folder: Path, part: str | None = None) -> None:
             _content(folder, name, digest)
 
 
-def prune(run: Path, keep: int, best: str | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the one named `best`."""
+def prune(run: Path, keep: int, names: Sequence[str]) -> None:
+    """Delete all but the newest `keep` checkpoints and those that are named: the best one, and the one that was written
+    just now, which is whole whatever became of others."""
     for folder in steps(run)[:-keep]:
-        if folder.name != best:
+        if folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)  # one that stays does no harm
 
 
@@ -158,6 +161,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     try:
         _write_synced(partial, content)
         os.replace(partial, path)
+        _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)  # what a failure left half-written
 
@@ -215,7 +219,14 @@ def _manifest(folder: Path) -> tuple[int, dict[str, str]]:
     )
     if not known:
         raise UserError(f"checkpoint: {path} is damaged (it does not list a checkpoint's files).")
+    if found >= 3 and manifest.get("digest") != _digest_of(digests):  # format 2 had none
+        raise UserError(f"checkpoint: {path} is damaged (its list is not the one that was written).")
     return found, dict(digests)
+
+
+def _digest_of(digests: dict[str, str]) -> str:
+    """The SHA-256 of a manifest's list of files."""
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _replace(folder: Path, new: Path) -> None:

@@ -85,7 +85,7 @@ def pretrain(session: Session, folder: Path, resuming: bool = False) -> str:
 def finish(session: Session, stage: Stage, folder: Path) -> None:
     """Leave a checkpoint that opens as a prior or for sampling, held-out numbers, samples, and a generator's file."""
     step = stage.updates
-    run = RunLog(folder, step, step, None)
+    run = RunLog(folder, step - 1, step, None)  # whatever an earlier end has recorded is recorded anew
     numbers = {} if stage.evaluate is None else {**stage.evaluate("valid"), **stage.evaluate("test")}
     if numbers:
         run.scalars(step, numbers)

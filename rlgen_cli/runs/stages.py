@@ -31,6 +31,7 @@ class Progress(Position):
     def __init__(self) -> None:
         super().__init__()
         self.best_step, self.lowest = 0, 1e30
+        self.metrics: list[Metrics] = []  # of the updates since the last record
 
 
 def run_stages(session: Session, folder: Path) -> str:
@@ -88,13 +89,15 @@ def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at:
     with Interrupt() as interrupt, logged_failure(run, progress):
         patient = True
         while progress.step < stop_at and patient and not interrupt.asked:
-            metrics: list[Metrics] = []
-            while not metrics or (progress.step % stage.interval and progress.step < stop_at and not interrupt.asked):
-                metrics.append(stage.trainable.update(progress.step / stage.updates))
-                progress.step += 1
-                run.progress(progress.step)
+            update = stage.trainable.update(progress.step / stage.updates)
+            progress.metrics.append({name: value.detach() for name, value in update.items()})
+            progress.step += 1
+            run.progress(progress.step)
+            if progress.step % stage.interval and progress.step < stage.updates:
+                continue
             numbers = {} if stage.evaluate is None else stage.evaluate("valid")
-            run.scalars(progress.step, means(metrics, stage.name) | numbers)
+            run.scalars(progress.step, means(progress.metrics, stage.name) | numbers)
+            progress.metrics = []
             lowest = next(iter(numbers.values()), -float(progress.step))  # unmeasured, the newest is the best
             if lowest < progress.lowest:
                 progress.lowest, progress.best_step = lowest, progress.step
@@ -104,6 +107,8 @@ def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at:
             patient = progress.step - progress.best_step < patience
             keep(stage, session, home / "progress", progress)
         over = progress.step >= stage.updates or not patient
+        if progress.metrics:  # stopped between two records
+            keep(stage, session, home / "progress", progress)
         stopped = "" if over else "preempted" if interrupt.asked else "stopped"
         run.status(stopped or "running", progress.step)
     run.close()
@@ -178,7 +183,7 @@ def restore(stage: Stage, session: Session, saved: dict[str, Any]) -> None:
 def means(metrics: list[Metrics], stage: str) -> dict[str, float]:
     """The mean of each metric over some updates."""
     return {
-        f"{stage}/{name}": float(torch.stack([step[name].detach().float() for step in metrics if name in step]).mean())
+        f"{stage}/{name}": float(torch.stack([step[name].float() for step in metrics if name in step]).mean())
         for name in metrics[0]
     }
 

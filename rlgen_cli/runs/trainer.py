@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlgen_cli.core import checkpoint, seeding
 from rlgen_cli.core.acting import decide, initial_carry
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.specs import Decision, Metrics, Scored
 from rlgen_cli.core.tree import named_tensors, plain, select, typed
 from rlgen_cli.evaluation.evaluate import evaluate
@@ -169,7 +169,7 @@ class Loop(Position):
         streams = {"streams": seeding.streams_state(self.session.streams)}
         parts = {"policy": self.session.policy_state(), "training": training, "streams": streams}
         checkpoint.save(folder / "checkpoints" / name_of(self.step), parts)
-        checkpoint.prune(folder, self.session.settings.keep_checkpoints, self.best)
+        checkpoint.prune(folder, self.session.settings.keep_checkpoints, [self.best, name_of(self.step)])
 
     def restore(self, folder: Path) -> None:
         """Everything as it was at the newest intact checkpoint."""
@@ -267,7 +267,5 @@ def resume(folder: Path, overrides: dict[str, Any]) -> str:
     """Go on in a run's folder, exactly; `overrides` are new top-level settings such as total_steps."""
     with opening(folder):
         config, steps = continued(folder, overrides), checkpoint.steps(folder)
-        begun = bool(steps) or (folder / "stages").is_dir()
-        require(begun, f"resume: {folder} holds no checkpoint to go on from.")
-        session = assemble(config, fresh=not steps)
+        session = assemble(config, fresh=not steps)  # one that was killed before its first checkpoint begins anew
     return train(session, folder, resuming=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from rlgen_cli.core import checkpoint
+from tests.hostile import write_manifest
 
 PLACE = tempfile.TemporaryDirectory(prefix="fuzz_manifest_")
 FILES = ("manifest.json", "policy/state.json", "policy/policy.safetensors")
@@ -28,7 +29,7 @@ def target(data: bytes) -> None:
     if which & 4 and name != "manifest.json":
         manifest = json.loads(GOOD["manifest.json"])
         manifest["sha256"][name] = hashlib.sha256(data[1:]).hexdigest()
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        write_manifest(folder, manifest)
     checkpoint.load(checkpoint.newest(run, "policy"), "policy", "cpu")
 
 
