@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rlgen_cli.core import checkpoint, migrations
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import Session
-from rlgen_cli.runs.log import RunLog, environment, log, say
+from rlgen_cli.runs.log import RunLog, environment, say
 
 
 def claim(session: Session, folder: Path) -> None:
@@ -84,7 +84,7 @@ class logged_failure:
         if kind is None or error is None:
             return
         stopped = isinstance(error, KeyboardInterrupt)
-        log.error("%s at step %d", "stopped" if stopped else "failed", self.position.step, exc_info=error)
+        self.run.failure(f"{'stopped' if stopped else 'failed'} at step {self.position.step}", error)
         with contextlib.suppress(OSError):  # the disk may be what failed
             said, step = f"{kind.__name__}: {error}", self.position.step
             self.run.status("preempted" if stopped else "failed", step, error=said, best=self.position.best)

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +63,7 @@ class RunLog:
         self.text = (folder / "train.log").open("a")
         self.handler = logging.StreamHandler(self.text)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.handler.handleError = lambda record: None  # type: ignore[method-assign]  # as of a full disk
         log.addHandler(self.handler)
         log.setLevel(logging.INFO)
         self.status("running", step)
@@ -150,6 +152,12 @@ class RunLog:
         record |= {"stage": self.stage} if self.stage else {}
         record |= {"best": best, "error": error}
         write_atomic(self.folder / "status.json", json.dumps(record, indent=1).encode())
+
+    def failure(self, said: str, error: BaseException) -> None:
+        """Write why a run ends, with the traceback, to train.log alone: the screen gets a sentence."""
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            self.text.write(f"{said}\n{''.join(traceback.format_exception(error))}")
+            self.text.flush()
 
     def close(self) -> None:
         self.bar.close()
