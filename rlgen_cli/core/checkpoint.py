@@ -209,7 +209,7 @@ def _content(folder: Path, name: str, digest: str) -> bytes:
 def _manifest(folder: Path) -> tuple[int, dict[str, str]]:
     """A checkpoint's format, and the SHA-256 of each file by its path in the checkpoint (part/file)."""
     path = folder / "manifest.json"
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"checkpoint: there is no {path}; name a run folder or a checkpoint folder.")
     manifest = read_json(path, "checkpoint")
     found = migrations.readable(manifest.get("format"), f"checkpoint: {path}")

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -48,6 +49,7 @@ class RunLog:
         self.metrics_path = folder / "metrics.jsonl"
         self.earlier = self._drop_after(step)
         self.metrics = self.metrics_path.open("a")
+        self.excepthook, threading.excepthook = threading.excepthook, self._thread_failed
         board = folder / "tensorboard" / (stage or "")
         self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
         if step == 0 and config_text is not None:
@@ -159,12 +161,18 @@ class RunLog:
             self.text.write(f"{said}\n{''.join(traceback.format_exception(error))}")
             self.text.flush()
 
+    def _thread_failed(self, arguments: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread gives what the disk refused to whoever records next, and need not print it, too."""
+        if not (isinstance(arguments.exc_value, OSError) and type(arguments.thread).__module__.startswith("tensorb")):
+            self.excepthook(arguments)
+
     def close(self) -> None:
         self.bar.close()
         log.removeHandler(self.handler)
         for file in (self.metrics, self.board, self.text):
             with contextlib.suppress(OSError):  # of what the disk had no room for; whoever wrote it was told
                 file.close()
+        threading.excepthook = self.excepthook
 
     def _drop_after(self, step: int) -> float:
         """Forget this stage's records beyond `step`; return the seconds that the kept ones took."""

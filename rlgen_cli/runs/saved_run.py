@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,12 @@ def require_plain(folder: Path) -> None:
     Raises:
         UserError: naming what is wrong.
     """
-    left = [folder]
-    while left:
-        for entry in os.scandir(left.pop()):
-            if entry.is_dir(follow_symlinks=False):
-                left.append(Path(entry.path))
-            elif not entry.is_file(follow_symlinks=False):
-                what = "a link" if entry.is_symlink() else "neither a file nor a folder"
-                raise UserError(f"run: {entry.path} is {what}, which a run's folder never holds; remove it.")
+    for place, folders, files in os.walk(folder):  # what may not be read is passed over, and not read later either
+        for path in (os.path.join(place, name) for name in (*folders, *files)):
+            mode = os.lstat(path).st_mode
+            if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                raise UserError(f"run: {path} is {what}, which a run's folder never holds; remove it.")
 
 
 class opening:
