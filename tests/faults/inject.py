@@ -5,6 +5,7 @@ A file operation is what changes the disk: opening a file for writing, making, r
 `fsync`. Only those of the main thread below the trial's folder count, so that TensorBoard's writer changes no count.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -127,7 +128,8 @@ class Injection:
 
     def _write(self, record: dict[str, Any]) -> None:
         self.busy = True
-        self.report.write_text(json.dumps(record))
+        with contextlib.suppress(OSError):  # the disk that is full is the trial's own
+            self.report.write_text(json.dumps(record))
         self.busy = False
 
 
