@@ -340,3 +340,11 @@ def test_lines_that_tune_a_pretrained_policy_use_it(document):
 def test_the_pretrained_policy_must_be_named():
     with pytest.raises(UserError, match=r"agent\.anchor\.prior: must be given"):
         cli.dispatch(["train", "env=music", "agent=ppo_tune"])
+
+
+def test_the_tests_that_prove_what_is_promised_exist():
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs" / "reliability.md").read_text())
+    assert len(named) > 20
+    for path, name in named:
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
+        assert (ROOT / path).is_file(), path

@@ -135,7 +135,7 @@ FUNCTIONS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_variant_of_a_config_names_more_than_the_package_does(data, innocent, tmp_path_factory):
     """Anywhere in the config, a component of somebody else or any tree of values: what is read holds neither a
@@ -179,7 +179,7 @@ def targets(node: Any) -> list[Any]:
     return [target for value in node for target in targets(value)] if isinstance(node, list) else []
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=st.text(alphabet=string.printable, max_size=200) | st.binary(max_size=200))
 def test_any_bytes_as_a_config_are_a_config_or_a_sentence(text, tmp_path_factory):
     path = tmp_path_factory.mktemp("bytes") / "config.yaml"

@@ -33,6 +33,11 @@ from tests.resuming import PARTS, same
 DQN = small("agent=dqn", "reward=coverage")
 
 
+def many(*values: object) -> list[Any]:
+    """Cases that run with the slow tests, beside one of their kind that always runs."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def status(run: str = "run") -> dict[str, Any]:
     found: dict[str, Any] = json.loads((Path(run) / "status.json").read_text())
     return found
@@ -222,7 +227,7 @@ def test_a_damaged_line_of_the_records_does_not_stop_a_run(wrong, tmp_path, caps
 @pytest.mark.parametrize(
     "name", ["status.json", "environment.json", "train.log", "results.json", "metrics.jsonl", "tensorboard"]
 )
-@pytest.mark.parametrize("fault", ["gone", "empty", "binary"])
+@pytest.mark.parametrize("fault", [*many("gone", "empty"), "binary"])
 def test_no_record_is_needed_to_go_on_or_to_sample(name, fault, tmp_path, rlgen):
     train(session(*DQN, "stop_at=80"), tmp_path / "run")
     path = tmp_path / "run" / name
@@ -252,7 +257,7 @@ def failing_writes(monkeypatch: pytest.MonkeyPatch, after: int, below: str) -> N
     monkeypatch.setattr(checkpoint, "_write_synced", write)
 
 
-@pytest.mark.parametrize("after", [0, 3, 8, 15])
+@pytest.mark.parametrize("after", [3, *many(0, 8, 15)])
 def test_a_full_disk_is_a_sentence_and_loses_nothing(after, rlgen, monkeypatch):
     code, _, err = rlgen("train", *DQN, "stop_at=40", "hydra.run.dir=run")
     assert code == 0, err
@@ -293,7 +298,7 @@ def test_a_cache_that_cannot_be_written_is_said_at_once_and_does_no_harm(tmp_pat
     assert (tmp_path / "run/stages/classifier/result/manifest.json").is_file()
 
 
-@pytest.mark.parametrize("fault", ["flipped", "empty", "gone", "no manifest", "manifest a list"])
+@pytest.mark.parametrize("fault", ["flipped", *many("empty", "gone", "no manifest", "manifest a list")])
 @pytest.mark.parametrize("where", ["cache", "run"])
 def test_a_damaged_result_is_noticed_named_and_made_anew(fault, where, tmp_path, caplog):
     def new(name: str) -> str:
@@ -355,7 +360,7 @@ def test_who_asks_for_a_cache_entry_that_is_being_made_waits(tmp_path, caplog):
 # Signals
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
+@pytest.mark.parametrize("name", [*many("SIGINT", "SIGUSR1"), "SIGTERM", "SIGHUP"])
 def test_a_signal_saves_and_the_run_goes_on_exactly(name, tmp_path, monkeypatch, rlgen):
     """The signal comes in the middle of the 21st call of the reward."""
     body = f"import os, signal; len(calls) == 21 and os.kill(os.getpid(), signal.{name}); return x.mean((1, 2, 3))"
@@ -388,7 +393,7 @@ def sweep(rlgen: Rlgen, body: str) -> tuple[int, str, str]:
     return rlgen("train", "-m", *words, "seed=1,2,3", "total_steps=40", "hydra.sweep.dir=sweep")
 
 
-@pytest.mark.parametrize("end", ["sys.exit(0)", "raise ValueError('no')", "raise MemoryError"])
+@pytest.mark.parametrize("end", ["sys.exit(0)", *many("raise ValueError('no')", "raise MemoryError")])
 def test_a_job_that_fails_is_named_and_the_others_go_on(end, rlgen):
     body = f"import torch\n    if torch.initial_seed() and open('seen', 'a').write('x') and open('seen').read().count('x') == 3: {end}\n    return x.mean((1, 2, 3))"
     code, _, err = sweep(rlgen, body)
