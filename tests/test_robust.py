@@ -213,13 +213,18 @@ def test_a_stop_on_a_checkpoints_own_step_leaves_it_as_it_is(tmp_path, monkeypat
     [b'{"step": 160, "sec', b"\xff\xfe\x00", b"[]", b'{"seconds": 1}', b'{"step": "x", "seconds": 1}', b"[" * 100_000, b"null"],
     ids=["torn", "no text", "a list", "no step", "a step that is no number", "nested", "null"],
 )  # fmt: skip
-def test_a_damaged_line_of_the_records_does_not_stop_a_run(wrong, tmp_path, capsys):
+def test_a_damaged_line_of_the_records_is_none(wrong):
+    assert log.record_of(wrong) is None
+    assert log.record_of(b'{"step": 4, "seconds": 0.5}') == {"step": 4, "seconds": 0.5}
+
+
+def test_a_damaged_line_of_the_records_does_not_stop_a_run(tmp_path, capsys):
     folder = tmp_path / "run"
     assert train(session(*DQN, "stop_at=80"), folder) == "stopped"
     whole = (folder / "metrics.jsonl").read_bytes()
-    (folder / "metrics.jsonl").write_bytes(whole + wrong)
+    (folder / "metrics.jsonl").write_bytes(whole + b'\xff\n{"step": 160, "sec')
     assert resume(folder, {}) == "finished"
-    assert "1 lines of" in capsys.readouterr().out
+    assert "2 lines of" in capsys.readouterr().out
     assert (folder / "metrics.jsonl").read_bytes().startswith(whole)
     assert all(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
 
