@@ -309,6 +309,7 @@ FOLDERS: dict[str, Change] = {
     "samples are a link": with_link("samples", "."),
     "checkpoints are a link": with_link("checkpoints", "."),
     "a link in a deep folder": with_link("samples/final/x", HARM),
+    "a checkpoint is a link to nowhere": with_link("checkpoints/step_999999999", "nowhere"),
     "log is a pipe": with_pipe("train.log"),
     "weights are a pipe": with_pipe("CHECKPOINT/policy/policy.safetensors"),
     "manifest is a pipe": with_pipe("CHECKPOINT/manifest.json"),

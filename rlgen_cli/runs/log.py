@@ -46,6 +46,9 @@ class RunLog:
         self.folder, self.total_steps, self.stage = folder, total_steps, stage
         self.began, self.first_step = time.monotonic(), step
         self.shown = self.began  # when the screen last said something
+        for name in ("metrics.jsonl", "train.log", "status.json"):
+            if (folder / name).is_dir():
+                os.replace(folder / name, folder / f"{name}.folder")  # in the way of what is written there
         self.metrics_path = folder / "metrics.jsonl"
         self.earlier = self._drop_after(step)
         self.metrics = self.metrics_path.open("a")

@@ -32,7 +32,10 @@ WORST = -1e30  # below any score, and JSON can say it
 def train(session: Session, folder: Path, resuming: bool = False) -> str:
     """Train in `folder`, a new one or (`resuming`) from its newest checkpoint; returns the final status."""
     with held(folder):
-        (keep_config if resuming else claim)(session, folder)
+        if not resuming:
+            claim(session, folder)
+        elif not checkpoint.steps(folder):
+            keep_config(session, folder)
         return run_stages(session, folder) or reinforce(session, folder)
 
 
@@ -48,6 +51,7 @@ def reinforce(session: Session, folder: Path) -> str:
     loop = Loop(session, stepper)
     if checkpoint.steps(folder):
         loop.restore(folder)
+        keep_config(session, folder)  # once it is known that the run can go on
     run = RunLog(folder, loop.step, total, OmegaConf.to_yaml(session.config, resolve=True))
     stop_at = min(total, settings.stop_at or total)
     with Interrupt() as interrupt, logged_failure(run, loop):
@@ -72,6 +76,8 @@ def reinforce(session: Session, folder: Path) -> str:
                 loop.check_state()
                 loop.rank()
                 loop.save(folder)
+        if loop.step >= total:
+            loop.prune(folder)  # a kill may have come between the last checkpoint and that
         status = "finished" if loop.step >= total else "preempted" if interrupt.asked else "stopped"
         if status != "finished":
             loop.check_state()
@@ -169,6 +175,10 @@ class Loop(Position):
         streams = {"streams": seeding.streams_state(self.session.streams)}
         parts = {"policy": self.session.policy_state(), "training": training, "streams": streams}
         checkpoint.save(folder / "checkpoints" / name_of(self.step), parts)
+        self.prune(folder)
+
+    def prune(self, folder: Path) -> None:
+        """Delete older checkpoints."""
         checkpoint.prune(folder, self.session.settings.keep_checkpoints, [self.best, name_of(self.step)])
 
     def restore(self, folder: Path) -> None:

@@ -82,16 +82,9 @@ def a_file(checkpoint: Path) -> None:
     checkpoint.write_bytes(b"no checkpoint")
 
 
-def a_dangling_link(checkpoint: Path) -> None:
-    """A link to nowhere has a checkpoint's name."""
-    shutil.rmtree(checkpoint)
-    checkpoint.symlink_to(checkpoint.with_name("nowhere"))
-
-
 FOLDERS: dict[str, Callable[[Path], None]] = {
     "files without a manifest": files_alone,
     "a manifest without its files": manifest_alone,
     "an empty folder": empty,
     "a file in its place": a_file,
-    "a dangling link in its place": a_dangling_link,
 }

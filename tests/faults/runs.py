@@ -112,10 +112,11 @@ def ending(run: Path) -> dict[str, Any]:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl, without its clock."""
+    """metrics.jsonl, without its clock, stage by stage: one that is fitted anew has its records last."""
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+    timeless = [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+    return sorted(timeless, key=lambda line: str(line.get("stage", "")))
 
 
 def made(run: Path) -> dict[str, bytes]:
