@@ -2,6 +2,7 @@
 YAMLs name, and what the user trusts on the command line."""
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,17 @@ def check_components(node: Any, trust: Trust, path: str = "") -> None:
 
 def named_code(node: Mapping[Any, Any]) -> dict[str, str]:
     """What a component's node names that no YAML of the package does and that could run or fetch code, by its key: a
-    class, or what the class declares as its `trusted_arguments`."""
+    class, what the class declares as its `trusted_arguments`, or, where it is no folder that is here, what it
+    `downloads`."""
     target = node.get("_target_")
     if target is None:
         return {}
     if not isinstance(target, str) or target not in components():
         return {"_target_": str(target)}
     known = components()[target]
-    declared = getattr(find(target, ""), "trusted_arguments", ())
+    kind = find(target, "")
+    fetched = [key for key in getattr(kind, "downloads", ()) if not os.path.isdir(str(node.get(key)))]
+    declared = [*getattr(kind, "trusted_arguments", ()), *fetched]
     return {key: str(node.get(key)) for key in declared if node.get(key) not in known.get(key, [])}
 
 

@@ -32,7 +32,7 @@ class Clip:
 
     judges = "picture"
     needs: frozenset[str] = frozenset()
-    trusted_arguments = ("model",)  # it may be downloaded
+    downloads = ("model",)
 
     def __init__(self, *, spec: EnvSpec, device: torch.device, model: str, prompt: str) -> None:
         channels = spec.picture().channels

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.fuzz.run import TARGETS
 
-CHUNK = 150  # seconds
+CHUNK = 60  # seconds
 PAGE = Path("docs") / "results" / "fuzz.md"
 ROW = re.compile(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (.*) \|$", re.MULTILINE)
 HEAD = """# What fuzzing found
