@@ -93,8 +93,6 @@ def decoded(content: bytes) -> Image.Image:
             wide, high = image.size
             if wide * high > MEGAPIXELS * 1_000_000 or max(wide, high) > LONGEST_SIDE:
                 raise ValueError(f"it has more than {MEGAPIXELS} megapixels or {LONGEST_SIDE} pixels a side")
-            if min(wide, high) < 1:
-                raise ValueError("it has no pixels")
             if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > SCANS:
                 raise ValueError(f"it has more than {SCANS} scans")
             ImageOps.exif_transpose(image, in_place=True)
