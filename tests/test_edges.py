@@ -26,7 +26,7 @@ from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.domains.music.datasets.oracle import GATES, INPUTS, MEMORY, Oracle, OracleSamples
 from rlgen_cli.domains.music.datasets.text import Text
 from rlgen_cli.domains.music.datasets.windows import encode_splits
-from rlgen_cli.domains.music.encodings import Chorale, Melody
+from rlgen_cli.domains.music.encodings import HOLD, REST, Chorale, Melody, _cut
 from rlgen_cli.domains.music.notes import Note, Piece
 from rlgen_cli.generators.onnx_file import parts
 from rlgen_cli.runs.trainer import train
@@ -173,3 +173,10 @@ def test_a_run_is_a_guide(tmp_path):
     npz = Path("none.npz")
     with pytest.raises(UserError, match=r"^agent\.start"):
         session(*small("agent=cem", "brush=stroke", f"agent.start.guide={npz}"))
+
+
+def test_a_note_that_goes_on_from_before_a_window_starts_anew_in_it():
+    """By hand: rest 0, hold 1, notes 5 and 7; a window of two steps begins at every other one."""
+    events = torch.tensor([5, HOLD, HOLD, REST, HOLD, 7, HOLD, HOLD]).unsqueeze(1)
+    windows = [window.squeeze(1).tolist() for window in _cut(events, 2, 2)]
+    assert windows == [[5, HOLD], [5, REST], [REST, 7], [7, HOLD]]

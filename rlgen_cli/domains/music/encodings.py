@@ -325,20 +325,22 @@ def _windows(tokens: Tensor, length: int, stride: int) -> list[Tensor]:
 
 def _cut(events: Tensor, length: int, stride: int) -> list[Tensor]:
     """Windows of an event sequence in which a note that goes on from before starts anew, without silent ones."""
-    found = _windows(events, length, stride)
+    found, newest = _windows(events, length, stride), _newest(events.unsqueeze(0))[0]
     for i, window in enumerate(found):
-        for voice in range(events.shape[1]):
-            before = events[: i * stride + 1, voice]
-            starts = before[before != HOLD]
-            window[0, voice] = starts[-1] if len(starts) else REST
+        window[0] = newest[i * stride]
     return [window for window in found if bool((window > HOLD).any())]
+
+
+def _newest(codes: Tensor) -> Tensor:
+    """Of codes [N, S, V], the newest at each step that is no hold; rest before the first."""
+    steps = torch.arange(codes.shape[1], device=codes.device).view(1, -1, 1)
+    event = torch.where(codes == HOLD, -1, steps).cummax(1).values  # [N, S, V], the step whose code still holds
+    return torch.where(event >= 0, codes.gather(1, event.clamp(min=0)), REST)
 
 
 def _sounding(codes: Tensor, low: int, grid: int) -> Roll:
     """Codes [N, S, V] of rest, hold and notes from `low` on, as they sound in sixteenths."""
-    steps = torch.arange(codes.shape[1], device=codes.device).view(1, -1, 1)
-    event = torch.where(codes == HOLD, -1, steps).cummax(1).values  # [N, S, V], the step whose code still holds
-    code = torch.where(event >= 0, codes.gather(1, event.clamp(min=0)), REST)
+    code = _newest(codes)
     sounds, starts = (codes >= 0) & (code > HOLD), codes > HOLD
     pitch = torch.where(sounds, code + low - 2, -1).repeat_interleave(grid, 1)
     onset = torch.zeros_like(pitch, dtype=torch.bool)
