@@ -129,7 +129,9 @@ def components() -> dict[str, dict[str, list[Any]]]:
     for file in sorted(config_folder().rglob("*.yaml")):
         group = file.parent.relative_to(config_folder()).as_posix()
         node = yaml.safe_load(file.read_text(encoding="utf-8"))
-        _collect({"_target_": target_of(group, file.stem)} | node, found)
+        if "_target_" not in node:  # it is that of the YAML which it builds on
+            node["_target_"] = target_of(group, file.stem)
+        _collect(node, found)
     return found
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rlgen_cli.core import migrations
 from rlgen_cli.core.capacity import memory
-from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.errors import UserError, described
 from rlgen_cli.core.files import read_bytes, read_json
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
             tensors = {} if content is None else load_tensors(content)
             components[name] = _ravel(tree, tensors, device)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-        raise UserError(f"checkpoint: {folder / part} is none that rlgen wrote ({reason}).") from None
+        raise UserError(f"checkpoint: {folder / part} is none that rlgen wrote ({described(error)[:100]}).") from None
     return migrations.current_part(part, components, found)
 
 

@@ -1,9 +1,13 @@
 """Errors that a user can cause and mend; the command line prints them as one sentence and exits with 2."""
 
+import contextlib
 import difflib
+import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+log = logging.getLogger(__name__)
 
 
 class UserError(Exception):
@@ -25,6 +29,23 @@ def reason_of(error: BaseException) -> str:
     """What another library's exception says, in one line of at most 160 characters."""
     said = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
     return said[:160] or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """An exception's kind and message, in one line of at most 200 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+@contextlib.contextmanager
+def faults_as(said: str) -> Iterator[None]:
+    """Whatever fails within this, for any reason, is a UserError that begins with `said` and ends with the reason."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        log.debug("%s", said, exc_info=error)
+        raise UserError(f"{said} ({described(error)}).") from None
 
 
 def reader_gone() -> None:

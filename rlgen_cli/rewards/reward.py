@@ -1,6 +1,7 @@
 """The weighted sum of named terms, and the two ways in which a score becomes a reward."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -41,18 +42,13 @@ class Term(NamedTuple):
         return scores[len(done) :] - scores[: len(done)], scores[len(done) :]
 
 
-class _named:
+@contextlib.contextmanager
+def _named(term: str) -> Iterator[None]:
     """Puts a term's config path before what it says is wrong."""
-
-    def __init__(self, term: str) -> None:
-        self.term = term
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UserError):
-            raise UserError(f"reward.terms.{self.term}.{error}") from error.__cause__
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"reward.terms.{term}.{error}") from error.__cause__
 
 
 class WeightedSum:

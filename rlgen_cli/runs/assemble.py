@@ -18,7 +18,7 @@ from rlgen_cli.config.settings import GROUPS, FitSettings, Settings
 from rlgen_cli.core import seeding
 from rlgen_cli.core.acting import Actor
 from rlgen_cli.core.capacity import footprint, require_memory
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import UserError, faults_as, require
 from rlgen_cli.core.protocols import Agent, Env, Planner, StartsGroups, TeachesSequences, Trainable
 from rlgen_cli.core.stages import Helpers, Stage
 from rlgen_cli.core.trust import Trust
@@ -94,16 +94,9 @@ class Session:
                 learner.load_state_dict(saved[name])
 
 
-class fitting_the_config:
+def fitting_the_config() -> contextlib.AbstractContextManager[None]:
     """What does not fit when a checkpoint is opened is the user's config."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UserError(f"checkpoint: does not fit the run's config ({reason}).") from None
+    return faults_as("checkpoint: does not fit the run's config")
 
 
 def assemble(config: DictConfig, fresh: bool = True) -> Session:

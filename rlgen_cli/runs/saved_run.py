@@ -1,6 +1,6 @@
 """A run's folder as it lies on the disk, perhaps a stranger's: found, and read as data."""
 
-import logging
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -10,11 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlgen_cli.config.saved import read_config
 from rlgen_cli.core import checkpoint
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import UserError, faults_as, require
 from rlgen_cli.core.files import read_json
 from rlgen_cli.core.trust import Trust
-
-log = logging.getLogger(__name__)
 
 
 def config_of(folder: Path, trust: Trust) -> DictConfig:
@@ -57,20 +55,9 @@ def require_plain(folder: Path) -> None:
                 raise UserError(f"run: {path} is {what}, which a run's folder never holds; remove it.")
 
 
-class opening:
+def opening(folder: Path) -> contextlib.AbstractContextManager[None]:
     """What a stranger's folder says may fit nothing: that ends in one sentence, and never in a half-opened run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            log.debug("opening %s failed", self.folder, exc_info=error)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UserError(f"run: {self.folder} cannot be opened by this version of rlgen ({reason}).") from None
+    return faults_as(f"run: {folder} cannot be opened by this version of rlgen")
 
 
 def find_run(name: str) -> tuple[Path, Path | None]:

@@ -47,9 +47,10 @@ def run_stage(stage: Stage, session: Session, folder: Path, stop_at: int | None)
         return ""
     if stage.key is None:
         return fit_stage(stage, session, home, stop_at)
-    with cache_entry(cache_of(stage)) as cached:
-        if load_stage(stage, session, cache_of(stage)):
-            log.info("the %s comes from the cache (%s)", stage.name, cache_of(stage))
+    entry = cache_of(stage)
+    with cache_entry(entry) as cached:
+        if load_stage(stage, session, entry):
+            log.info("the %s comes from the cache (%s)", stage.name, entry)
             keep(stage, session, home / "result")
             return ""
         stopped = fit_stage(stage, session, home, stop_at)

@@ -61,18 +61,18 @@ def reinforce(session: Session, folder: Path) -> str:
             loop.tally.add(stepped.scored, stepped.done)
             loop.metrics |= stepped.metrics
             loop.step += settings.num_envs
-            if session.device.type == "cpu":  # where looking costs nothing, so that the batch at fault is kept
+            recording = due(loop.step, settings.log_interval, session)
+            saving = due(loop.step, settings.checkpoint_interval, session) or loop.step >= total
+            if recording or saving or session.device.type == "cpu":  # where looking costs nothing, at the step itself
                 loop.check_numbers(folder, decision, stepped)
             stepper.renew(stepped.done)
             loop.carry = select(stepped.done, initial_carry(actor, settings.num_envs), decision.carry)
             run.progress(loop.step)
-            if due(loop.step, settings.log_interval, session):
-                loop.check_numbers(folder, decision, stepped)
+            if recording:
                 run.scalars(loop.step, loop.read())
             if due(loop.step, settings.eval_interval, session):
                 loop.latest_total = show(session, loop.step, run)
-            if due(loop.step, settings.checkpoint_interval, session) or loop.step >= total:
-                loop.check_numbers(folder, decision, stepped)
+            if saving:
                 loop.check_state()
                 loop.rank()
                 loop.save(folder)
