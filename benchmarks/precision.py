@@ -189,7 +189,13 @@ def training(words: list[str], num_envs: int, device: str, precision: str) -> Ca
     session = assemble(composed("train", [*words, *common]))
     env, streams = session.envs["train"], session.streams
     stepper = Stepper(
-        env=env, reward=session.reward, learners=session.learners, rng=streams["env"], num_envs=num_envs, group_size=1
+        env=env,
+        reward=session.reward,
+        learners=session.learners,
+        rng=streams["env"],
+        num_envs=num_envs,
+        group_size=1,
+        together=True,
     )
     stepper.enter(stepper.fresh())
     carry = initial_carry(session.actor, num_envs)

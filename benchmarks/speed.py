@@ -73,7 +73,13 @@ def training(session: Session, seconds: float) -> tuple[float, float]:
     env, agent, n = session.envs["train"], session.agent, session.settings.num_envs
     assert isinstance(agent, DQN)
     stepper = Stepper(
-        env=env, reward=session.reward, learners=session.learners, rng=session.streams["env"], num_envs=n, group_size=1
+        env=env,
+        reward=session.reward,
+        learners=session.learners,
+        rng=session.streams["env"],
+        num_envs=n,
+        group_size=1,
+        together=True,
     )
     stepper.enter(stepper.fresh())
 

@@ -166,7 +166,7 @@ class Episodes:
         self.learners, self.reward = session.learners, session.reward
         self.stepper = Stepper(
             env=self.env, reward=session.reward, learners=session.learners, rng=session.streams["env"],
-            num_envs=self.num_envs, group_size=1,
+            num_envs=self.num_envs, group_size=1, together=False,
         )  # fmt: skip
         self.begun = False
 

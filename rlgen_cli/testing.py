@@ -53,7 +53,7 @@ from rlgen_cli.core.specs import (
     Transition,
     View,
 )
-from rlgen_cli.core.tree import map_tensors, select
+from rlgen_cli.core.tree import join, map_tensors, select
 
 ROWS = 6  # episodes that are played at once
 LIMIT = 500  # batched steps within which a learner must have made an update
@@ -450,7 +450,7 @@ class _Episodes:
         done, reward = env.done(after), torch.rand(self.num_envs, generator=rng, device=self.device)
         step = Transition(
             state, decision.action, reward, reward, after, done, self.carry, decision.carry, decision.policy_output,
-            env.view(after),
+            decision.observation, env.view(after),
         )  # fmt: skip
         self.state = select(done, env.reset(self.num_envs, rng), after)
         fresh = None if policy is None else policy.initial_carry(self.num_envs)
@@ -546,7 +546,7 @@ def check_reward(reward: Reward, env: Env, *, device: torch.device) -> None:
         after = env.step(state, uniform_action(env, state, _rng(step, device), device))
         before_view, view, done = env.view(state), env.view(after), env.done(after)
         scored = reward(before_view, view, done)
-        learned = reward.learned_reward(before_view, view, done)
+        learned = reward.learned_reward(join(before_view, view), done)
         for name, value in {"total": scored.total, "static": scored.static, **scored.terms}.items():
             assert list(value.shape) == [ROWS], f"reward: {name} must have the shape [{ROWS}], got {list(value.shape)}."
         if device.type != "meta":

@@ -129,7 +129,7 @@ def step_once(session: Session) -> None:
     env, n = session.envs["train"], session.settings.num_envs
     stepper = Stepper(
         env=env, reward=session.reward, learners=session.learners, rng=session.streams["env"], num_envs=n,
-        group_size=session.group_size,
+        group_size=session.group_size, together=True,
     )  # fmt: skip
     stepper.enter(stepper.fresh())
     carry = initial_carry(session.actor, n)

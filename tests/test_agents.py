@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -288,7 +288,7 @@ def test_a_learned_baseline_learns():
         for step in range(4):
             decision = decide(agent.policy, env, state, None, explore=True, rng=run.streams["policy"])
             after, reward = env.step(state, decision.action), torch.full((32,), float(step == 3))
-            agent.observe(Transition(state, decision.action, reward, reward, after, env.done(after), policy_output=decision.policy_output))  # fmt: skip
+            agent.observe(Transition(state, decision.action, reward, reward, after, env.done(after), policy_output=decision.policy_output, observation=decision.observation))  # fmt: skip
             state = after
         metrics = agent.update(0.0)
         if count == 1:  # V = 0 and the return is 1 at each step
@@ -421,7 +421,7 @@ def test_a_stop_by_kl_keeps_weights_and_moments(monkeypatch):
     for _ in range(4):
         decision = decide(agent.policy, env, state, None, explore=True, rng=run.streams["policy"])
         after, reward = env.step(state, decision.action), torch.rand(8, generator=run.streams["env"])
-        agent.observe(Transition(state, decision.action, reward, reward, after, env.done(after), policy_output=decision.policy_output))  # fmt: skip
+        agent.observe(Transition(state, decision.action, reward, reward, after, env.done(after), policy_output=decision.policy_output, observation=decision.observation))  # fmt: skip
         state = after
     before = head.detach().clone()
     agent.update(0.0)
@@ -479,11 +479,13 @@ class CodeReward:
 
     has_learned_terms = False
 
-    def __call__(self, before: View, after: View, done: Tensor) -> Scored:
+    def __call__(
+        self, before: View, after: View, done: Tensor, *, known: Mapping[str, Tensor] | None = None, ending: bool = True
+    ) -> Scored:
         code = after.info["code"].float()
         return Scored(code, code, {}, {})
 
-    def learned_reward(self, before: View, after: View, done: Tensor) -> Tensor:
+    def learned_reward(self, frames: View, done: Tensor) -> Tensor:
         return torch.zeros(len(done))
 
 
@@ -548,7 +550,9 @@ def test_reinforce_learns_from_every_episode_once(anchored):
     if anchored:
         anchor.net.numbers.data = torch.tensor([0.8, 0.2]).log()
         learners["anchor"] = anchor
-    stepper = Stepper(env=env, reward=CodeReward(), learners=learners, rng=rng(2), num_envs=n, group_size=1)
+    stepper = Stepper(
+        env=env, reward=CodeReward(), learners=learners, rng=rng(2), num_envs=n, group_size=1, together=True
+    )
     stepper.enter(stepper.fresh())
     made: list[list[int]] = [[] for _ in range(n)]  # codes of the episodes that are not over
     over: Counter[int] = Counter()
@@ -612,6 +616,12 @@ def fixed_dqn(q: Tensor, backup: Backup, td_lambda: float, n_step: int) -> DQN:
     )  # fmt: skip
 
 
+def td_target(agent: DQN, window: Window) -> Tensor:
+    """What the agent's windows are trained towards at the start, [L, B]."""
+    frames = agent._frames(window)
+    return agent._td_target(window, frames, agent._values(agent.policy.net, frames, 0, agent.length), 0.0)
+
+
 def walk(agent: DQN, calls: int, ends: Callable[[int], bool]) -> None:
     """Transitions of uniform actions, whose reward is 1 for the first and 0 for the second, that end when told."""
     state, choose = agent.env.reset(4, rng(3)), rng(4)
@@ -633,9 +643,9 @@ def test_soft_lambda_targets_of_dqn_have_the_fixed_point_of_one_step_targets(nam
     agent = fixed_dqn(q, backup, td_lambda, n_step=4)
     walk(agent, 60, lambda call: False)
     window = agent.replay.sample(64, 4, rng())
-    target = agent._td_target(window, agent._frames(window), 0.0)
+    target = td_target(agent, window)
     torch.testing.assert_close(target, q[window.action])
-    assert len({tuple(actions) for actions in window.action.tolist()}) > 12  # of 16 sequences
+    assert len({tuple(actions) for actions in window.action.T.tolist()}) > 12  # of 16 sequences
     metrics = agent.update(0.0)
     assert metrics["td_error"].item() == pytest.approx(0, abs=1e-4)
 
@@ -646,10 +656,11 @@ def test_soft_lambda_targets_by_hand_where_an_episode_ends():
     agent = fixed_dqn(torch.tensor([1.0, 0.0]), SoftBackup(mean=False), 0.5, n_step=3)
     walk(agent, 60, lambda call: call % 4 == 3)
     window = agent.replay.sample(64, 3, rng())
-    target = agent._td_target(window, agent._frames(window), 0.0)
+    target = td_target(agent, window).T
     value = TAU * math.log(math.exp(2) + 1)
-    reward, q = REWARD[window.action], torch.tensor([1.0, 0.0])[window.action]
-    ends = window.terminated & window.valid
+    action, valid = window.action.T, window.valid.T  # [64, 3]
+    reward, q = REWARD[action], torch.tensor([1.0, 0.0])[action]
+    ends = window.terminated.T & valid
     last = torch.where(ends[:, 2], reward[:, 2], reward[:, 2] + GAMMA * value)
     bonus = value - q  # [64, 3]
     mixed = 0.5 * value + 0.5 * (last + bonus[:, 2])
@@ -657,7 +668,7 @@ def test_soft_lambda_targets_by_hand_where_an_episode_ends():
     mixed = 0.5 * value + 0.5 * (second + bonus[:, 1])
     first = torch.where(ends[:, 0], reward[:, 0], reward[:, 0] + GAMMA * mixed)
     expected = torch.stack([first, second, last], 1)
-    torch.testing.assert_close(target[window.valid], expected[window.valid])
+    torch.testing.assert_close(target[valid], expected[valid])
     assert ends.sum() > 0
     assert (~window.valid).any()
 
@@ -696,11 +707,11 @@ def test_double_q_takes_the_online_choice_and_the_target_value(monkeypatch):
         online, target = torch.zeros(3, 16), torch.arange(16.0).expand(3, 16)
         online[:, 5] = 1.0
         along = {id(agent.policy.net): online, id(agent.target): target}
-        monkeypatch.setattr(agent, "_along", lambda network, frames, which, along=along: along[id(network)])
+        monkeypatch.setattr(agent, "_values", lambda network, *_, along=along: along[id(network)].unsqueeze(0))
         state = agent.env.reset(6, run.streams["env"])
-        no = torch.zeros(3, 1, dtype=torch.bool)
-        window = Window(state, torch.zeros(3, 1).long(), torch.ones(3, 1), no, ~no, torch.arange(3), torch.ones(3))
-        assert agent._td_target(window, agent._frames(window), 0.0).tolist() == [[1 + 0.5 * value]] * 3
+        no = torch.zeros(1, 3, dtype=torch.bool)
+        window = Window(state, torch.zeros(1, 3).long(), torch.ones(1, 3), no, ~no, torch.arange(3), torch.ones(3))
+        assert td_target(agent, window).tolist() == [[1 + 0.5 * value] * 3]
 
 
 def q_policy(run: Session) -> QPolicy:
@@ -752,12 +763,12 @@ def test_branches_by_hand(monkeypatch):
     assert policy.best(q).tolist() == [[n - 1 for n in sizes]] * 3
     action = torch.tensor([2, 1, 0, 3, 1, 2, 0, 1]).expand(3, -1)
     assert policy.of_action(q, action)[0].tolist() == [2, 1, 0, 3, 1, 2, 0, 1]
-    monkeypatch.setattr(agent, "_along", lambda network, frames, which: q)
-    no = torch.zeros(3, 1, dtype=torch.bool)
+    monkeypatch.setattr(agent, "_values", lambda *_: q.unsqueeze(0))
+    no = torch.zeros(1, 3, dtype=torch.bool)
     state = agent.env.reset(6, run.streams["env"])
-    window = Window(state, action.unsqueeze(1), torch.zeros(3, 1), no, ~no, torch.arange(3), torch.ones(3))
+    window = Window(state, action.unsqueeze(0), torch.zeros(1, 3), no, ~no, torch.arange(3), torch.ones(3))
     expected = agent.gamma(0.0) * sum(n - 1 for n in sizes) / 8
-    torch.testing.assert_close(agent._td_target(window, agent._frames(window), 0.0), torch.full((3, 1), expected))
+    torch.testing.assert_close(td_target(agent, window), torch.full((1, 3), expected))
     assert MaxBackup(double=False).needs_online is False
 
 

@@ -54,20 +54,20 @@ def play(replay: Replay, calls: int, lengths: list[int]) -> None:
 
 def frames_of(window: Window, batch: int, length: int) -> Counter:
     """The windows' states, [B, L + 1]."""
-    return Counter(*(field.view(batch, length + 1) for field in window.states))
+    return Counter(*(field.view(length + 1, batch).T for field in window.states))
 
 
 def check_stretches(window: Window, batch: int, length: int, lengths: list[int]) -> None:
     """Actions, rewards and states of valid steps belong together and follow one another."""
-    states, valid = frames_of(window, batch, length), window.valid
+    states, valid, terminated = frames_of(window, batch, length), window.valid.T, window.terminated.T
     here = 100 * states.episode[:, :-1] + states.step[:, :-1]
-    assert torch.equal(here[valid], window.action[valid])  # the frame that the action was taken in
-    assert torch.equal(here[valid].float() / 2, window.static_reward[valid])
+    assert torch.equal(here[valid], window.action.T[valid])  # the frame that the action was taken in
+    assert torch.equal(here[valid].float() / 2, window.static_reward.T[valid])
     assert torch.equal(states.episode[:, 1:][valid], states.episode[:, :-1][valid])
     assert torch.equal(states.step[:, 1:][valid], states.step[:, :-1][valid] + 1)  # the frame it led to
     whole = torch.tensor(lengths)[window.start % len(lengths)].unsqueeze(1)
     ends = states.step[:, :-1] + 1 >= whole
-    assert torch.equal(window.terminated[valid], ends[valid])
+    assert torch.equal(terminated[valid], ends[valid])
     assert torch.equal(valid, states.step[:, :-1] < whole)  # what is not valid is an episode's last frame
     assert (states.episode >= 0).all()
 
@@ -81,7 +81,7 @@ def test_windows_are_true_stretches_of_time(calls, length, priority):
     assert window.valid.float().mean() > 0.6
     check_stretches(window, 400, length, LENGTHS)
     if priority:
-        assert window.valid[:, 0].all()  # a window never begins in a final frame
+        assert window.valid[0].all()  # a window never begins in a final frame
 
 
 @pytest.mark.parametrize("sampling", [Uniform, prioritized(0.6)])
@@ -117,7 +117,7 @@ def test_old_frames_are_overwritten():
     replay = replay_of(40, 2)
     play(replay, 200, [4, 4])
     window = replay.sample(500, 1, torch.Generator().manual_seed(0))
-    episodes = window.states.episode.view(500, 2)[window.valid[:, 0]]
+    episodes = window.states.episode.view(2, 500)[:, window.valid[0]]
     assert episodes.min() >= 200 // 4 - 20 // 5 - 1
 
 
@@ -272,9 +272,9 @@ def test_frames_of_a_canvas_come_back_as_they_were(words):
     for i, (noise, step) in enumerate(zip(window.states.noise[:, 0], window.states.step, strict=True)):
         as_seen = seen[noise.item(), int(step)]
         assert all(torch.equal(field[i], kept) for field, kept in zip(window.states, as_seen, strict=True))
-    steps, noise = window.states.step.view(200, 4), window.states.noise.view(200, 4)
-    assert torch.equal(steps[:, 1:][window.valid], steps[:, :-1][window.valid] + 1)
-    assert torch.equal(noise[:, 1:][window.valid], noise[:, :-1][window.valid])
+    steps, noise = window.states.step.view(4, 200), window.states.noise.view(4, 200)
+    assert torch.equal(steps[1:][window.valid], steps[:-1][window.valid] + 1)
+    assert torch.equal(noise[1:][window.valid], noise[:-1][window.valid])
 
 
 def test_a_drawn_canvas_is_small_in_memory_and_on_the_disk():
@@ -307,7 +307,8 @@ def test_a_segment_knows_what_followed():
         assert not rollout.full
         rollout.add(Transition(before, zero.long(), zero, zero, after, never))
     restored = RolloutBuffer(2)
-    restored.load_state_dict(rollout.state_dict(), rollout.steps[0])
+    assert rollout.newest is not None
+    restored.load_state_dict(rollout.state_dict(), rollout.newest)
     segment = restored.take()
     assert rollout.full
     assert not restored.full
@@ -330,7 +331,8 @@ def test_segments_overlap_by_as_many_steps_as_they_are_told():
     assert not rollout.full
     add(rollout, range(3, 6))
     restored = RolloutBuffer(3, overlap=2)
-    restored.load_state_dict(rollout.state_dict(), rollout.steps[0])
+    assert rollout.newest is not None
+    restored.load_state_dict(rollout.state_dict(), rollout.newest)
     assert restored.full
     segment = restored.take()
     assert segment.action.flatten().tolist() == [1, 2, 3, 4, 5]

@@ -90,7 +90,7 @@ def iterate(session: Session) -> set[str]:
 def stepper_of(session: Session) -> Stepper:
     return Stepper(
         env=session.envs["train"], reward=session.reward, learners=session.learners, rng=session.streams["env"],
-        num_envs=session.settings.num_envs, group_size=session.group_size,
+        num_envs=session.settings.num_envs, group_size=session.group_size, together=True,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from rlgen_cli.core.returns import soft_value
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Observation, Transition, View
+from rlgen_cli.core.tree import join
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.music import scores
 from rlgen_cli.domains.music.datasets.melodies import Melodies
@@ -372,7 +373,7 @@ def test_everything_runs_on_the_device(encoding, device):
     assert updates
     static_score = reward.static_score(views[1])
     assert static_score is not None
-    assert static_score.shape == reward.learned_reward(*views, done).shape == (8,)
+    assert static_score.shape == reward.learned_reward(join(*views), done).shape == (8,)
     states = env.teacher_states(views[1].sample.clamp(min=0), views[1].context["prime"])
     assert env.observe(states)["tokens"].device.type == device.type
 

@@ -267,7 +267,8 @@ def play(run: Session, steps: int, reward: float = 0.0) -> None:
         after = env.step(state, decision.action)
         done = env.done(after)
         step = Transition(
-            state, decision.action, paid, paid, after, done, carry, decision.carry, decision.policy_output
+            state, decision.action, paid, paid, after, done, carry, decision.carry, decision.policy_output,
+            decision.observation,
         )  # fmt: skip
         for learner in (agent, agent.anchor) if agent.anchor.active else (agent,):
             learner.observe(step)

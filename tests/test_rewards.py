@@ -13,6 +13,7 @@ from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Discrete, EnvSpec, PictureSpec, TensorSpec, Transition, View, image
 from rlgen_cli.core.stages import Helpers
+from rlgen_cli.core.tree import join
 from rlgen_cli.data.glyphs import Glyphs
 from rlgen_cli.data.images import Images
 from rlgen_cli.domains.canvas.scores import Coverage, InkCost, Target
@@ -112,7 +113,7 @@ def test_weights_apply_to_the_total_and_not_to_the_terms():
     assert scored.terms["b"].item() == -1.0
     assert torch.equal(scored.total, scored.static)
     assert not reward.has_learned_terms
-    assert reward.learned_reward(view([0.0, 0.0]), view([1.0, 0.0]), torch.tensor([False])).item() == 0.0
+    assert reward.learned_reward(join(view([0.0, 0.0]), view([1.0, 0.0])), torch.tensor([False])).item() == 0.0
     assert reward.learners() == {}
 
 
@@ -142,7 +143,7 @@ def test_checkpoints_are_ranked_by_what_does_not_learn():
     scored = both(view([0.0, 0.0]), drawn, torch.tensor([True]))
     assert scored.static.item() == pytest.approx(2 * 0.75 - 0.3)
     assert scored.total.item() == pytest.approx(2 * 0.75 - 0.3 + 35)
-    assert both.learned_reward(view([0.0, 0.0]), drawn, torch.tensor([True])).item() == 35.0
+    assert both.learned_reward(join(view([0.0, 0.0]), drawn), torch.tensor([True])).item() == 35.0
 
 
 def test_a_function_of_ones_own(tmp_path, monkeypatch):
@@ -444,7 +445,7 @@ def test_scores_of_pictures_run_on_the_meta_device(classes, tmp_path):
     assert all(value.shape == (2,) and value.is_meta for value in scored.terms.values())
     static_score = reward.static_score(somewhere())
     assert static_score is not None
-    assert static_score.shape == reward.learned_reward(somewhere(), somewhere(), done).shape == (2,)
+    assert static_score.shape == reward.learned_reward(join(somewhere(), somewhere()), done).shape == (2,)
     price = controller(device=META)
     price.observe(transition(somewhere(), done))
     assert price.update(0.5)["price"].is_meta
@@ -471,7 +472,7 @@ def test_a_learned_term_is_recomputed_and_a_static_one_is_not():
     before = env.reset(4, stream(0, "env"))
     after = env.step(before, env.spec.action.sample(4, stream(0, "action"), run.device))
     views, done = (env.view(before), env.view(after)), env.done(after)
-    scored, learned = run.reward(*views, done), run.reward.learned_reward(*views, done)
+    scored, learned = run.reward(*views, done), run.reward.learned_reward(join(*views), done)
     torch.testing.assert_close(scored.static + learned, scored.total)
     torch.testing.assert_close(scored.static, 0.01 * scored.terms["ink_cost"])
     assert list(run.reward.learners()) == ["adversarial"]
@@ -479,4 +480,4 @@ def test_a_learned_term_is_recomputed_and_a_static_one_is_not():
     with torch.no_grad():
         score.net.out.bias += 1.0
         score.net.out.weight *= 3.0
-    assert not torch.allclose(run.reward.learned_reward(*views, done), learned)
+    assert not torch.allclose(run.reward.learned_reward(join(*views), done), learned)

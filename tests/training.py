@@ -13,7 +13,13 @@ def trained(run: Session) -> Session:
     """The run, trained as `rlgen train` does, without its records and samples."""
     env, actor, n, total = run.envs["train"], run.actor, run.settings.num_envs, run.settings.total_steps
     stepper = Stepper(
-        env=env, reward=run.reward, learners=run.learners, rng=run.streams["env"], num_envs=n, group_size=run.group_size
+        env=env,
+        reward=run.reward,
+        learners=run.learners,
+        rng=run.streams["env"],
+        num_envs=n,
+        group_size=run.group_size,
+        together=True,
     )
     stepper.enter(stepper.fresh())
     carry = initial_carry(actor, n)

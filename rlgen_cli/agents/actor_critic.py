@@ -11,6 +11,7 @@ Deviations from the papers, numbered:
 4. The learning rate and the entropy bonus follow the training's progress.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -125,8 +126,8 @@ class ActorCritic:
     @torch.no_grad()
     def _prepare(self, segment: Segment) -> Batch:
         """Returns and advantages, and everything in the shape that minibatches are cut from."""
-        states, start = flat(segment.state), segment.starts()
-        observation, mask = self.env.observe(states), self.env.action_mask(states)
+        start, mask = segment.starts(), self.env.action_mask(flat(segment.state))
+        observation = flat(segment.observation)
         acted: PolicyOutput = segment.policy_output
         reward = segment.reward - self.anchor.take_penalty()
         last_mask, no_start = self.env.action_mask(segment.last), torch.zeros_like(start[:1])
@@ -152,7 +153,7 @@ class ActorCritic:
         columns = batch.start.shape[1]
         order = torch.randperm(columns, generator=self.rng, device=batch.start.device)
         return [
-            map_tensors(lambda field, chosen=chosen: field[:, chosen], batch)
+            map_tensors(lambda field, chosen=chosen: field.index_select(1, chosen), batch)
             for chosen in order.chunk(self.num_minibatches)
         ]
 
@@ -174,7 +175,8 @@ class ActorCritic:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        self.rollout.load_state_dict(state["rollout"], example_transition(self.env, self.policy, self.rng))
+        observed = functools.partial(self.policy.observed, self.env)
+        self.rollout.load_state_dict(state["rollout"], example_transition(self.env, self.policy, self.rng), observed)
 
 
 class Objective:

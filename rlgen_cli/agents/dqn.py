@@ -41,13 +41,13 @@ from rlgen_cli.core.specs import (
     Factored,
     Metrics,
     Observation,
-    State,
     Transition,
 )  # fmt: skip
 from rlgen_cli.core.tree import map_tensors
 from rlgen_cli.memory.replay import Replay, Window
 from rlgen_cli.policies.actor import build_network, no_start
 from rlgen_cli.policies.anchor import QPrior
+from rlgen_cli.policies.encoders import prepared
 from rlgen_cli.policies.exploration import EpsilonGreedy
 from rlgen_cli.policies.q_network import branches
 from rlgen_cli.policies.target_network import HardUpdate, SoftUpdate
@@ -244,88 +244,77 @@ class DQN:
         """One gradient step on `batch_size` windows."""
         window = self.replay.sample(self.batch_size, self.length, self.rng)
         frames = self._frames(window)
-        shape = (self.batch_size, self.length)
-        q = self.policy.of_action(self._online(frames), window.action.flatten(0, 1)).view(*shape, -1)  # [B, L, F]
+        # A network that remembers must read all frames; another need not follow gradients through the last.
+        online = self._values(self.policy.net, frames, 0, self.length + self.remembers)
+        q = self._of_action(online[: self.length], window.action)  # [L, B, F]
         # What stands beside a final frame is no action that was taken there, and may be forbidden.
         q = q.masked_fill(~window.valid.unsqueeze(2), 0.0)
         with torch.no_grad():
-            td_target = self._td_target(window, frames, progress)
-        td_error = (q - td_target.unsqueeze(2)).abs()  # [B, L, F]
-        weight = window.valid * window.weight.unsqueeze(1)
+            td_target = self._td_target(window, frames, online.detach(), progress)
+        td_error = (q - td_target.unsqueeze(2)).abs()  # [L, B, F]
         huber = smooth_l1_loss(q, td_target.unsqueeze(2).expand_as(q), reduction="none").mean(2)
         steps = window.valid.sum().clamp(min=1)
-        loss = (huber * weight).sum() / steps
+        loss = (huber * window.valid * window.weight).sum() / steps
         self.optimizer.step(loss, progress)
         self.updates += 1
         self.target_update.follow(self.target, self.policy.net, self.updates)
-        error = (td_error.detach().mean(2) * window.valid).mean(1)
+        error = (td_error.detach().mean(2) * window.valid).mean(0)
         self.replay.set_priority(window.start, error)
         return {"loss": loss.detach(), "q": q.detach().mean(2).sum() / steps, "td_error": error.mean()}
 
-    def _td_target(self, window: Window, frames: "Frames", progress: float) -> Tensor:
-        """λ-returns of each position of the windows, [B, L]."""
-        shape = (self.batch_size, self.length)
+    def _td_target(self, window: Window, frames: "Frames", online: Tensor, progress: float) -> Tensor:
+        """λ-returns of each position of the windows, [L, B]; `online` is Q of the online network, as far as known."""
         reward = window.static_reward
         if self.reward.has_learned_terms:
-            before, after = (self.env.view(rows(window.states, shape, which)) for which in (BEFORE, AFTER))
-            reward = reward + self.reward.learned_reward(before, after, window.terminated.flatten()).view(shape)
-        q = self._along(self.target, frames, AFTER)  # [B · L, A]
-        online = self._along(self.policy.net, frames, AFTER) if self.backup.needs_online else None
+            learned = self.reward.learned_reward(self.env.view(window.states), window.terminated.flatten())
+            reward = reward + learned.view_as(reward)
+        q = self._values(self.target, frames, 0 if self.remembers else 1, self.length + 1)[-self.length :]
+        if not self.backup.needs_online:
+            online_q = None
+        elif self.remembers:
+            online_q = online[1:].flatten(0, 1)
+        else:
+            last = self._values(self.policy.net, frames, self.length, self.length + 1)
+            online_q = torch.cat([online[1:], last]).flatten(0, 1)
         temperature = self.policy.temperature(progress)
-        values = NextValues(q, online, self._log_prior(frames), self.policy.sizes, temperature)
-        value = self.backup.value(values).view(shape)
+        values = NextValues(q.flatten(0, 1), online_q, self._log_prior(frames), self.policy.sizes, temperature)
+        value = self.backup.value(values).view_as(reward)
         bonus = None
         if self.backup.entropy_regularised and self.length > 1:
-            chosen = q.view(*shape, -1)[:, :-1].flatten(0, 1)
-            chosen_q = self.policy.of_action(chosen, window.action[:, 1:].flatten(0, 1)).mean(1)
-            bonus = value[:, :-1] - chosen_q.view(self.batch_size, self.length - 1)
-            bonus = bonus.masked_fill(~window.valid[:, 1:], 0.0)  # no action was taken there
+            chosen_q = self._of_action(q[:-1], window.action[1:]).mean(2)
+            # No action was taken in a final frame.
+            bonus = (value[:-1] - chosen_q).masked_fill(~window.valid[1:], 0.0).T
         ended = window.terminated | ~window.valid
-        return lambda_returns(reward, value, ended, self.gamma(progress), self.td_lambda, bonus)
+        return lambda_returns(reward.T, value.T, ended.T, self.gamma(progress), self.td_lambda, bonus).T
 
     def _frames(self, window: Window) -> "Frames":
-        """What networks see of the windows: for those that remember all frames in the order of time, else the frames
-        before and after each step."""
-        batch, length = self.batch_size, self.length
-        if not self.remembers:
-            before, after = (self._seen(rows(window.states, (batch, length), which)) for which in (BEFORE, AFTER))
-            return Frames(before, after, torch.zeros_like(window.valid).view(1, -1))
+        """What networks see of the windows' frames."""
+        observation = self.env.observe(window.states)
+        first = torch.zeros_like(window.valid[:1])
+        start = torch.cat([first, ~window.valid])  # the frame after a final one begins another episode
+        mask = self.env.action_mask(window.states)
+        return Frames(observation, prepared(self.policy.net, observation), mask, start)
 
-        def ordered(field: Tensor) -> Tensor:
-            return field.view(batch, length + 1, *field.shape[1:]).transpose(0, 1).flatten(0, 1)
+    def _values(self, network: nn.Module, frames: "Frames", first: int, last: int) -> Tensor:
+        """Q-values in the frames from `first` to before `last`, [last − first, B, A]; the memory of a network that has
+        one is that of a beginning."""
+        seen = frames.part(first, last)
+        carry = network.initial_carry(self.batch_size)  # type: ignore[operator]
+        q = self.policy.values(network, seen.prepared, seen.mask, carry, seen.start)[0]
+        return q.unflatten(0, seen.start.shape)
 
-        final = ~window.valid  # the next frame begins another episode
-        start = torch.cat([torch.zeros_like(final[:, :1]), final], 1).T
-        whole = self._seen(map_tensors(ordered, window.states))
-        return Frames(whole, whole, start)
-
-    def _seen(self, state: State) -> tuple[Observation, Tensor | None]:
-        """What a network sees of states, and which actions are allowed there."""
-        return self.env.observe(state), self.env.action_mask(state)
-
-    def _online(self, frames: "Frames") -> Tensor:
-        """Q of the online network before each step, [B · L, A]."""
-        return self._along(self.policy.net, frames, BEFORE)
-
-    def _along(self, network: nn.Module, frames: "Frames", which: slice) -> Tensor:
-        """Q-values before or after each step, [B · L, A], the memory being that of a beginning."""
-        observation, mask = frames.before if which is BEFORE else frames.after
-        carry = network.initial_carry(frames.start.shape[1])  # type: ignore[operator]
-        q = self.policy.values(network, observation, mask, carry, frames.start)[0]
-        return self._pick(q, which)
+    def _of_action(self, q: Tensor, action: Tensor) -> Tensor:
+        """Q of the actions [T, B, …] in each branch, [T, B, F], of Q of all, [T, B, A]."""
+        return self.policy.of_action(q.flatten(0, 1), action.flatten(0, 1)).unflatten(0, q.shape[:2])
 
     def _log_prior(self, frames: "Frames") -> Tensor | None:
-        """The prior's log-probabilities after each step, [B · L, A]; None where the backup takes no prior."""
+        """The prior's log-probabilities after each step, [L · B, A]; None where the backup takes no prior."""
         if not self.backup.needs_prior:
             return None
-        carry = self.policy.prior.initial_carry(frames.start.shape[1])
-        return self._pick(self.policy.log_prior(*frames.after, carry, frames.start)[0], AFTER)
-
-    def _pick(self, output: Tensor, which: slice) -> Tensor:
-        """Of what a network that remembers says of all frames, [(L + 1) · B, A], the chosen ones, [B · L, A]."""
-        if not self.remembers:
-            return output
-        return output.view(self.length + 1, self.batch_size, -1).transpose(0, 1)[:, which].flatten(0, 1)
+        seen = frames.part(0, self.length + 1)
+        carry = self.policy.prior.initial_carry(self.batch_size)
+        log_prior = self.policy.log_prior(seen.observation, seen.mask, carry, seen.start)[0]
+        return log_prior[self.batch_size :]
 
     def state_dict(self) -> dict[str, Any]:
         """What learning needs beyond the policy."""
@@ -353,21 +342,16 @@ class DQN:
 
 
 class Frames(NamedTuple):
-    """Observations and masks of the windows' frames, T steps of N windows, flat, and where episodes begin."""
+    """What networks see of T successive frames of B windows, step by step: rows [T · B]."""
 
-    before: tuple[Observation, Tensor | None]
-    after: tuple[Observation, Tensor | None]
-    start: Tensor  # bool [T, N]
+    observation: Observation
+    prepared: Observation  # as the Q-networks read it, of which both have the same
+    mask: Tensor | None
+    start: Tensor  # bool [T, B], the frame begins an episode
 
-
-BEFORE, AFTER = slice(None, -1), slice(1, None)  # each step of a window is between two of its frames
-
-
-def rows(states: State, shape: tuple[int, int], which: slice) -> State:
-    """The chosen frames of every window, flat: rows [B · (L + 1)] to [B · L]."""
-    batch, length = shape
-
-    def pick(field: Tensor) -> Tensor:
-        return field.view(batch, length + 1, *field.shape[1:])[:, which].flatten(0, 1)
-
-    return map_tensors(pick, states)
+    def part(self, first: int, last: int) -> "Frames":
+        """The frames from `first` to before `last`; nothing is copied."""
+        batch = self.start.shape[1]
+        whole = self._replace(start=self.start.flatten())
+        chosen = map_tensors(lambda field: field[first * batch : last * batch], whole)
+        return chosen._replace(start=chosen.start.unflatten(0, (-1, batch)))

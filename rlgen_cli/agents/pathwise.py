@@ -89,7 +89,7 @@ class Pathwise:
             raise UserError("_target_: pathwise needs a reward that is differentiable; use agent=policy_gradient.")
 
     def observe(self, step: Transition) -> None:
-        self.rollout.add(step)
+        self.rollout.add(step._replace(observation=None))  # what is unrolled is observed anew
 
     def update(self, progress: float) -> Metrics:
         if not self.rollout.full:
@@ -116,7 +116,7 @@ class Pathwise:
         none = torch.zeros_like(env.done(start)).unsqueeze(0)
         n, zero = none.shape[1], torch.zeros(none.shape[1], device=none.device)
         view, carry, prior_carry = env.view(state), self.policy.initial_carry(n), self.anchor.initial_carry(n)
-        returns, entropy, excess = zero, zero, zero
+        returns, entropy, excess, known = zero, zero, zero, dict[str, Tensor]()
         for t in range(env.spec.max_steps):
             observation, mask = env.observe(state), env.action_mask(state)
             observation = map_tensors(Tensor.detach, observation)
@@ -124,7 +124,8 @@ class Pathwise:
             action, log_prob = out.policy.draw(rng)
             state, carry = env.step(state, action), out.carry
             before, view = view, env.view(state)
-            returns = returns + self.gamma**t * self.reward(before, view, env.done(state)).total
+            scored = self.reward(before, view, env.done(state), known=known)
+            returns, known = returns + self.gamma**t * scored.total, scored.scores
             entropy = entropy + out.policy.evaluate_actions(action)[1]
             if self.anchor.active:
                 log_prior, prior_carry = self.anchor.log_prob(observation, mask, prior_carry, none, action)

@@ -10,6 +10,7 @@ Deviations from the papers, numbered:
    its continuations would pay is left out.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -93,9 +94,9 @@ class PolicyGradient:
             return {}
         old = self.rollout.old
         segment = self.rollout.take()
-        states, start = flat(segment.state), segment.starts()
+        start, mask = segment.starts(), self.env.action_mask(flat(segment.state))
         first = map_tensors(lambda field: field[0], segment.carry)
-        out = self.policy.forward(self.env.observe(states), self.env.action_mask(states), first, start)
+        out = self.policy.forward(flat(segment.observation), mask, first, start)
         value = out.value.view_as(segment.reward)  # outside of no_grad: the loss trains it
         with torch.no_grad():
             reward = segment.reward - self._penalty(old)
@@ -138,13 +139,15 @@ class PolicyGradient:
         state, carry = (repeat(flat(tree), self.rollouts) for tree in segment.following())
         ended = segment.terminated.flatten().repeat_interleave(self.rollouts)
         total, discount, view = torch.zeros(len(ended), device=ended.device), 1.0, self.env.view(state)
+        known: dict[str, Tensor] = {}
         for _ in range(self.env.spec.max_steps - 1):
             observation, mask = self.env.observe(state), self.env.action_mask(state)
             decision = self.policy.act(observation, mask, carry, explore=True, rng=self.rng)
             state, carry = self.env.step(state, decision.action), decision.carry
             before, view, done = view, self.env.view(state), self.env.done(state)
-            gained = self.reward(before, view, done).total
-            total, discount = total + discount * gained * ~ended, discount * self.gamma
+            scored = self.reward(before, view, done, known=known)
+            total, discount = total + discount * scored.total * ~ended, discount * self.gamma
+            known = scored.scores
             ended = ended | done
         return total.view(*segment.reward.shape, self.rollouts).mean(2)
 
@@ -171,7 +174,8 @@ class PolicyGradient:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        self.rollout.load_state_dict(state["rollout"], example_transition(self.env, self.policy, self.rng))
+        observed = functools.partial(self.policy.observed, self.env)
+        self.rollout.load_state_dict(state["rollout"], example_transition(self.env, self.policy, self.rng), observed)
         self.age, self.penalty = state["age"], state["penalty"]
         if isinstance(self.baseline, KeepsStatistics):
             self.baseline.load_state_dict(state["baseline"])

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import Tensor
 
@@ -233,10 +235,19 @@ class Reward(Protocol):
         """Some of it goes stale in a replay memory."""
         ...
 
-    def __call__(self, before: View, after: View, done: Tensor) -> Scored: ...
+    def __call__(
+        self, before: View, after: View, done: Tensor, *, known: Mapping[str, Tensor] | None = None, ending: bool = True
+    ) -> Scored:
+        """The reward of one step of N samples, which finished those that are `done`, bool [N].
 
-    def learned_reward(self, before: View, after: View, done: Tensor) -> Tensor:
-        """The part of the reward that learned terms give now, [N]."""
+        Args:
+            known: scores of `before` that the step before gave (`Scored.scores`). ending: some of `done` may be true.
+        """
+        ...
+
+    def learned_reward(self, frames: View, done: Tensor) -> Tensor:
+        """The part of the reward that learned terms give now for L successive steps of N samples, [L · N]: `frames` are
+        what was seen before the first and after each, L + 1 times N rows; `done` bool [L · N]."""
         ...
 
 

@@ -85,6 +85,7 @@ class Decision(NamedTuple):
     action: Tensor  # [N] int64, [N, F] int64, or float with a continuous part
     carry: Carry = None  # the policy's memory afterwards
     policy_output: Any = None  # what its learner wants kept of the decision: a NamedTuple of tensors [N, …], or None
+    observation: Observation | None = None  # what it was made from, as the policy's network reads it, if that is kept
 
 
 class Transition(NamedTuple):
@@ -100,6 +101,7 @@ class Transition(NamedTuple):
     carry: Carry = None  # the policy's memory in `state`
     next_carry: Carry = None
     policy_output: Any = None  # as the decision gave it
+    observation: Observation | None = None  # as the decision gave it
     next_view: View | None = None  # what rewards saw of `next_state`
 
 

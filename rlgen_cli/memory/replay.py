@@ -30,13 +30,13 @@ class Kept(NamedTuple):
 
 
 class Window(NamedTuple):
-    """B stretches of L + 1 successive frames; `states` holds their rows flat, [B · (L + 1), …], stretch by stretch."""
+    """B stretches of L + 1 successive frames; `states` holds them in the order of time, [(L + 1) · B, …]."""
 
     states: State
-    action: Tensor  # [B, L, …]
-    static_reward: Tensor  # [B, L], the part of the reward that never goes stale
-    terminated: Tensor  # bool [B, L]
-    valid: Tensor  # bool [B, L]; false where the frame is final, so nothing was done in it
+    action: Tensor  # [L, B, …]
+    static_reward: Tensor  # [L, B], the part of the reward that never goes stale
+    terminated: Tensor  # bool [L, B]
+    valid: Tensor  # bool [L, B]; false where the frame is final, so nothing was done in it
     start: Tensor  # [B], rows in the memory, for priorities
     weight: Tensor  # [B], importance weights
 
@@ -127,8 +127,8 @@ class Replay:
         start, weight = self.sampling.draw(self, batch, length, rng)
         slot, env = start // self.num_envs, start % self.num_envs
         offset = torch.arange(length + 1, device=self.device)
-        rows = (slot.unsqueeze(1) + offset) % self.frames * self.num_envs + env.unsqueeze(1)  # [B, L + 1]
-        acted = rows[:, :length]
+        rows = (slot + offset.unsqueeze(1)) % self.frames * self.num_envs + env  # [L + 1, B]
+        acted = rows[:length]
         states = map_tensors(lambda field: field[rows.flatten()], self.store.state)
         return Window(
             states=states if self.packing is None else self.packing.unpack(states),

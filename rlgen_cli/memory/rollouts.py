@@ -1,16 +1,18 @@
 """The newest steps of all environments, for agents that learn from what they just did and then forget it."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.specs import Carry, State, Transition
+from rlgen_cli.core.specs import Carry, Observation, State, Transition
 from rlgen_cli.core.tree import map_tensors, plain, typed
 
 
 class Segment(NamedTuple):
-    """T successive steps of N environments; the fields of trees are [T, N, …]."""
+    """T successive steps of N environments; the fields of trees are [T, N, …]. It is read before the next step is taken
+    in, which is written where the segment stood."""
 
     state: State
     action: Tensor
@@ -18,6 +20,7 @@ class Segment(NamedTuple):
     terminated: Tensor  # bool [T, N]
     carry: Carry
     policy_output: Any
+    observation: Observation | None  # what the decisions were made from, if that was kept
     last: State  # [N, …], where the last step led to
     last_carry: Carry
 
@@ -28,6 +31,10 @@ class Segment(NamedTuple):
     def following(self) -> tuple[State, Carry]:
         """States and memories after each step, [T, N, …]; where an episode ended, those of the next one's start."""
         return _shifted(self.state, self.last), _shifted(self.carry, self.last_carry)
+
+
+KEPT = Segment._fields[:7]  # of every step
+FOLLOWING = ("next_state", "next_carry")  # kept of the newest
 
 
 class RolloutBuffer:
@@ -41,36 +48,77 @@ class RolloutBuffer:
 
     def __init__(self, length: int, overlap: int = 0) -> None:
         self.length, self.overlap = length, overlap
-        self.steps: list[Transition] = []
-        self.old = 0  # steps that an earlier segment held
+        self.store: dict[str, Any] = {}  # trees of [length + overlap, N, …]
+        self.held, self.old = 0, 0  # steps in the store, and those among them that an earlier segment held
+        self.taken = False  # the newest segment was given, and only its overlap is still wanted
+        self.newest: Transition | None = None
 
     def add(self, transition: Transition) -> None:
-        self.steps.append(transition._replace(next_view=None))  # what rewards saw is of no use any more
+        """Take in one step."""
+        kept = {name: getattr(transition, name) for name in KEPT}
+        if not self.store:
+            self.store = {name: map_tensors(self._room, tree) for name, tree in kept.items()}
+        if self.taken:
+            self._forget()
+        for name, tree in kept.items():
+            map_tensors(lambda field, value: field[self.held].copy_(value), self.store[name], tree)
+        self.held += 1
+        self.newest = transition._replace(next_view=None)  # what rewards saw is of no use any more
+
+    def _room(self, field: Tensor) -> Tensor:
+        return field.new_empty(self.length + self.overlap, *field.shape)
+
+    def _forget(self) -> None:
+        """Let the store begin with the newest segment's overlap."""
+        first = max(self.held - self.overlap, 0)
+        if first and self.overlap:
+
+            def move(field: Tensor) -> Tensor:
+                return field[: self.held - first].copy_(field[first : self.held].clone())
+
+            map_tensors(move, self.store)
+        self.held -= first
+        self.taken = False
 
     @property
     def full(self) -> bool:
-        return len(self.steps) - self.old >= self.length
+        return not self.taken and self.held - self.old >= self.length
 
     def take(self) -> Segment:
         """The segment; the buffer then holds the overlap alone."""
-        kept = {name: _stack([getattr(step, name) for step in self.steps]) for name in Segment._fields[:6]}
-        newest = self.steps[-1]
-        self.steps = self.steps[len(self.steps) - self.overlap :]
-        self.old = len(self.steps)
-        return Segment(**kept, last=newest.next_state, last_carry=newest.next_carry)
+        assert self.newest is not None
+        kept = map_tensors(lambda field: field[: self.held], self.store)
+        self.taken, self.old = True, min(self.held, self.overlap)
+        return Segment(**kept, last=self.newest.next_state, last_carry=self.newest.next_carry)
 
     def state_dict(self) -> dict[str, Any]:
-        """Each kept step, its trees as they are."""
-        return {"steps": [plain(step) for step in self.steps], "old": self.old}
+        """Each step that is still wanted; observations are left out, since states tell them."""
+        if self.taken:
+            self._forget()
+        steps = []
+        for t in range(self.held):
+            kept = map_tensors(lambda field, t=t: field[t], self.store) | {"observation": None}
+            steps.append({name: plain(tree) for name, tree in kept.items()})
+        if steps and self.newest is not None:
+            steps[-1] |= {name: plain(getattr(self.newest, name)) for name in FOLLOWING}
+        return {"steps": steps, "old": self.old}
 
-    def load_state_dict(self, fields: dict[str, Any], like: Transition) -> None:
-        """`like` is any transition of the same environment and agent: it gives the trees' types."""
-        self.steps, self.old = [typed(step, like) for step in fields["steps"]], fields["old"]
+    def load_state_dict(
+        self, fields: dict[str, Any], like: Transition, observed: Callable[[State], Observation] | None = None
+    ) -> None:
+        """Take the saved steps in.
 
-
-def _stack(trees: list[Any]) -> Any:
-    """Trees of [N, …] to one of [T, N, …]."""
-    return map_tensors(lambda *fields: torch.stack(fields), *trees)
+        Args:
+            like: any transition of the same environment and agent: it gives the trees' types.
+            observed: what was seen of states, for those who keep observations.
+        """
+        self.store, self.held, self.taken, self.newest = {}, 0, False, None
+        for saved in fields["steps"]:
+            following = {name: typed(saved[name], getattr(like, name)) for name in FOLLOWING if name in saved}
+            kept = {name: typed(saved.get(name), getattr(like, name)) for name in KEPT}
+            step = like._replace(**kept, **following)
+            self.add(step if observed is None else step._replace(observation=observed(step.state)))
+        self.old = fields["old"]
 
 
 def _shifted(tree: Any, last: Any) -> Any:

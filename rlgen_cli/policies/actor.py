@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.protocols import Env, TeachesSequences
-from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Observation, Transition
+from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Observation, State, Transition
 from rlgen_cli.policies.distributions import Distribution
+from rlgen_cli.policies.encoders import prepared
 from rlgen_cli.policies.policy_network import Output
 
 
@@ -29,6 +30,10 @@ class NetworkPolicy:
     def initial_carry(self, n: int) -> Carry:
         return self.net.initial_carry(n)
 
+    def observed(self, env: Env, state: State) -> Observation:
+        """What the network reads of states, prepared for several passes."""
+        return prepared(self.net, env.observe(state))
+
     def forward(self, observation: Observation, mask: Tensor | None, carry: Carry, start: Tensor) -> Output:
         """The network on T · N observations, T steps of N environments; `start` bool [T, N]."""
         return self.net(observation, mask, carry, start)
@@ -37,10 +42,11 @@ class NetworkPolicy:
     def act(
         self, observation: Observation, mask: Tensor | None, carry: Carry, *, explore: bool, rng: torch.Generator
     ) -> Decision:
+        observation = prepared(self.net, observation)
         out = self.forward(observation, mask, carry, no_start(observation))
         if explore:
             action, log_prob = out.policy.draw(rng)
-            return Decision(action, out.carry, PolicyOutput(log_prob, out.value))
+            return Decision(action, out.carry, PolicyOutput(log_prob, out.value), observation)
         return Decision(out.policy.draw(rng)[0] if self.evaluate == "sample" else out.policy.mode(), out.carry)
 
     def state_dict(self) -> dict[str, Any]:

@@ -90,7 +90,9 @@ class Anchor:
     @torch.no_grad()
     def observe(self, step: Transition) -> None:
         """Follow a step of the policy, whose `policy_output` holds its log-probabilities."""
-        observation, mask = self.env.observe(step.state), self.env.action_mask(step.state)
+        seen = step.observation if self.network is None else None  # built alike, it reads what the policy has read
+        observation = self.env.observe(step.state) if seen is None else seen
+        mask = self.env.action_mask(step.state)
         log_prior, carry = self.log_prob(observation, mask, self.carry, no_start(observation), step.action)
         self.excess.append(step.policy_output.log_prob - log_prior)
         self.carry = select(step.terminated, self.net.initial_carry(len(log_prior)), carry)

@@ -13,7 +13,7 @@ from rlgen_cli.core.layers import ConvNet, FiLMLayers
 from rlgen_cli.core.specs import Observation, ObservationSpec, of_kind
 from rlgen_cli.core.stages import Helpers
 from rlgen_cli.data.images import Images, digest
-from rlgen_cli.policies.encoders import Inputs
+from rlgen_cli.policies.encoders import INPUTS, VECTOR, Inputs
 
 
 class Autoencoder(nn.Module):
@@ -96,7 +96,12 @@ class AutoencoderCode(nn.Module):
         size = latent * len(self.pictures) + self.inputs.patch_size + self.inputs.vector_size
         self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
-    def forward(self, observation: Observation) -> Tensor:
+    def prepare(self, observation: Observation) -> Observation:
+        if INPUTS in observation:
+            return observation
         codes = [self.autoencoder.encode(observation[name]) for name in self.pictures]
-        seen = torch.cat([*codes, *self.inputs.numbers(observation)], 1)
-        return self.layers(seen, self.inputs.vector(observation))
+        return self.inputs.prepared(observation, [*codes, *self.inputs.numbers(observation)])
+
+    def forward(self, observation: Observation) -> Tensor:
+        observation = self.prepare(observation)
+        return self.layers(observation[INPUTS], observation[VECTOR])

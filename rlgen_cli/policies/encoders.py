@@ -1,8 +1,12 @@
 """What turns an observation into features.
 
 An encoder is built from the observation's spec and reads tensors by their kind, so that it serves every environment. It
-has `features` (their number), and returns features [N, features].
+has `features` (their number), and returns features [N, features]. What it does with an observation before the first
+weight that learns (reducing, flattening) is its `prepare`: done once, it serves every pass over that observation. A
+prepared observation is as good as a raw one wherever one is asked for, also as an argument of `prepare` itself.
 """
+
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +14,20 @@ from torch import Tensor, nn
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.layers import FiLMLayers, TokenEmbedding
 from rlgen_cli.core.specs import Observation, ObservationSpec, of_kind
+
+INPUTS, IMAGE, VECTOR = "inputs", "image", "vector"  # names in a prepared observation
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A network, or its encoder, with something to do before the first weight that learns."""
+
+    def prepare(self, observation: Observation) -> Observation: ...
+
+
+def prepared(network: nn.Module | None, observation: Observation) -> Observation:
+    """The observation as the network's passes read it."""
+    return network.prepare(observation) if isinstance(network, Prepares) else observation
 
 
 class Inputs:
@@ -24,13 +42,19 @@ class Inputs:
         sizes = {part.shape[1:] for part in images.values()}
         require(len(sizes) <= 1, f"observation: its images must have one size, got {sorted(sizes)}.")
         require(len(tokens) <= 1, f"observation: must have one sequence of tokens at most, got {list(tokens)}.")
-        self.names = {kind: tuple(of_kind(spec, kind)) for kind in ("image", "patch", "vector", "tokens")}
+        kinds = ("image", "patch", "vector", "tokens", "action_gain")
+        self.names = {kind: tuple(of_kind(spec, kind)) for kind in kinds}
         high, wide = next(iter(sizes), (0, 0))
         self.image_shape = (sum(part.shape[0] for part in images.values()), high, wide)  # C, H, W
         self.patch_size = sum(part.size for part in of_kind(spec, "patch").values())
         self.vector_size = sum(part.size for part in of_kind(spec, "vector").values())
         first = next(iter(tokens.values()), None)
         self.history, self.vocabulary = (0, ()) if first is None else (first.shape[0], first.vocabulary)
+
+    def prepared(self, observation: Observation, numbers: list[Tensor], **more: Tensor) -> Observation:
+        """What passes read: these numbers as one tensor [N, D], the vectors, what heads add, and `more`."""
+        kept = {name: observation[name] for name in (*self.names["tokens"], *self.names["action_gain"])}
+        return {INPUTS: torch.cat(numbers, 1), VECTOR: self.vector(observation), **more, **kept}
 
     def image(self, observation: Observation) -> Tensor:
         """All planes, float [N, C, H, W]."""
@@ -42,6 +66,8 @@ class Inputs:
 
     def vector(self, observation: Observation) -> Tensor:
         """All vectors, float [N, vector_size]."""
+        if VECTOR in observation:
+            return observation[VECTOR]
         if not self.names["vector"]:
             some = next(iter(observation.values()))
             return torch.zeros(len(some), 0, device=some.device)
@@ -69,13 +95,20 @@ class MLP(nn.Module):
             size += self.inputs.history * self.embedding.features
         self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
-    def forward(self, observation: Observation) -> Tensor:
-        seen = self.inputs.numbers(observation)
+    def prepare(self, observation: Observation) -> Observation:
+        if INPUTS in observation:
+            return observation
+        numbers = self.inputs.numbers(observation)
         if self.inputs.names["image"]:
-            seen.insert(0, reduce(self.inputs.image(observation), self.pool).flatten(1))
+            numbers.insert(0, reduce(self.inputs.image(observation), self.pool).flatten(1))
+        return self.inputs.prepared(observation, numbers or [self.inputs.vector(observation)[:, :0]])
+
+    def forward(self, observation: Observation) -> Tensor:
+        observation = self.prepare(observation)
+        x = observation[INPUTS]
         if self.embedding is not None:
-            seen.append(self.embedding(self.inputs.tokens(observation)).flatten(1))
-        return self.layers(torch.cat(seen, 1), self.inputs.vector(observation))
+            x = torch.cat([x, self.embedding(self.inputs.tokens(observation)).flatten(1)], 1)
+        return self.layers(x, observation[VECTOR])
 
 
 class LastToken(nn.Module):
@@ -151,10 +184,17 @@ class Convolutions(nn.Module):
         size = planes * high * wide + self.inputs.patch_size + self.inputs.vector_size
         self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
-    def forward(self, observation: Observation) -> Tensor:
+    def prepare(self, observation: Observation) -> Observation:
+        if INPUTS in observation:
+            return observation
         image = reduce(self.inputs.image(observation), self.pool).contiguous(memory_format=torch.channels_last)
-        seen = [self.stages(image).flatten(1), *self.inputs.numbers(observation)]
-        return self.layers(torch.cat(seen, 1), self.inputs.vector(observation))
+        numbers = [self.inputs.vector(observation)[:, :0], *self.inputs.numbers(observation)]
+        return self.inputs.prepared(observation, numbers, **{IMAGE: image})
+
+    def forward(self, observation: Observation) -> Tensor:
+        observation = self.prepare(observation)
+        x = torch.cat([self.stages(observation[IMAGE]).flatten(1), observation[INPUTS]], 1)
+        return self.layers(x, observation[VECTOR])
 
 
 class Maps(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import ActionSpec, Carry, Discrete, Observation, ObservationSpec, of_kind
 from rlgen_cli.policies.distributions import Categorical, Distribution, Head
-from rlgen_cli.policies.encoders import Maps
+from rlgen_cli.policies.encoders import Maps, prepared
 from rlgen_cli.policies.precision import Precision, full_precision
 
 
@@ -81,6 +81,10 @@ class PolicyNetwork(nn.Module):
     def initial_carry(self, n: int) -> Carry:
         """The memory at the start of N episodes."""
         return self.recurrent.initial_carry(n) if self.recurrent is not None else None  # type: ignore[operator]
+
+    def prepare(self, observation: Observation) -> Observation:
+        """The observation as passes read it (encoders.py)."""
+        return prepared(self.maps if self.maps is not None else self.body, observation)
 
     def forward(self, observation: Observation, mask: Tensor | None, carry: Carry, start: Tensor) -> Output:
         """What to do in T · N states, given as T steps of N environments.

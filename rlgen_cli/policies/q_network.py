@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.specs import Carry, Discrete, Factored, Observation, ObservationSpec, of_kind
-from rlgen_cli.policies.encoders import Maps
+from rlgen_cli.policies.encoders import Maps, prepared
 from rlgen_cli.policies.policy_network import kind_of, map_grid
 from rlgen_cli.policies.precision import Precision
 
@@ -68,6 +68,10 @@ class QNetwork(nn.Module):
     def initial_carry(self, n: int) -> Carry:
         """The memory at the start of N episodes."""
         return self.recurrent.initial_carry(n) if self.recurrent is not None else None  # type: ignore[operator]
+
+    def prepare(self, observation: Observation) -> Observation:
+        """The observation as passes read it (encoders.py)."""
+        return prepared(self.maps if self.maps is not None else self.body, observation)
 
     def forward(self, observation: Observation, carry: Carry, start: Tensor) -> QOutput:
         """Q in T · N states, given as T steps of N environments; `start` as in PolicyNetwork."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import LearnedScore, Learner, Score, Stepwise
 from rlgen_cli.core.specs import Scored, View
-from rlgen_cli.core.tree import join
+from rlgen_cli.core.tree import join, map_tensors
 
 
 class Term(NamedTuple):
@@ -32,12 +32,33 @@ class Term(NamedTuple):
         """The term's unweighted reward for one step of N samples, [N]."""
         return self.reward_and_score(before, after, done)[0]
 
-    def reward_and_score(self, before: View, after: View, done: Tensor) -> tuple[Tensor, Tensor | None]:
-        """That reward, and the score of the samples after the step, [N]; None where an episode's rewards sum to it."""
+    def along(self, frames: View, done: Tensor) -> Tensor:
+        """The unweighted rewards of L successive steps of N samples, [L · N]; `frames` are L + 1 times N rows, of which
+        each is scored once."""
+        n = len(frames.sample) - len(done)
+        if self.form == "potential" and not (self.stepwise and isinstance(self.score, Stepwise)):
+            scores = self.score(frames)
+            return scores[n:] - scores[:-n]
+        after = map_tensors(lambda field: field[n:], frames)
+        return self.reward_and_score(after, after, done)[0]
+
+    def reward_and_score(
+        self, before: View, after: View, done: Tensor, known: Tensor | None = None, ending: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """That reward, and the score of the samples after the step, [N]; None where an episode's rewards sum to it.
+
+        Args:
+            known: the score before the step, [N], if it was found before. ending: some of `done` may be true.
+        """
         if self.form == "terminal":
-            return torch.where(done, self.score(after), 0.0), None
+            return (
+                torch.where(done, self.score(after), 0.0) if ending else torch.zeros_like(done, dtype=torch.float)
+            ), None
         if self.stepwise and isinstance(self.score, Stepwise):
             return self.score.gain(after), None
+        if known is not None:
+            score = self.score(after)
+            return score - known, score
         scores = self.score(join(before, after))  # [2 N], in one pass
         return scores[len(done) :] - scores[: len(done)], scores[len(done) :]
 
@@ -69,12 +90,20 @@ class WeightedSum:
         """Some of the reward goes stale in a replay memory."""
         return bool(self.learned_terms)
 
-    def __call__(self, before: View, after: View, done: Tensor) -> Scored:
-        """The reward of one step of N samples; `done` bool [N] says which are finished by it."""
-        both = {}
+    def __call__(
+        self, before: View, after: View, done: Tensor, *, known: Mapping[str, Tensor] | None = None, ending: bool = True
+    ) -> Scored:
+        """The reward of one step of N samples.
+
+        Args:
+            done: bool [N], which are finished by it. ending: some of them may be.
+            known: the scores of `before`, as far as the step before gave them (`Scored.scores`): a term that learns is
+                then compared with what it said at that step.
+        """
+        both, known = {}, known or {}
         for name, term in self.terms.items():
             with _named(name):
-                both[name] = term.reward_and_score(before, after, done)
+                both[name] = term.reward_and_score(before, after, done, known.get(name), ending)
         values = {name: self._usable(value) for name, (value, _) in both.items()}
         scores = {name: score for name, (_, score) in both.items() if score is not None}
         static = torch.zeros(len(done), device=done.device)
@@ -85,11 +114,15 @@ class WeightedSum:
             static = static if name in self.learned_terms else static + weighted
         return Scored(total, static, values, scores)
 
-    def learned_reward(self, before: View, after: View, done: Tensor) -> Tensor:
-        """What the learned terms give now, weighted, [N]; 0 when no term is learned."""
+    def learned_reward(self, frames: View, done: Tensor) -> Tensor:
+        """What the learned terms give now for L successive steps of N samples, weighted, [L · N]; 0 without such terms.
+
+        Args:
+            frames: what was seen before the first step and after each, L + 1 times N rows. done: bool [L · N].
+        """
         total = torch.zeros(len(done), device=done.device)
         for term in self.learned_terms.values():
-            total = total + term.weight * self._usable(term(before, after, done))
+            total = total + term.weight * self._usable(term.along(frames, done))
         return total
 
     def _usable(self, reward: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from rlgen_cli.config.instantiate import call, component, find, fits, plain, rep
 from rlgen_cli.config.settings import GROUPS, FitSettings, Settings
 from rlgen_cli.core import seeding
 from rlgen_cli.core.acting import Actor
+from rlgen_cli.core.allocator import keep_freed_memory
 from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import UserError, faults_as, require
 from rlgen_cli.core.protocols import Agent, Env, Planner, StartsGroups, TeachesSequences, Trainable
@@ -133,6 +134,7 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
     some = "reward" in config and bool(config.reward.get("terms"))
     require(some, "reward: has no term; add one, as in +reward/term=target.")
     torch.set_num_threads(settings.threads or torch.get_num_threads())
+    keep_freed_memory()
     device = device_of(settings.device)
     be_deterministic(settings.deterministic, device)
     streams = seeding.streams(settings.seed, device)

@@ -45,7 +45,7 @@ def reinforce(session: Session, folder: Path) -> str:
     env, actor, total = session.envs["train"], session.actor, settings.total_steps
     stepper = Stepper(
         env=env, reward=session.reward, learners=session.learners, rng=streams["env"], num_envs=settings.num_envs,
-        group_size=session.group_size,
+        group_size=session.group_size, together=True,
     )  # fmt: skip
     stepper.enter(stepper.fresh())
     loop = Loop(session, stepper)
@@ -65,8 +65,9 @@ def reinforce(session: Session, folder: Path) -> str:
             saving = due(loop.step, settings.checkpoint_interval, session) or loop.step >= total
             if recording or saving or session.device.type == "cpu":  # where looking costs nothing, at the step itself
                 loop.check_numbers(folder, decision, stepped)
-            stepper.renew(stepped.done)
-            loop.carry = select(stepped.done, initial_carry(actor, settings.num_envs), decision.carry)
+            loop.carry = decision.carry
+            if stepper.renew(stepped.done):
+                loop.carry = select(stepped.done, initial_carry(actor, settings.num_envs), loop.carry)
             run.progress(loop.step)
             if recording:
                 run.scalars(loop.step, loop.read())
@@ -168,6 +169,7 @@ class Loop(Position):
         training = self.session.training_state() | {
             "env": plain(self.stepper.state),
             "carry": plain(self.carry),
+            "scores": self.stepper.scores,
             "loop": {name: getattr(self, name) for name in self.COUNTERS}
             | {"metrics": [[name, float(value)] for name, value in self.metrics.items()]},
             "tally": self.tally.state_dict(),
@@ -189,7 +191,8 @@ class Loop(Position):
         self.session.load_training(saved)
         for name in self.COUNTERS:
             setattr(self, name, saved["loop"][name])
-        self.stepper.enter(typed(saved["env"], self.stepper.state))
+        steps = self.step // self.session.settings.num_envs
+        self.stepper.enter(typed(saved["env"], self.stepper.state), steps, saved.get("scores"))
         self.carry = typed(saved["carry"], self.carry)
         self.metrics = {name: torch.tensor(value) for name, value in saved["loop"]["metrics"]}
         self.tally.load_state_dict(saved["tally"])

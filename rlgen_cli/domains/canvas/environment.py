@@ -24,7 +24,7 @@ from rlgen_cli.core.specs import (
 )
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.palette import canvas_palette
-from rlgen_cli.domains.canvas.brushes.brush import Brush, PredictsGain
+from rlgen_cli.domains.canvas.brushes.brush import Brush, Mark, PredictsGain, box_cells
 from rlgen_cli.domains.canvas.packing import PalettePacking
 from rlgen_cli.domains.canvas.rasteriser import round_straight_through
 from rlgen_cli.domains.canvas.starts import Start
@@ -119,7 +119,7 @@ class Canvas:
         self.packing = PalettePacking(palette, (channels, size, size), device) if exact else None
         self.stop_action = self._stop_action(stop)
         self.observation_size = observation_size or size
-        self.axis = torch.arange(self.observation_size, device=device)
+        self.around = torch.arange(self.brush.patch_size, device=device) - self.brush.patch_size // 2
         self.spec = self._spec()
 
     @staticmethod
@@ -205,13 +205,8 @@ class Canvas:
         stopped = state.stopped | stops
         over = self.done(state._replace(stopped=stopped))
         mark = self.brush.mark(state.pen, action)
-        opacity = mark.opacity.unsqueeze(1).float() / 255  # [N, 1, H, W]
-        canvas = state.canvas.float()
-        canvas = canvas + (mark.colour.view(*mark.colour.shape, 1, 1) - canvas) * opacity
-        differentiable = state.canvas.is_floating_point()  # see `differentiable_state`
-        canvas = round_straight_through(canvas) if differentiable else canvas.round().to(torch.uint8)
         return CanvasState(
-            torch.where(over.view(-1, 1, 1, 1), state.canvas, canvas),
+            painted(state.canvas, mark._replace(opacity=mark.opacity * ~over.view(-1, 1, 1))),
             torch.where(over.unsqueeze(1), state.pen, mark.pen),
             state.step + ~self.done(state),
             state.marks + (mark.drawn & ~over),
@@ -235,17 +230,18 @@ class Canvas:
         return state.stopped | (state.step >= self.max_steps)
 
     def observe(self, state: CanvasState) -> Observation:
-        canvas, target = state.canvas.float() / 255, self._target(state) if self.sees_target else None
+        canvas, target = state.canvas / 255, self._target(state) if self.sees_target else None
         pictures = {"canvas": self._as_ink(canvas)}  # [N, C, H, W]
         if target is not None:
-            wrong = (target - canvas).abs().mean(1, keepdim=True)  # spares the network a product of planes
+            wrong = (target - canvas).abs_()  # spares the network a product of planes
+            wrong = wrong if self.channels == 1 else wrong.mean(1, keepdim=True)
             pictures |= {"target": self._as_ink(target), "difference": wrong}
         observation = {name: self._as_seen(picture) for name, picture in pictures.items()}
         xy = self.brush.pen_xy(state.pen)  # [N, 2]
         if self.has_pen:
             observation["pen"] = self._pen_plane(xy)
         if self.brush.patch_size:
-            observation["patch"] = self._patch(torch.cat(list(pictures.values()), 1), xy)
+            observation["patch"] = self._patch(list(pictures.values()), xy)
         observation["time"] = self._time(state.step)
         if self.noise:
             observation["noise"] = state.noise
@@ -261,7 +257,7 @@ class Canvas:
 
     def _target(self, state: CanvasState) -> Tensor:
         """Float [N, C, H, W] in [0, 1]."""
-        return self.images[state.index].float() / 255
+        return self.images[state.index] / 255
 
     def _as_ink(self, picture: Tensor) -> Tensor:
         """Black ink on white paper looks to the policy as white on black does, which is learned as well."""
@@ -281,29 +277,27 @@ class Canvas:
     def _pen_plane(self, xy: Tensor) -> Tensor:
         """1 at the pixel under the pen, as the policy sees it, float [N, 1, H, W]."""
         cell = ((xy + 0.5) * (self.observation_size / self.size) - 0.5).round().long()
-        column, row = (self.axis == cell[:, :1]), (self.axis == cell[:, 1:])  # [N, W], [N, H]
-        return (row.unsqueeze(2) & column.unsqueeze(1)).unsqueeze(1).float()
+        side = self.observation_size
+        plane = torch.zeros(len(xy), side * side, device=self.device)
+        return plane.scatter_(1, cell[:, 1:] * side + cell[:, :1], 1.0).view(-1, 1, side, side)
 
-    def _patch(self, picture: Tensor, xy: Tensor) -> Tensor:
-        """The picture [N, P, H, W] around the pen and a plane that is 1 on the canvas, float [N, P + 1, k, k]."""
-        n, planes = picture.shape[:2]
-        k = self.brush.patch_size
+    def _patch(self, pictures: list[Tensor], xy: Tensor) -> Tensor:
+        """The pictures' P planes around the pen and one that is 1 on the canvas, float [N, P + 1, k, k]."""
+        n, k = len(xy), self.brush.patch_size
         middle = xy.round().long()
-        offset = torch.arange(-(k // 2), k // 2 + 1, device=self.device)
-        x, y = middle[:, :1] + offset, middle[:, 1:] + offset  # [N, k] each
+        x, y = middle[:, :1] + self.around, middle[:, 1:] + self.around  # [N, k] each
         inside = ((y >= 0) & (y < self.size)).unsqueeze(2) & ((x >= 0) & (x < self.size)).unsqueeze(1)  # [N, k, k]
         cell = y.clamp(0, self.size - 1).unsqueeze(2) * self.size + x.clamp(0, self.size - 1).unsqueeze(1)
-        cells = cell.view(n, 1, -1).expand(-1, planes, -1)
-        near = picture.flatten(2).gather(2, cells).view(n, planes, k, k)
-        on_canvas = inside.unsqueeze(1).float()
-        return torch.cat([near * on_canvas, on_canvas], 1)
+        cell, on_canvas = cell.view(n, 1, -1), inside.view(n, 1, -1).float()
+        near = [picture.flatten(2).gather(2, cell.expand(-1, picture.shape[1], -1)) * on_canvas for picture in pictures]
+        return torch.cat([*near, on_canvas], 1).view(n, -1, k, k)
 
     def view(self, state: CanvasState) -> View:
         context: Context = {"target": self._target(state)} if self.sees_target else {}
         if self.sees_label:
             context["label"] = self.labels[state.index]
         info = {"num_marks": state.marks.long(), "background": self.background.expand(len(state.marks), -1)}
-        return View(state.canvas.float() / 255, context, info)
+        return View(state.canvas / 255, context, info)
 
     def action_mask(self, state: CanvasState) -> Tensor | None:
         return None
@@ -328,3 +322,21 @@ class Canvas:
     def unpack(self, packed: CanvasState) -> CanvasState:
         """The inverse of `pack`, to the bit."""
         return packed if self.packing is None else packed._replace(canvas=self.packing.unpack(packed.canvas))
+
+
+def painted(canvas: Tensor, mark: Mark) -> Tensor:
+    """Canvases [N, C, H, W] with the marks on them; where a mark has a box, no other pixel is touched."""
+    if mark.corner is None:
+        return blended(canvas, mark.colour.view(*mark.colour.shape, 1, 1), mark.opacity.unsqueeze(1))
+    cells = box_cells(mark.corner, mark.opacity.shape[1], mark.opacity.shape[2], canvas.shape[3])
+    cells = cells.unsqueeze(1).expand(-1, canvas.shape[1], -1)  # [N, C, h · w]
+    flat = canvas.flatten(2)
+    new = blended(flat.gather(2, cells), mark.colour.unsqueeze(2), mark.opacity.flatten(1).unsqueeze(1))
+    return flat.scatter(2, cells, new).view_as(canvas)
+
+
+def blended(paper: Tensor, colour: Tensor, opacity: Tensor) -> Tensor:
+    """`colour` over `paper`, in whole numbers from 0 to 255, as is `opacity`; all broadcast to the paper's shape."""
+    mixed = paper + (colour - paper.float()) * (opacity / 255)
+    # A float canvas lets gradients through, see `differentiable_state`.
+    return round_straight_through(mixed) if paper.is_floating_point() else mixed.round_().to(torch.uint8)

@@ -34,15 +34,19 @@ class Target:
     needs = frozenset(["target"])
 
     def __init__(self, *, norm: Literal["l2", "l1"], per: Literal["target", "pixel"]) -> None:
-        self.power, self.per = (2 if norm == "l2" else 1), per
+        self.norm, self.per = norm, per
 
     def __call__(self, view: View) -> Tensor:
         target = view.context["target"]
-        error = (view.sample - target).abs().pow(self.power).flatten(1)
+        error = (view.sample - target).flatten(1)
         if self.per == "pixel":
-            return -error.mean(1)
+            return -self._sum(error) / error.shape[1]
         # A blank target counts as one full pixel, so that the score stays finite.
-        return -error.sum(1) / ink(target, view).pow(self.power).flatten(1).sum(1).clamp(min=1.0)
+        return -self._sum(error) / self._sum(ink(target, view).flatten(1)).clamp(min=1.0)
+
+    def _sum(self, difference: Tensor) -> Tensor:
+        """Of the squares or the absolute values, [N] of [N, D]."""
+        return (difference.square() if self.norm == "l2" else difference.abs()).sum(1)
 
 
 class InkCost:

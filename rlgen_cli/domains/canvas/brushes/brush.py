@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
@@ -11,12 +12,19 @@ from rlgen_cli.data.palette import line_width
 
 
 class Mark(NamedTuple):
-    """What N actions leave: opacity per pixel, colour, and where the pen is afterwards."""
+    """What N actions leave: opacity per pixel of a box, colour, and where the pen is afterwards."""
 
-    opacity: Tensor  # whole numbers [N, H, W], 0 where nothing changes, 255 where the colour covers
+    opacity: Tensor  # whole numbers [N, h, w], 0 where nothing changes, 255 where the colour covers
     colour: Tensor  # whole numbers [N, C]; uint8 in brushes that look colours up, float where gradients flow
     pen: Tensor  # int16 [N, 2]
     drawn: Tensor  # bool [N]: this was a mark, not just a move
+    corner: Tensor | None = None  # int64 [N, 2], (x, y) of the box's first pixel; None where it is the whole canvas
+
+
+def box_cells(corner: Tensor, high: int, wide: int, size: int) -> Tensor:
+    """The places of the boxes' pixels in flat canvases of size × size, int64 [N, high · wide]; boxes lie inside."""
+    row, column = torch.arange(high, device=corner.device), torch.arange(wide, device=corner.device)
+    return (corner[:, 1:] * size + corner[:, :1]) + (row.unsqueeze(1) * size + column).flatten()
 
 
 class Brush(Protocol):

@@ -70,6 +70,12 @@ class Pen:
         self.middle = reach + int(max(widths)) + 1
         windows = [_windows(width, reach, self.middle, line) for width in widths]
         self.windows = torch.stack(windows).to(palette.device)  # uint8 [widths, moves, k, k]
+        self.box = min(2 * self.middle + 1, size)  # side of the part of the canvas that a window covers
+        marks = self.windows.flatten(2).flatten(0, 1).float() / 255
+        self.gain_weights = torch.cat([marks, -marks.square()], 1).T.contiguous()  # [2 · k·k, widths · moves]
+        self.around = torch.arange(-self.middle, self.middle + 1, device=palette.device)
+        move = torch.arange(self.side**2, device=palette.device)
+        self.moves = torch.stack([move % self.side, move // self.side], 1) - reach  # [moves, 2]
         self.widths = torch.tensor(widths).to(palette.device)
         self.axis = torch.arange(size, device=palette.device)
 
@@ -77,14 +83,16 @@ class Pen:
         plane, end = self._decode(pen, action)
         move = (end - pen + self.reach).long()  # after clipping at the border
         window = self.windows[self._width_index(plane), move[:, 1] * self.side + move[:, 0]]  # [N, k, k]
-        # Pixel p shows window cell p − pen + middle; outside the window lies its empty border.
-        last = 2 * self.middle
-        columns = (self.axis - pen[:, :1] + self.middle).clamp(0, last)  # [N, W]
-        rows = (self.axis - pen[:, 1:] + self.middle).clamp(0, last)  # [N, H]
-        cell = rows.unsqueeze(2) * (last + 1) + columns.unsqueeze(1)  # [N, H, W]
-        opacity = window.flatten(1).gather(1, cell.flatten(1)).view(-1, self.size, self.size)
+        # The box is the window, shifted so that it lies inside the canvas: pixel p shows window cell p − pen + middle,
+        # and what is outside the window is like its border, which is empty.
+        last, corner = 2 * self.middle, (pen.long() - self.middle).clamp(0, self.size - self.box)
+        inside = corner - pen + self.middle  # [N, 2], the window cell of the box's first pixel
+        columns = (self.axis[: self.box] + inside[:, :1]).clamp(0, last)  # [N, box]
+        rows = (self.axis[: self.box] + inside[:, 1:]).clamp(0, last)
+        cell = rows.unsqueeze(2) * (last + 1) + columns.unsqueeze(1)
+        opacity = window.flatten(1).gather(1, cell.flatten(1)).view(-1, self.box, self.box)
         drawn = plane > 0
-        return Mark(opacity * drawn.view(-1, 1, 1), self._ink(plane), end, drawn)
+        return Mark(opacity * drawn.view(-1, 1, 1), self._ink(plane), end, drawn, corner)
 
     def stroke(self, pen: Tensor, action: Tensor) -> Stroke:
         plane, end = self._decode(pen, action)
@@ -99,8 +107,9 @@ class Pen:
     def action_gain(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
         """What each action would gain at once, float [N, A], as the policy is shown it; 0 for pen up."""
         # A blank target counts as one full pixel, as in the score.
-        whole = (target - self.background).square().flatten(1).sum(1, keepdim=True).clamp(min=1.0)
-        return self._mark_sums(pen, *self._pixel_gain(canvas, target)) / whole * self.preview_scale
+        ink = (target - self.background).flatten(1)
+        whole = torch.linalg.vector_norm(ink, dim=1, keepdim=True).square().clamp(min=1.0)
+        return self._mark_sums(pen, canvas, target) / whole * self.preview_scale
 
     def expert_action(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
         """The pen-up move towards the nearest place from which a mark would help, int64 [N]."""
@@ -115,27 +124,25 @@ class Pen:
         change = inks - canvas.unsqueeze(1)  # [N, inks, C, H, W]
         return 2 * ((target - canvas).unsqueeze(1) * change).sum(2), change.square().sum(2)
 
-    def _mark_sums(self, pen: Tensor, linear: Tensor, square: Tensor) -> Tensor:
-        """Σ (linear·m − square·m²) over the opacities m that each action would leave, float [N, A]; 0 for pen up."""
-        n, k = len(pen), 2 * self.middle + 1
-        offset = torch.arange(-self.middle, self.middle + 1, device=self.axis.device)
-        side = self.size + 2 * self.middle
-        corner = (pen[:, 1].long() + self.middle) * side + pen[:, 0] + self.middle
-        offsets = (offset.unsqueeze(1) * side + offset).flatten()
-        cell = (corner.unsqueeze(1) + offsets).view(n, 1, k * k).expand(-1, linear.shape[1], -1)
-
-        def near(plane: Tensor) -> Tensor:  # [N, inks, k·k]
-            return torch.nn.functional.pad(plane, [self.middle] * 4).flatten(2).gather(2, cell)
-
-        marks = self.windows.flatten(2).flatten(0, 1).float() / 255  # [widths · moves, k·k]
-        sums = near(linear) @ marks.T - near(square) @ marks.square().T
-        sums = sums.view(n, -1, len(self.widths), self.side**2)
-        move = torch.arange(self.side**2, device=self.axis.device)
-        delta = torch.stack([move % self.side, move // self.side], 1) - self.reach
-        end = (pen.unsqueeze(1) + delta).clamp(*self.pen_range) - pen.unsqueeze(1) + self.reach  # [N, moves, 2]
-        clipped = (end[..., 1] * self.side + end[..., 0]).view(n, 1, 1, -1).expand_as(sums)
-        drawn = sums.gather(3, clipped).flatten(1)
-        return torch.cat([drawn.new_zeros(n, self.side**2), drawn], 1)
+    def _mark_sums(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
+        """Σ (a·m − b·m²) over the opacities m that each action would leave, float [N, A]; 0 for pen up."""
+        n, moves = len(pen), self.side**2
+        x, y = pen[:, :1] + self.around, pen[:, 1:] + self.around  # [N, k] each
+        last = self.size - 1
+        inside = ((y >= 0) & (y <= last)).unsqueeze(2) & ((x >= 0) & (x <= last)).unsqueeze(1)  # [N, k, k]
+        cell = (y.clamp(0, last) * self.size).unsqueeze(2) + x.clamp(0, last).unsqueeze(1).long()
+        cells = cell.view(n, 1, -1).expand(-1, canvas.shape[1], -1)
+        near_canvas, near_target = (
+            part.flatten(2).gather(2, cells).unflatten(2, inside.shape[1:]) for part in (canvas, target)
+        )
+        linear, square = (part * inside.unsqueeze(1) for part in self._pixel_gain(near_canvas, near_target))
+        sums = torch.cat([linear.flatten(2), square.flatten(2)], 2) @ self.gain_weights  # [N, inks, widths · moves]
+        # A move beyond the border ends at it.
+        end = (pen.unsqueeze(1) + self.moves).clamp(*self.pen_range) - pen.unsqueeze(1) + self.reach  # [N, moves, 2]
+        clipped = (end[..., 1] * self.side + end[..., 0]).view(n, 1, moves)
+        sums = sums.view(n, -1, moves)
+        drawn = sums.gather(2, clipped.expand_as(sums)).flatten(1)
+        return torch.nn.functional.pad(drawn, [moves, 0])
 
     def _best_gain(self, linear: Tensor, square: Tensor) -> Tensor:
         """The most that one mark could gain from each pen position, as in `_mark_sums`: [N, H, W]."""

@@ -24,13 +24,12 @@ class PixelBrush:
     def __init__(self, *, size: int, palette: Tensor) -> None:
         self.size, self.palette = size, palette
         self.action = Discrete(len(palette) * size * size, (len(palette), size, size))
-        self.cells = torch.arange(size * size, device=palette.device)
 
     def mark(self, pen: Tensor, action: Tensor) -> Mark:
-        cell = action % (self.size * self.size)
-        hit = (cell.unsqueeze(1) == self.cells).to(torch.uint8) * 255  # [N, H·W]
-        colour = self.palette[action // (self.size * self.size)]
-        return Mark(hit.view(-1, self.size, self.size), colour, pen, torch.ones_like(action, dtype=torch.bool))
+        cell, colour = action % (self.size * self.size), self.palette[action // (self.size * self.size)]
+        corner = torch.stack([cell % self.size, cell // self.size], 1)
+        opaque = torch.full((len(action), 1, 1), 255, dtype=torch.uint8, device=action.device)
+        return Mark(opaque, colour, pen, torch.ones_like(action, dtype=torch.bool), corner)
 
     def stroke(self, pen: Tensor, action: Tensor) -> Stroke:
         cell = action % (self.size * self.size)
