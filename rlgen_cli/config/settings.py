@@ -26,6 +26,7 @@ class Settings:
     threads: int
     deterministic: bool
     precision: Literal["auto", "float32", "bfloat16"]
+    compile: Literal["auto", "always", "never"]
     log_interval: int
     eval_interval: int
     eval_episodes: int

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from rlgen_cli.core.errors import require
 
 Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
-FORMAT = 3  # what is written now
+FORMAT = 4  # what is written now
 UNNAMED = 2  # the format of configs that do not say theirs, which are of rlgen 0.1.0
 KEY = "format"  # of a run's config.yaml
 
@@ -41,8 +41,13 @@ def with_new_settings(config: Plain) -> Plain:
     return {"deterministic": False, "nonfinite": "stop"} | config
 
 
+def with_compile(config: Plain) -> Plain:
+    """Format 4 has one setting more, which changes no numbers."""
+    return {"compile": "auto"} | config
+
+
 # By the format that each begins with; there is none older than 2.
-MIGRATIONS: dict[int, Migration] = {2: Migration(config=with_new_settings)}
+MIGRATIONS: dict[int, Migration] = {2: Migration(config=with_new_settings), 3: Migration(config=with_compile)}
 
 
 def oldest() -> int:

@@ -56,9 +56,9 @@ class Inputs:
         kept = {name: observation[name] for name in (*self.names["tokens"], *self.names["action_gain"])}
         return {INPUTS: torch.cat(numbers, 1), VECTOR: self.vector(observation), **more, **kept}
 
-    def image(self, observation: Observation) -> Tensor:
-        """All planes, float [N, C, H, W]."""
-        return torch.cat([observation[name] for name in self.names["image"]], 1)
+    def image(self, observation: Observation, pool: int = 1) -> Tensor:
+        """All planes, reduced by `pool`, float [N, C, ⌈H/f⌉, ⌈W/f⌉]."""
+        return torch.cat([reduce(observation[name], pool) for name in self.names["image"]], 1)
 
     def numbers(self, observation: Observation) -> list[Tensor]:
         """Patches and vectors, flat, [N, ·] each."""
@@ -100,7 +100,7 @@ class MLP(nn.Module):
             return observation
         numbers = self.inputs.numbers(observation)
         if self.inputs.names["image"]:
-            numbers.insert(0, reduce(self.inputs.image(observation), self.pool).flatten(1))
+            numbers.insert(0, self.inputs.image(observation, self.pool).flatten(1))
         return self.inputs.prepared(observation, numbers or [self.inputs.vector(observation)[:, :0]])
 
     def forward(self, observation: Observation) -> Tensor:
@@ -187,7 +187,7 @@ class Convolutions(nn.Module):
     def prepare(self, observation: Observation) -> Observation:
         if INPUTS in observation:
             return observation
-        image = reduce(self.inputs.image(observation), self.pool).contiguous(memory_format=torch.channels_last)
+        image = self.inputs.image(observation, self.pool).contiguous(memory_format=torch.channels_last)
         numbers = [self.inputs.vector(observation)[:, :0], *self.inputs.numbers(observation)]
         return self.inputs.prepared(observation, numbers, **{IMAGE: image})
 
@@ -265,7 +265,10 @@ def check_pool(pool: int, high: int, wide: int) -> None:
 def reduce(image: Tensor, factor: int) -> Tensor:
     """Mean over factor × factor blocks, [N, C, ⌈H/f⌉, ⌈W/f⌉]; zeros beyond the border. Strided sums are five times
     faster on a CPU than average pooling."""
+    if factor == 1:
+        return image
     high, wide = image.shape[2:]
-    image = nn.functional.pad(image, [0, -wide % factor, 0, -high % factor])
+    if high % factor or wide % factor:
+        image = nn.functional.pad(image, [0, -wide % factor, 0, -high % factor])
     rows = sum((image[:, :, i::factor] for i in range(1, factor)), image[:, :, ::factor])
     return sum((rows[..., i::factor] for i in range(1, factor)), rows[..., ::factor]) / factor**2

@@ -19,6 +19,7 @@ from rlgen_cli.core import seeding
 from rlgen_cli.core.acting import Actor
 from rlgen_cli.core.allocator import keep_freed_memory
 from rlgen_cli.core.capacity import footprint, require_memory
+from rlgen_cli.core.compiled import compile_methods
 from rlgen_cli.core.errors import UserError, faults_as, require
 from rlgen_cli.core.protocols import Agent, Env, Planner, StartsGroups, TeachesSequences, Trainable
 from rlgen_cli.core.stages import Helpers, Stage
@@ -147,6 +148,8 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
         condition = resolve_condition(config, data)
         envs = {split: build_env(config, loaded, split, device, condition, source) for split in SPLITS}
         env = envs["train"]
+        if device.type != "meta":
+            compile_methods(env, ("observe", "step", "view"), settings.compile)
         episodes = f"num_envs: {settings.num_envs} episodes"
         require_memory(settings.num_envs * footprint(env, device), episodes)
         runtime: dict[str, Any] = {

@@ -117,6 +117,8 @@ class Canvas:
         self.previewing = self.predicting if self.predicting and self.predicting.preview_scale != 0 else None
         exact = self.brush.exact_palette and start.exact_palette
         self.packing = PalettePacking(palette, (channels, size, size), device) if exact else None
+        if self.previewing is not None:
+            self.gain_scale = self.previewing.preview_scale / self._target_squares().unsqueeze(1)  # [images, 1]
         self.stop_action = self._stop_action(stop)
         self.observation_size = observation_size or size
         self.around = torch.arange(self.brush.patch_size, device=device) - self.brush.patch_size // 2
@@ -185,6 +187,13 @@ class Canvas:
             spec["action_gain"] = TensorSpec("action_gain", (action.n,))
         return spec
 
+    def _target_squares(self) -> Tensor:
+        """Each data image's squared distance from the background, float [images]; a blank one counts as one full pixel,
+        as in the score."""
+        paper = self.background.view(-1, 1, 1)
+        parts = [(part / 255 - paper).flatten(1).square().sum(1) for part in self.images.split(4096)]
+        return torch.cat(parts).clamp(min=1.0)
+
     def reset(self, n: int, rng: torch.Generator) -> CanvasState:
         index = torch.randint(len(self.images), (n,), generator=rng, device=self.device)
         return self.start_from(index, rng)
@@ -251,7 +260,7 @@ class Canvas:
             classes = torch.arange(self.classes, device=self.device)
             observation["label"] = (self.labels[state.index].unsqueeze(1) == classes).float()
         if self.previewing is not None and target is not None:
-            gain = self.previewing.action_gain(state.pen, canvas, target)
+            gain = self.previewing.action_gain(state.pen, canvas, target) * self.gain_scale[state.index]
             observation["action_gain"] = gain if self.stop_action is None else pad(gain, [0, 1])
         return observation
 

@@ -60,7 +60,8 @@ class PredictsGain(Protocol):
     preview_scale: float  # factor of what the policy is shown; 0 shows nothing
 
     def action_gain(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
-        """What each action would gain at once, float [N, A]; canvas and target are float [N, C, H, W] in [0, 1]."""
+        """By how much each action would lessen the squared distance at once, float [N, A]; canvas and target are float
+        [N, C, H, W] in [0, 1]."""
         ...
 
     def expert_action(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:

@@ -105,11 +105,7 @@ class Pen:
         return pen.float()
 
     def action_gain(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
-        """What each action would gain at once, float [N, A], as the policy is shown it; 0 for pen up."""
-        # A blank target counts as one full pixel, as in the score.
-        ink = (target - self.background).flatten(1)
-        whole = torch.linalg.vector_norm(ink, dim=1, keepdim=True).square().clamp(min=1.0)
-        return self._mark_sums(pen, canvas, target) / whole * self.preview_scale
+        return self._mark_sums(pen, canvas, target)
 
     def expert_action(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
         """The pen-up move towards the nearest place from which a mark would help, int64 [N]."""
