@@ -1,312 +1,219 @@
-"""Stable-Baselines3 beside rlgen: DQN, A2C and PPO on one task, with the same network and the same settings.
+"""rlgen beside Stable-Baselines3, a loop in plain torch, and TorchRL where it is installed: DQN, A2C and PPO on one
+task, with the same network and the same settings.
 
-python -m benchmarks.vs_sb3 [seeds=1,2] [steps=200000] [agents=dqn,a2c,ppo]
+    python -m benchmarks.vs_sb3 [seeds=1,2,3] [steps=200000] [agents=dqn,a2c,ppo]
+    python -m benchmarks.vs_sb3 curves=false      the speed alone, in about five minutes
+
+The speed is measured first, and anew with every call, by letting the libraries train in turn for a second or some at a
+time; then every library is trained to the end (`speed=false`: only this), and evaluated ten times on the way.
 """
 
+import functools
+import statistics
 import sys
-import time
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
-import stable_baselines3
-import torch
-from gymnasium import spaces
-from omegaconf import DictConfig
-from stable_baselines3 import A2C, DQN, PPO
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor, nn
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.files import mnist
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, opened, remembered, seconds_until, trained
-from benchmarks.report import Row, table, write
+from benchmarks.parts import remembered
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.plain import plain
+from benchmarks.peers.stable_baselines import StableBaselines, single_environments
+from benchmarks.peers.task import AGENTS, ENVIRONMENT, LONGEST_ROLLOUT, NETWORK, Peer, Task, held_out
+from benchmarks.report import Line, Row, curves, table, write
 from rlgen_cli.config.compose import composed
-from rlgen_cli.core.acting import Actor
-from rlgen_cli.core.protocols import Env
-from rlgen_cli.core.schedules import Linear
-from rlgen_cli.core.seeding import stream
-from rlgen_cli.core.specs import ObservationSpec, State
-from rlgen_cli.evaluation.evaluate import evaluate
-from rlgen_cli.gymnasium import CanvasVectorEnv, arrays
-from rlgen_cli.policies.distributions import small
-from rlgen_cli.policies.encoders import MLP
-from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.assemble import assemble
 
-TASK = [
-    "env=pixel", "env.size=16", "brush=pen", "env.brush.reach=3", "env.brush.widths=[1.5]", "env.brush.patch_size=7",
-    "env.brush.preview_scale=10", "env.max_steps=24", "reward=target", "num_envs=64", "device=cpu",
-    "precision=float32", "threads=1", "eval_interval=1000000000", "checkpoint_interval=1000000000",
-]  # fmt: skip
-NETWORK = {"width": 128, "layers": 2, "pool": 1, "embed": 16}
-POLICY_GRADIENT = [
-    "agent.network.maps=null", "agent.gamma=0.95", "agent.gae_lambda=0.95", "agent.target_kl=null",
-    "agent.objective.normalize_advantage=true", "agent.objective.entropy_coef={start:0.01,end:0.01,share:1.0}",
-    "agent.objective.value_coef=0.5", "agent.optimizer.max_grad_norm=0.5", "agent.evaluate=mode",
-    "agent.optimizer.learning_rate={start:1e-3,end:1e-5,share:1.0}",
-]  # fmt: skip
-AGENTS: dict[str, list[str]] = {
-    "dqn": [
-        "agent=dqn", "agent.network.maps=null", "agent.gamma={start:0.95,end:0.95}", "agent.batch_size=256",
-        "agent.replay.buffer_size=25600", "agent.learning_starts=2048", "agent.gradient_steps=1",
-        "agent.target_update.tau=0.01", "agent.exploration.epsilon={start:1.0,end:0.02,share:0.3}",
-        "agent.optimizer.learning_rate={start:1e-3,end:1e-5,share:1.0}", "agent.optimizer.max_grad_norm=10",
-    ],
-    "a2c": ["agent=actor_critic", *POLICY_GRADIENT, "agent.num_steps=8", "agent.update_epochs=1",
-            "agent.num_minibatches=1"],
-    "ppo": ["agent=ppo", *POLICY_GRADIENT, "agent.num_steps=24", "agent.update_epochs=4", "agent.num_minibatches=4",
-            "agent.objective.clip_range=0.2"],
-}  # fmt: skip
-SMALL = [*QUICK, "total_steps=384"]
+OURS, STABLE, PLAIN, TORCHRL = "rlgen", "Stable-Baselines3", "plain PyTorch", "TorchRL"
+SINGLE = "Stable-Baselines3, DummyVecEnv"
+POINTS = 10  # evaluations of a training
+EVEN_EXPLORATION = "agent.exploration.epsilon={start:0.17,end:0.17,share:1.0}"  # the mean of its schedule
 SMALL_DQN = ["agent.learning_starts=64", "agent.batch_size=16"]
 
 
 class Result(NamedTuple):
-    """A training's."""
+    """One training to the end."""
 
-    held_out: float  # mean return of held-out episodes
-    rate: float  # environment steps a second
+    returns: list[float]  # mean return of held-out episodes, at each evaluation
+    updates: int
     parameters: int
 
 
-class Batch(VecEnv):
-    """Our vector environment as Stable-Baselines3 wants one; the episodes are stepped as one batch all the same."""
-
-    def __init__(self, envs: CanvasVectorEnv) -> None:
-        self.envs = envs
-        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
-
-    def reset(self) -> Any:
-        observation, _ = self.envs.reset(seed=self._seeds[0])
-        self._reset_seeds()
-        return observation
-
-    def step_async(self, actions: Any) -> None:
-        self.actions = actions
-
-    def step_wait(self) -> Any:
-        observation, reward, done, _, infos = self.envs.step(self.actions)
-        details: list[dict[str, Any]] = [{} for _ in done]
-        for i in np.flatnonzero(done):
-            details[i]["terminal_observation"] = infos["final_obs"][i]
-        return observation, reward, done, details
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self.envs, attr_name)] * self.num_envs
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        raise NotImplementedError
-
-    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        raise NotImplementedError
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        return [False] * self.num_envs
-
-    def close(self) -> None:
-        self.envs.close()
-
-
-class Body(BaseFeaturesExtractor):
-    """rlgen's own perceptron below the linear heads that Stable-Baselines3 adds; what each action would gain at once
-    follows the features."""
-
-    def __init__(self, observation_space: spaces.Dict, spec: ObservationSpec, **sizes: int) -> None:
-        super().__init__(observation_space, sizes["width"])
-        self.body = MLP(observation=spec, **sizes)
-
-    def forward(self, observation: dict[str, Tensor]) -> Tensor:
-        return torch.cat([self.body(observation), observation["action_gain"]], 1)  # [N, width + A]
-
-
-class WithGains(nn.Module):
-    """A linear head on the features, to which the gains are added (or, for a value, are not), as in rlgen."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        features, gains = x.split([self.linear.in_features, x.shape[1] - self.linear.in_features], 1)
-        out: Tensor = self.linear(features)
-        return out + gains if out.shape == gains.shape else out
-
-
-class ModelPlanner:
-    """A model of Stable-Baselines3 where rlgen expects one that acts."""
-
-    def __init__(self, model: BaseAlgorithm) -> None:
-        self.model = model
-
-    def plan(self, env: Env, state: State, rng: torch.Generator) -> Tensor:
-        action, _ = self.model.predict(arrays(env.observe(state)), deterministic=True)
-        return torch.as_tensor(action)
-
-
-def their_model(name: str, config: DictConfig, task: list[str], spec: ObservationSpec) -> BaseAlgorithm:
-    """The algorithm of Stable-Baselines3 with the settings that the config's agent has."""
-    agent, optimizer = config.agent, config.agent.optimizer
-    envs = CanvasVectorEnv(env="pixel", num_envs=config.num_envs, overrides=task)
-    policy: dict[str, Any] = {
-        "net_arch": [], "features_extractor_class": Body, "features_extractor_kwargs": {"spec": spec, **NETWORK},
-        "optimizer_class": torch.optim.Adam, "optimizer_kwargs": {"eps": optimizer.eps},
-    }  # fmt: skip
-    rate = Linear(optimizer.learning_rate.start, optimizer.learning_rate.end, optimizer.learning_rate.share)
-    common: dict[str, Any] = {
-        "policy": "MultiInputPolicy", "env": Batch(envs), "learning_rate": lambda left: rate(1 - left),
-        "max_grad_norm": optimizer.max_grad_norm, "seed": config.seed, "device": "cpu",
-    }  # fmt: skip
-    if name == "dqn":
-        dqn = DQN(**common, **dqn_settings(config), policy_kwargs=policy)
-        for network in (dqn.q_net, dqn.q_net_target):
-            network.q_net = WithGains(zeroed(network.q_net[0]))  # type: ignore[assignment, arg-type]
-        return dqn
-    kind = A2C if name == "a2c" else PPO
-    model = kind(**common, **rollout_settings(name, config), policy_kwargs=policy | {"ortho_init": False})
-    init_scale = agent.network.init_scale
-    model.policy.action_net = WithGains(small(model.policy.action_net, init_scale))  # type: ignore[arg-type]
-    model.policy.value_net = WithGains(zeroed(model.policy.value_net))  # type: ignore[assignment]
-    return model
-
-
-def zeroed(linear: nn.Linear) -> nn.Linear:
-    """Zeros at first, as in rlgen."""
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-def dqn_settings(config: DictConfig) -> dict[str, Any]:
-    """One update and one soft step of the target per batched environment step, as in rlgen."""
-    agent, epsilon = config.agent, config.agent.exploration.epsilon
-    return {
-        "gamma": agent.gamma.end,
-        "buffer_size": agent.replay.buffer_size,
-        "learning_starts": agent.learning_starts,
-        "batch_size": agent.batch_size,
-        "train_freq": 1,
-        "gradient_steps": 1,
-        "tau": agent.target_update.tau,
-        "target_update_interval": config.num_envs,
-        "exploration_initial_eps": epsilon.start,
-        "exploration_final_eps": epsilon.end,
-        "exploration_fraction": epsilon.share,
-    }
-
-
-def rollout_settings(name: str, config: DictConfig) -> dict[str, Any]:
-    """What A2C and PPO share, and PPO's own."""
-    agent, objective = config.agent, config.agent.objective
-    settings = {
-        "gamma": agent.gamma,
-        "n_steps": agent.num_steps,
-        "gae_lambda": agent.gae_lambda,
-        "ent_coef": objective.entropy_coef.start,
-        "vf_coef": objective.value_coef / 2,  # rlgen halves the squared error
-        "normalize_advantage": objective.normalize_advantage,
-    }
-    if name == "a2c":
-        return settings | {"use_rms_prop": False}
-    batch = config.num_envs * agent.num_steps // agent.num_minibatches
-    return settings | {"n_epochs": agent.update_epochs, "batch_size": batch, "clip_range": objective.clip_range}
-
-
-def held_out(session: Session, actor: Actor, episodes: int) -> float:
-    """Mean return of an actor that does not explore, over the same held-out episodes for every one."""
-    env, reward = session.envs["test"], session.reward
-    start = env.view(env.reset(episodes, stream(0, "eval", session.device)))  # where evaluate begins too
-    blank = sum(reward.terms[name].weight * float(score.mean()) for name, score in reward.score(start).items())
-    return evaluate(env, actor, reward, episodes=episodes, seed=0, device=session.device).total - blank
-
-
-def size(module: nn.Module) -> int:
-    """Parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 class Comparison:
-    """The trainings of both libraries."""
+    """What is trained, and for how long; steps are environment steps, all environments together."""
 
     def __init__(self, call: Call) -> None:
-        self.call, self.steps, self.episodes = call, int(call.settings["steps"]), call.pick(500, 20)
-        self.task = [*TASK, *mnist(call), *call.pick([], SMALL)]
+        self.call, self.num_envs, self.episodes = call, call.pick(64, 8), call.pick(500, 20)
+        self.environment = [*ENVIRONMENT, *mnist(call)]
+        rollout = self.num_envs * LONGEST_ROLLOUT
+        per_point = call.pick(int(call.settings["steps"]) // POINTS, rollout)
+        self.interval = max(per_point // rollout, 1) * rollout
+        self.rounds, self.chunk, self.short_chunk = call.pick((5, 10 * rollout, 2 * rollout), (2, rollout, rollout))
+        self.libraries: dict[str, Callable[[Task], Peer]] = {OURS: Ours, STABLE: StableBaselines, PLAIN: plain}
+        if find_spec("torchrl"):
+            from benchmarks.peers.torch_rl import torch_rl
 
-    def words(self, name: str, seed: int) -> list[str]:
-        """What rlgen is trained with."""
+            self.libraries[TORCHRL] = torch_rl
+        else:
+            print("TorchRL is left out, since it is not installed; `pip install torchrl` adds it.", flush=True)
+
+    def task(self, algorithm: str, seed: int, total: int, interval: int, *more: str) -> Task:
+        """A training of `total` steps that rests after every `interval`."""
         network = [f"agent.network.body.{key}={value}" for key, value in NETWORK.items()]
-        steps = [f"total_steps={self.steps}", f"log_interval={max(self.steps // 10, 1)}"]
-        small = [*SMALL, *(SMALL_DQN if name == "dqn" else [])]
-        return [*AGENTS[name], *network, *self.task, f"seed={seed}", *steps, *self.call.pick([], small)]
+        small = self.call.pick([], SMALL_DQN if algorithm == "dqn" else [])
+        length = [f"num_envs={self.num_envs}", f"seed={seed}", f"total_steps={total}", f"log_interval={interval}"]
+        words = [*AGENTS[algorithm], *network, *self.environment, *length, *small, *more]
+        return Task(algorithm, self.environment, words)
 
-    def ours(self, name: str, seed: int) -> Result:
-        """rlgen."""
-        folder = trained(self.call.parts / f"{name}_{seed}_{self.steps}", self.words(name, seed))
-        session = opened(folder)
-        assert session.agent is not None
-        network: Any = session.agent.policy
-        steps = session.settings.total_steps
-        return Result(held_out(session, session.actor, self.episodes), steps / seconds_until(folder), size(network.net))
+    @functools.cached_property
+    def single_environments(self) -> DummyVecEnv:
+        """Made once for all algorithms, since it takes a minute."""
+        return single_environments(self.environment, self.num_envs)
 
-    def theirs(self, name: str, seed: int) -> Result:
-        """Stable-Baselines3, trained once and then remembered."""
+    def seconds(self, algorithm: str) -> dict[str, list[float]]:
+        """Seconds that each library takes for an environment step, in each round."""
+        builders = {**self.libraries, SINGLE: lambda task: StableBaselines(task, self.single_environments)}
+        chunks = {library: self.short_chunk if library == SINGLE else self.chunk for library in builders}
+        peers: dict[str, Peer] = {}
+        for library, build in builders.items():
+            total = (self.rounds + 1) * chunks[library]
+            even = [EVEN_EXPLORATION] if algorithm == "dqn" else []
+            peers[library] = build(self.task(algorithm, 1, total, chunks[library], *even))
+            peers[library].train(chunks[library])  # warm, and past the steps after which DQN learns
+        taken: dict[str, list[float]] = {library: [] for library in peers}
+        for i in range(self.rounds):
+            for library in list(peers)[:: 1 if i % 2 == 0 else -1]:
+                taken[library].append(peers[library].train(chunks[library]) / chunks[library])
+        return taken
+
+    def trained(self, algorithm: str, library: str, seed: int) -> Result:
+        """A training to the end, made once and then remembered."""
 
         def measured() -> Result:
-            session = assemble(composed("train", self.words(name, seed)))
-            model = their_model(name, session.config, self.task, session.envs["train"].spec.observation)
-            began = time.perf_counter()
-            model.learn(session.settings.total_steps, log_interval=10**9)
-            rate = model.num_timesteps / (time.perf_counter() - began)
-            network = model.q_net if isinstance(model, DQN) else model.policy
-            return Result(held_out(session, ModelPlanner(model), self.episodes), rate, size(network))
+            task = self.task(algorithm, seed, POINTS * self.interval, self.interval)
+            peer, judge, returns = self.libraries[library](task), task.session(), []
+            updates = 0
+            for _ in range(POINTS):
+                with counted_updates() as count:
+                    peer.train(self.interval)
+                updates += len(count)
+                returns.append(held_out(judge, peer.actor, self.episodes))
+            return Result(returns, updates, peer.parameters)
 
-        return Result(*remembered(self.call.parts / f"sb3_{name}_{seed}_{self.steps}.json", measured))
+        name = f"{library.replace(' ', '_')}_{algorithm}_{seed}_{POINTS * self.interval}.json".lower()
+        return Result(*remembered(self.call.parts / name, measured))
 
-    def by_planner(self, name: str) -> str:
+    def by_planner(self, name: str) -> float:
         """The return of a planner, for reference."""
-        session = assemble(composed("train", [*self.task, f"agent={name}"]))
-        return f"{held_out(session, session.actor, self.episodes):.2f}"
+        session = assemble(composed("train", [*self.environment, f"agent={name}"]))
+        return held_out(session, session.actor, self.episodes)
 
     def about(self) -> str:
         """What was equal, and what was not."""
+        versions = [f"Stable-Baselines3 {version('stable_baselines3')}"]
+        if TORCHRL in self.libraries:
+            versions.append(f"TorchRL {version('torchrl')}")
         return (
-            f"Copying MNIST digits by pen: 16 × 16, 24 moves, 64 environments, {self.steps:,} environment steps. "
-            f"Stable-Baselines3 {stable_baselines3.__version__} steps the same batched environment by "
-            "`rlgen_cli.gymnasium`, and trains rlgen's own perceptron (a features extractor) with the same heads, to "
-            "which what each move gains at once is added (without it Stable-Baselines3's A2C and PPO ended with a "
-            "blank canvas). Equal are the initial values, Adam, learning rates, discount, batches, updates per step, "
-            f"rollouts and epochs. The return is the mean over {self.episodes} episodes on held-out data, the same for "
-            "all, without exploration; 10 would be a perfect copy. Not equal: Stable-Baselines3's DQN tosses one coin "
-            "for all environments when it explores; rlgen's replay packs states, Stable-Baselines3's holds float32 "
-            "observations. Speed is that of the whole training loop."
+            f"Copying MNIST digits by pen: 16 × 16, 24 moves, {self.num_envs} environments, one thread, float32 "
+            f"({', '.join(versions)}). All train rlgen's own perceptron with the same heads, to which what each move "
+            "gains at once is added (without it Stable-Baselines3's A2C and PPO ended with a blank canvas). Equal are "
+            "the initial distribution of the weights, Adam, learning rates, clipping, discount, batches, updates, "
+            "rollouts and epochs.\n\n"
+            "Not equal: rlgen's own run writes its log and checks every number. Stable-Baselines3 and the plain loop "
+            "step the batched environment through `rlgen_cli.gymnasium` as arrays; TorchRL steps it as tensors. "
+            "rlgen's replay packs states and makes observations of them anew; the plain loop's holds each float32 "
+            "observation once, those of Stable-Baselines3 and TorchRL twice. Stable-Baselines3's DQN tosses one coin "
+            "for all environments when it explores, and then leaves out the network's pass. TorchRL computes the "
+            "values of a rollout after it, before and after each step, and the shared body for policy and value apart; "
+            "its A2C takes no ratio."
         )
 
 
-def row(name: str, library: str, results: list[Result]) -> Row:
-    """One line of the table, over the seeds."""
-    returns = [result.held_out for result in results]
-    each = ", ".join(f"{value:.2f}" for value in returns)
-    rate = np.median([result.rate for result in results])
-    return [name, library, f"{results[0].parameters:,}", f"**{np.mean(returns):.2f}** ({each})", f"{rate:,.0f}"]
+@contextmanager
+def counted_updates() -> Iterator[list[None]]:
+    """A list that grows with every step of any optimizer."""
+    count: list[None] = []
+    handle = register_optimizer_step_post_hook(lambda *_: count.append(None))
+    try:
+        yield count
+    finally:
+        handle.remove()
 
 
 def measure(call: Call) -> None:
     compared = Comparison(call)
-    rows: list[Row] = [
-        ["algorithm", "library", "parameters", "held-out return (each seed)", "steps/s"],
-        ["random actions", "", "", compared.by_planner("random"), ""],
-        ["one-step search by the true reward", "", "", compared.by_planner("greedy"), ""],
-    ]
-    for name in call.each("agents"):
-        pairs = [(compared.theirs(name, seed), compared.ours(name, seed)) for seed in call.seeds()]
-        print(name, *pairs, flush=True)
-        theirs, ours = zip(*pairs, strict=True)
-        rows += [row(name.upper(), "Stable-Baselines3", list(theirs)), row(name.upper(), "rlgen", list(ours))]
-    write(call, "Beside Stable-Baselines3", [compared.about(), table(rows)])
+    if call.settings["speed"] == "true":
+        measure_speed(call, compared)
+    if call.settings["curves"] == "true":
+        measure_returns(call, compared)
+
+
+def measure_speed(call: Call, compared: Comparison) -> None:
+    """All libraries in turn, so that what else the machine does meets all alike."""
+    rows: list[Row] = [["algorithm", "library", "steps/s", "rlgen is faster by", "of the rounds"]]
+    for algorithm in call.each("agents"):
+        taken = compared.seconds(algorithm)
+        for library, seconds in taken.items():
+            ratios = [theirs / ours for theirs, ours in zip(seconds, taken[OURS], strict=True)]
+            rate, ratio = 1 / statistics.median(seconds), statistics.median(ratios)
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            rows.append([algorithm.upper(), library, f"{rate:,.0f}", f"**{ratio:.2f} ×**", spread])
+            print(*rows[-1], flush=True)
+    how = (
+        f"Environment steps a second of the whole training loop, the median of {compared.rounds} rounds. In each round "
+        f"every library goes on with its own training for {compared.chunk:,} steps "
+        f"({SINGLE}, which is slow: {compared.short_chunk:,}), in an order that turns from round to round, after as "
+        "many steps to warm up. The ratio is the median of the rounds' own ratios. DummyVecEnv steps "
+        f"{compared.num_envs} single `rlgen/pixel-v0` in turn. ε is held at 0.17, the mean of its schedule."
+    )
+    write(call, "Speed beside other libraries", [how, compared.about(), table(rows)], f"{call.name}_speed")
+
+
+def measure_returns(call: Call, compared: Comparison) -> None:
+    """Every library to the end, with every seed."""
+    head: Row = ["algorithm", "library", "parameters", "updates", "held-out return (each seed)"]
+    references = {"random actions": "random", "one-step search by the true reward": "greedy"}
+    rows: list[Row] = [head]
+    rows += [[name, "", "", "", f"{compared.by_planner(agent):.2f}"] for name, agent in references.items()]
+    panels: dict[str, Mapping[str, Line]] = {}
+    for algorithm in call.each("agents"):
+        lines: dict[str, Line] = {}
+        for library in compared.libraries:
+            results = [compared.trained(algorithm, library, seed) for seed in call.seeds()]
+            rows.append(summary_row(algorithm, library, results))
+            print(*rows[-1], flush=True)
+            means = np.mean([result.returns for result in results], 0)
+            lines[library] = [((i + 1) * compared.interval, float(value)) for i, value in enumerate(means)]
+        panels[algorithm.upper()] = lines
+    curves(call.results / f"{call.name}.png", panels, "environment steps")
+    what = (
+        f"After {POINTS * compared.interval:,} environment steps, the mean return over {compared.episodes} episodes on "
+        "held-out data, the same for all, without exploration; 10 would be a perfect copy."
+    )
+    picture = f"![Held-out return while training, mean of the seeds]({call.name}.png)"
+    write(call, "Beside other libraries", [what, compared.about(), table(rows), picture])
+
+
+def summary_row(algorithm: str, library: str, results: list[Result]) -> Row:
+    """One line of the table, over the seeds."""
+    last = [result.returns[-1] for result in results]
+    each = ", ".join(f"{value:.2f}" for value in last)
+    first = results[0]
+    score = f"**{np.mean(last):.2f}** ({each})"
+    return [algorithm.upper(), library, f"{first.parameters:,}", f"{first.updates:,}", score]
 
 
 def main(arguments: list[str]) -> None:
-    run("vs_sb3", measure, arguments, seeds="1,2", steps="200000", agents="dqn,a2c,ppo")
+    defaults = {"seeds": "1,2,3", "steps": "200000", "agents": "dqn,a2c,ppo", "speed": "true", "curves": "true"}
+    run("vs_sb3", measure, arguments, **defaults)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from benchmarks import harness, parts
 from benchmarks.agents import interquartile_mean, interval
 from benchmarks.report import table
 from rlgen_cli.core import checkpoint
+from rlgen_cli.core.returns import lambda_returns
 
 FOLDER = Path(harness.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8"))
@@ -63,6 +64,76 @@ def test_a_benchmark_writes_its_tables_from_a_quick_run(name):
             assert (results / link).is_file(), link
     assert {path: path.stat().st_mtime_ns for path in harness.RESULTS.iterdir()} == before
     assert not (Path("outputs/benchmarks") / name).exists(), "only a full run notes that its table is complete"
+
+
+@pytest.mark.slow
+def test_the_libraries_train_as_many_parameters_as_often():
+    """In the table of returns, each algorithm's rows agree in the columns that say so."""
+    pytest.importorskip("matplotlib", reason="needs rlgen[benchmarks]")
+    pytest.importorskip("stable_baselines3", reason="needs rlgen[benchmarks]")
+    importlib.import_module("benchmarks.vs_sb3").main(["quick=true", "speed=false"])
+    (found,) = tables(Path("outputs/benchmarks/quick/vs_sb3/results/vs_sb3.md").read_text(encoding="utf-8"))
+    for algorithm in ("DQN", "A2C", "PPO"):
+        rows = [row for row in found if row[0] == algorithm]
+        assert {row[1] for row in rows} >= {"rlgen", "Stable-Baselines3", "plain PyTorch"}
+        assert len({(row[2], row[3]) for row in rows}) == 1, rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["dqn", "a2c", "ppo"])
+def test_a_pause_changes_nothing_in_a_training_of_stable_baselines(algorithm):
+    """Its schedules are those of the whole training, however often it rests."""
+    pytest.importorskip("stable_baselines3", reason="needs rlgen[benchmarks]")
+    vs_sb3 = importlib.import_module("benchmarks.vs_sb3")
+    compared = vs_sb3.Comparison(harness.called("vs_sb3", {"quick": "true", "steps": "1000"}))
+    weights = []
+    for pieces in ([768], [192, 576]):
+        peer = vs_sb3.StableBaselines(compared.task(algorithm, 1, 768, 192))
+        for steps in pieces:
+            peer.train(steps)
+        weights.append(peer.model.policy.state_dict())
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
+def test_a_library_that_is_not_installed_is_left_out_with_one_line(monkeypatch, capsys):
+    pytest.importorskip("stable_baselines3", reason="needs rlgen[benchmarks]")
+    vs_sb3 = importlib.import_module("benchmarks.vs_sb3")
+    monkeypatch.setattr(vs_sb3, "find_spec", lambda name: None)
+    settings = {"quick": "true", "steps": "1000"}
+    compared = vs_sb3.Comparison(harness.called("vs_sb3", settings))
+    assert "TorchRL" not in compared.libraries
+    assert capsys.readouterr().out.splitlines() == [
+        "TorchRL is left out, since it is not installed; `pip install torchrl` adds it."
+    ]
+
+
+@pytest.mark.parametrize("count", [3, 5, 12])
+def test_the_ring_gives_with_each_observation_the_one_that_followed(count):
+    """Also after it has begun anew; each environment's own, and never the newest."""
+    plain = importlib.import_module("benchmarks.peers.plain")
+    ring = plain.Ring(5, {"seen": torch.zeros(2, 1)})
+    for step in range(count):
+        seen = torch.tensor([[step], [100 + step]], dtype=torch.float32)
+        ring.add({"seen": seen}, torch.tensor([step, -step]), seen[:, 0], torch.tensor([False, True]))
+    batch = ring.sample(200)
+    seen = batch.observation["seen"][:, 0]
+    torch.testing.assert_close(batch.after["seen"][:, 0], seen + 1)
+    torch.testing.assert_close(batch.reward, seen)
+    assert torch.equal(batch.done, seen >= 100)
+    steps = {float(value) % 100 for value in seen}
+    assert steps == set(range(max(count - 5, 0), count - 1))
+    assert torch.equal(batch.action, torch.where(batch.done, 100 - seen, seen).long())
+
+
+def test_the_plain_loops_advantages_are_those_of_the_library():
+    plain = importlib.import_module("benchmarks.peers.plain")
+    rng = torch.Generator().manual_seed(0)
+    reward, value = (torch.randn(6, 4, generator=rng) for _ in range(2))
+    done, last = (torch.rand(6, 4, generator=rng) < 0.3).float(), torch.randn(4, generator=rng)
+    following = torch.cat([value[1:], last.unsqueeze(0)])
+    returns = lambda_returns(reward.T, following.T, done.bool().T, 0.9, 0.8).T
+    found = plain.generalised_advantages(reward, value, done, last, 0.9, 0.8)
+    torch.testing.assert_close(found, returns - value)
 
 
 def test_make_runs_every_benchmark():
