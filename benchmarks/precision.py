@@ -26,12 +26,12 @@ from benchmarks.speed import synchronise
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core.acting import decide, initial_carry
 from rlgen_cli.core.specs import Carry, Observation
-from rlgen_cli.core.tree import join, select
+from rlgen_cli.core.tree import join
 from rlgen_cli.policies.actor import NetworkPolicy
 from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision
 from rlgen_cli.runs.assemble import Session, assemble
-from rlgen_cli.runs.stepper import Stepper
+from rlgen_cli.runs.trainer import Loop
 
 PICTURES = ["env=pixel", "reward=target", "data=glyphs", "data.per_class=4"]
 MELODIES = ["env=music", "reward=music_theory", "data.count=40"]
@@ -187,26 +187,11 @@ def training(words: list[str], num_envs: int, device: str, precision: str) -> Ca
     """A function that goes on with a training for `STEPS` batched steps, which end with an update."""
     common = [f"num_envs={num_envs}", f"device={device}", "threads=1", f"precision={precision}"]
     session = assemble(composed("train", [*words, *common]))
-    env, streams = session.envs["train"], session.streams
-    stepper = Stepper(
-        env=env,
-        reward=session.reward,
-        learners=session.learners,
-        rng=streams["env"],
-        num_envs=num_envs,
-        group_size=1,
-        together=True,
-    )
-    stepper.enter(stepper.fresh())
-    carry = initial_carry(session.actor, num_envs)
+    loop = Loop(session)
 
     def go_on() -> None:
-        nonlocal carry
         for _ in range(STEPS):
-            decision = decide(session.actor, env, stepper.state, carry, explore=True, rng=streams["policy"])
-            done = stepper.step(decision, carry, 0.5).done
-            stepper.renew(done)
-            carry = select(done, initial_carry(session.actor, num_envs), decision.carry)
+            loop.renew(*loop.play())
 
     return go_on
 

@@ -1,130 +1,204 @@
-"""Speed: environment steps/s alone and while training, and how much of the loop is not the networks' own passes.
+"""Speed: every loop beside its limit, and how steps grow with environments, canvases and sequences.
 
-    python -m benchmarks.speed
+    python -m benchmarks.speed [seconds=4]
 
-Task: 16 × 16 canvas, pen on a 16 × 16 grid (512 actions), a small CNN, 64 environments, batch 128, one update per 64
-steps. Ratios within one run are what counts; absolute numbers are the machine's.
+Ratios within one run are what counts; absolute numbers are the machine's. A loop's limit is what its network passes and
+optimizer steps take on tensors that are there already (limit.py). Each case runs in a process of its own, so that its
+memory is its own too.
 """
 
+import multiprocessing
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from benchmarks.harness import Call, run
-from benchmarks.report import Row, table, write
-from rlgen_cli.agents.dqn import DQN
-from rlgen_cli.config.compose import composed
-from rlgen_cli.core.acting import decide
+from benchmarks.limit import Record
+from benchmarks.parts import prepared
+from benchmarks.report import Row, curves, table, write
+from rlgen_cli.core import compiled
+from rlgen_cli.core.compiled import synchronise
 from rlgen_cli.core.tree import select
-from rlgen_cli.policies.actor import no_start
-from rlgen_cli.runs.assemble import Session, assemble
-from rlgen_cli.runs.stepper import Stepper
+from rlgen_cli.runs.assemble import Session
+from rlgen_cli.runs.trainer import Loop
 
-TASK = [
-    "env=pixel", "env.size=16", "brush=pen_grid", "env.brush.grid=16", "env.brush.margin=0", "env.brush.widths=[1.5]",
-    "env.brush.patch_size=0", "env.max_steps=16",
-]  # fmt: skip
-LEARNER = [
-    "agent=dqn", "agent.batch_size=128", "agent.replay.buffer_size=20000", "agent.learning_starts=64",
-    "agent.network.maps.channels=16", "agent.network.maps.depth=2",
-]  # fmt: skip
-TIMINGS = 5
-
-
-def per_second(action: Callable[[], None], items: int, seconds: float) -> float:
-    """Items a second: the median of five timings, which together take at least `seconds`."""
-    for _ in range(TIMINGS):
-        action()  # warm
-    rates = []
-    for _ in range(TIMINGS):
-        began, calls = time.perf_counter(), 0
-        while time.perf_counter() - began < seconds / TIMINGS:
-            action()
-            calls += 1
-        synchronise()
-        rates.append(calls * items / (time.perf_counter() - began))
-    return statistics.median(rates)
+ENVS = {
+    "canvas": ["env=pixel"],
+    "music": ["env=music"],
+    "latent GAN": ["env=latent_gan", "env.generator.updates=1"],  # its speed does not depend on its weights
+}
+AGENTS = {"DQN": "dqn", "A2C": "actor_critic", "PPO": "ppo", "REINFORCE": "policy_gradient"}
+ROUNDS = 7
+PATIENCE = 0.1  # seconds until a function is compiled, here; a training waits longer
+SMALL = ["num_envs=8", "threads=1", "agent.learning_starts=16", "agent.batch_size=8", "agent.replay.buffer_size=800"]
 
 
-def synchronise() -> None:
-    """Wait for what was asked of a GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+class Case(NamedTuple):
+    """One environment and agent."""
+
+    loop: float  # ms a batched step, as it begins
+    compiled_loop: float  # with what compile=auto keeps
+    limit: float  # ms
+    ratio: float  # of the compiled loop to its limit, the median of rounds
+    passes: float  # networks' passes a batched step
+    num_envs: int
+    memory: float  # MiB at most, with torch itself
+    checkpoint: float  # MiB
+    saving: float  # seconds a checkpoint takes
 
 
-def alone(session: Session, seconds: float) -> float:
-    """Steps a second of random actions, with the reset of what is done."""
+def measured(words: list[str], folder: Path, seconds: float) -> Case:
+    """The case of `rlgen train WORDS`, in this process."""
+    plain, _, _, _ = timed(looping(words, folder, "never"), seconds)
+    loop = looping(words, folder, "auto")
+    compiled_loop, limit, ratio, passes = timed(loop, seconds)
+    began = time.perf_counter()
+    loop.save(folder)
+    saving = time.perf_counter() - began
+    size = sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file()) / 2**20
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    num_envs = loop.session.settings.num_envs
+    return Case(plain, compiled_loop, limit, ratio, passes, num_envs, memory, size, saving)
+
+
+def looping(words: list[str], folder: Path, compile_mode: str) -> Loop:
+    """A training that has learned at least once, and has compiled what it will."""
+    compiled.PATIENCE = PATIENCE
+    session = prepared(folder / compile_mode, [*words, f"compile={compile_mode}"])
+    loop = Loop(session)
+    waiting = {name for name in session.learners if name != "anchor"}
+    began = time.perf_counter()
+    while waiting or time.perf_counter() - began < 50 * PATIENCE:
+        decision, stepped = loop.play()
+        loop.renew(decision, stepped)
+        waiting -= {name.partition("/")[0] for name in stepped.metrics}
+    return loop
+
+
+def timed(loop: Loop, seconds: float) -> tuple[float, float, float, float]:
+    """Milliseconds a step of the loop and of its limit, the ratio of both, and passes a step."""
+    steps = 0
+    while not stepping(loop):  # to where a stretch begins
+        pass
+    with Record() as record:
+        steps = 1
+        while not stepping(loop):
+            steps += 1
+
+    def stretch() -> None:
+        for _ in range(steps):
+            stepping(loop)
+
+    loops, limits = [], []
+    for _ in range(ROUNDS):
+        loops.append(took(stretch, seconds / ROUNDS) / steps)
+        limits.append(took(record.again, seconds / ROUNDS) / steps)
+    ratio = statistics.median(one / other for one, other in zip(loops, limits, strict=True))
+    return statistics.median(loops), statistics.median(limits), ratio, record.calls / steps
+
+
+def stepping(loop: Loop) -> bool:
+    """Step, and say whether the agent learned."""
+    decision, stepped = loop.play()
+    loop.renew(decision, stepped)
+    return any(name.startswith("agent/") for name in stepped.metrics)
+
+
+def took(action: Callable[[], None], seconds: float) -> float:
+    """Milliseconds of a call, over `seconds` of them."""
+    action()
+    synchronise()
+    began, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - began < seconds:
+        action()
+        calls += 1
+    synchronise()
+    return (time.perf_counter() - began) / calls * 1e3
+
+
+def alone(words: list[str], folder: Path, seconds: float) -> float:
+    """Microseconds of one environment's step: random action, step, view, reward, observation, and reset."""
+    session: Session = prepared(folder, [*words, "agent=random"])
     env, rng, n = session.envs["train"], session.streams["env"], session.settings.num_envs
     state = env.reset(n, rng)
 
+    @torch.no_grad()
     def step() -> None:
         nonlocal state
+        before = env.view(state)
         after = env.step(state, env.spec.action.sample(n, rng, session.device))
-        state = select(env.done(after), env.reset(n, rng), after)
+        done = env.done(after)
+        session.reward(before, env.view(after), done)
+        env.observe(after)
+        state = select(done, env.reset(n, rng), after)
 
-    return per_second(step, n, seconds)
+    return statistics.median(took(step, seconds / ROUNDS) for _ in range(ROUNDS)) / n * 1e3
 
 
-def training(session: Session, seconds: float) -> tuple[float, float]:
-    """Steps a second of the whole loop, and of nothing but its network passes on the same shapes."""
-    env, agent, n = session.envs["train"], session.agent, session.settings.num_envs
-    assert isinstance(agent, DQN)
-    stepper = Stepper(
-        env=env,
-        reward=session.reward,
-        learners=session.learners,
-        rng=session.streams["env"],
-        num_envs=n,
-        group_size=1,
-        together=True,
-    )
-    stepper.enter(stepper.fresh())
-
-    def whole() -> None:
-        decision = decide(agent.policy, env, stepper.state, None, explore=True, rng=session.streams["policy"])
-        stepper.renew(stepper.step(decision, None, 0.5).done)
-
-    loop = per_second(whole, n, seconds)
-    few = env.observe(stepper.state)
-    many = env.observe(env.reset(agent.batch_size, session.streams["env"]))
-
-    def passes() -> None:
-        with torch.no_grad():
-            agent.policy.net(few, None, no_start(few))
-            agent.target(many, None, no_start(many))
-        loss = agent.policy.net(many, None, no_start(many)).q.square().mean()
-        agent.optimizer.step(loss, 0.5)
-
-    return loop, per_second(passes, n, seconds)
+def growth(call: Call, seconds: float) -> tuple[list[Row], dict[str, dict[str, list[tuple[float, float]]]]]:
+    """A step's cost as environments, canvases and sequences grow, as a table and as lines of a plot: cost over size, so
+    that what grows as its arithmetic does is level."""
+    rows: list[Row] = [["what grows", "size", "µs a step and environment", "µs over what is computed"]]
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for what, name, words, sizes, unit in (
+        ("environments", "canvas 28 × 28", ["env=pixel"], call.pick((64, 256, 1024, 4096), (4, 8)), "num_envs={}"),
+        ("canvas", "128 environments", ["env=pixel"], call.pick((16, 32, 64, 128), (8, 16)), "env.size={}"),
+        ("sequence", "128 environments", ["env=music"], call.pick((32, 128, 512, 1024), (16, 32)), "env.length={}"),
+    ):
+        line = []
+        for size in sizes:
+            arithmetic = {"environments": 1.0, "canvas": size * size / 784, "sequence": size / 32}[what]
+            few = [] if what == "environments" else call.pick([], ["num_envs=4"])
+            cost = alone([*words, *few, unit.format(size)], call.parts / what / str(size), seconds)
+            rows.append([what, size, f"{cost:.2f}", f"{cost / arithmetic:.2f}"])
+            line.append((float(size), cost / arithmetic))
+        panels[f"{what}: µs over what is computed"] = {name: line}
+    return rows, panels
 
 
 def measure(call: Call) -> None:
-    seconds = call.pick(3.0, 0.1)
-    rows: list[Row] = [["environment alone", "steps/s"]]
-    for n in call.pick((64, 1024), (8, 16)):
-        session = assemble(composed("train", [*TASK, "agent=random", f"num_envs={n}"]))
-        rows.append([f"{n} environments", f"{alone(session, seconds):,.0f}"])
-    num_envs = call.pick(64, 8)
-    loops: list[Row] = [
-        [f"training, {num_envs} environments", "steps/s", "bare network passes, steps/s", "share outside the networks"]
-    ]
-    for precision in ("float32", "bfloat16"):
-        words = [*TASK, *LEARNER, f"num_envs={num_envs}", f"precision={precision}", *call.pick([], ["threads=1"])]
-        whole, bare = training(assemble(composed("train", words)), seconds)
-        loops.append([f"DQN, {precision}", f"{whole:,.0f}", f"{bare:,.0f}", f"{1 - whole / bare:.0%}"])
+    seconds = call.pick(float(call.settings["seconds"]), 0.05)
+    few = call.pick([], SMALL)
+    rows: list[Row] = [[
+        "environment", "agent", "environments", "loop, ms a step", "compiled, ms", "limit, ms", "compiled / limit",
+        "passes a step", "steps/s", "memory, MiB", "checkpoint, MiB", "saved in, s",
+    ]]  # fmt: skip
+    spawn = multiprocessing.get_context("spawn")
+    for env, words in ENVS.items():
+        for name, agent in call.pick(list(AGENTS.items()), list(AGENTS.items())[:1]):
+            own = [word for word in few if not word.startswith("agent.") or agent == "dqn"]
+            case_of = partial(measured, [*words, f"agent={agent}", *own], call.parts / env / agent, seconds)
+            with ProcessPoolExecutor(1, spawn) as alone_in_a_process:
+                case: Case = case_of() if call.quick else alone_in_a_process.submit(case_of).result()
+            rows.append([
+                env, name, case.num_envs, f"{case.loop:.2f}", f"{case.compiled_loop:.2f}", f"{case.limit:.2f}",
+                f"{case.ratio:.2f}", f"{case.passes:.1f}", f"{case.num_envs / case.compiled_loop * 1e3:,.0f}",
+                f"{case.memory:.0f}", f"{case.checkpoint:.2f}", f"{case.saving:.2f}",
+            ])  # fmt: skip
+    grown, panels = growth(call, seconds)
+    curves(call.results / "speed.png", panels, "size")
     write(call, "Speed", [
-        "16 × 16 canvas, pen on a grid (512 actions), small CNN (16 channels), batch 128, one update per 64 steps. "
-        "For orientation, measured elsewhere on two other cores (shared targets of the project, not this run): "
-        "Gymnasium with a DummyVecEnv 31 000 steps/s alone, Stable-Baselines3's DQN 1 259 steps/s while training.",
-        table(rows), table(loops),
+        "Every agent at its defaults in every environment at its defaults. The limit is the same network passes and "
+        "optimizer steps on prepared tensors and nothing else, timed in turn with the loop. `compiled` is the loop "
+        "with what `compile=auto` keeps, `loop` with `compile=never`. Memory is the process's at most, torch's own "
+        "included.",
+        table(rows),
+        "Environments alone: a random action, step, view, reward, observation and reset. What grows as its arithmetic "
+        "does is level in the last column (canvas: over pixels, sequence: over steps).",
+        table(grown), "![growth](speed.png)",
     ])  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
-    run("speed", measure, arguments)
+    run("speed", measure, arguments, seconds="4")
 
 
 if __name__ == "__main__":

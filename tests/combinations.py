@@ -21,10 +21,9 @@ from benchmarks import files
 from rlgen_cli.cli.listing import GROUPS
 from rlgen_cli.config.compose import composed
 from rlgen_cli.config.locate import choices
-from rlgen_cli.core.acting import decide, initial_carry
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import Session
-from rlgen_cli.runs.stepper import Stepper
+from rlgen_cli.runs.trainer import Loop
 from tests import shipped
 from tests.conftest import write_chorales, write_clip, write_idx, write_oracle, write_tunes
 
@@ -126,15 +125,8 @@ def unlocked(whole: DictConfig) -> DictConfig:
 
 def step_once(session: Session) -> None:
     """Act once in every environment, and let everything learn."""
-    env, n = session.envs["train"], session.settings.num_envs
-    stepper = Stepper(
-        env=env, reward=session.reward, learners=session.learners, rng=session.streams["env"], num_envs=n,
-        group_size=session.group_size, together=True,
-    )  # fmt: skip
-    stepper.enter(stepper.fresh())
-    carry = initial_carry(session.actor, n)
-    decision = decide(session.actor, env, stepper.state, carry, explore=True, rng=session.streams["policy"])
-    stepper.renew(stepper.step(decision, carry, 0.0).done)
+    loop = Loop(session)
+    loop.renew(*loop.play())
 
 
 def fault(words: list[str]) -> str | None:

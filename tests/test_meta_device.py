@@ -16,15 +16,11 @@ from torch.utils._pytree import tree_leaves
 
 from rlgen_cli.agents.dqn import DQN
 from rlgen_cli.config.locate import choices
-from rlgen_cli.core.acting import decide, initial_carry
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Learner
-from rlgen_cli.core.specs import Carry
-from rlgen_cli.core.tree import select
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.stages import load_stages
-from rlgen_cli.runs.stepper import Stepper
-from rlgen_cli.runs.trainer import Loop, Tally, train
+from rlgen_cli.runs.trainer import Loop, train
 from tests.conftest import write_clip
 from tests.shipped import (
     AGENTS,
@@ -82,30 +78,16 @@ def iterate(session: Session) -> set[str]:
     """Go through whole iterations until everything that learns has made an update; returns the names of what was
     measured."""
     with NothingOnTheCPU():
-        stepper = stepper_of(session)
-        stepper.enter(stepper.fresh())
-        return go_on(session, stepper, initial_carry(session.actor, session.settings.num_envs))
+        return go_on(session, Loop(session))
 
 
-def stepper_of(session: Session) -> Stepper:
-    return Stepper(
-        env=session.envs["train"], reward=session.reward, learners=session.learners, rng=session.streams["env"],
-        num_envs=session.settings.num_envs, group_size=session.group_size, together=True,
-    )  # fmt: skip
-
-
-def go_on(session: Session, stepper: Stepper, carry: Carry) -> set[str]:
+def go_on(session: Session, loop: Loop) -> set[str]:
     """Whole iterations, as `iterate` says."""
-    env, actor, settings = session.envs["train"], session.actor, session.settings
-    tally = Tally(settings.num_envs, session.device, list(session.reward.terms))
     waiting, measured = set(session.learners), set[str]()
     with NothingOnTheCPU():
-        for step in range(LIMIT):
-            decision = decide(actor, env, stepper.state, carry, explore=True, rng=session.streams["policy"])
-            stepped = stepper.step(decision, carry, step / LIMIT)
-            tally.add(stepped.scored, stepped.done)
-            stepper.renew(stepped.done)
-            carry = select(stepped.done, initial_carry(actor, settings.num_envs), decision.carry)
+        for _ in range(LIMIT):
+            decision, stepped = loop.play()
+            loop.renew(decision, stepped)
             measured |= set(stepped.metrics)
             waiting -= {name.partition("/")[0] for name in stepped.metrics}
             if not waiting:
@@ -216,14 +198,12 @@ def test_a_checkpoint_opens_on_another_device(name, tmp_path):
     whole.device = META
     there = assemble(whole, fresh=False)
     load_stages(there, tmp_path / "run")
-    stepper = stepper_of(there)
-    stepper.enter(stepper.fresh())
-    loop = Loop(there, stepper)
+    loop = Loop(there)
     loop.restore(tmp_path / "run")
     assert loop.step == 48
     check_moved(here.policy_state(), there.policy_state())
     check_moved(learned(here), learned(there))
-    go_on(there, stepper, loop.carry)
+    go_on(there, loop)
 
 
 def learned(session: Session) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Drawings(EnvBase):
         super().__init__(batch_size=[n])
         self.stepper = Stepper(
             env=session.envs["train"], reward=session.reward, learners={}, rng=session.streams["env"], num_envs=n,
-            group_size=1,
+            group_size=1, together=True,
         )  # fmt: skip
         fields = {name: Unbounded((n, *part.shape)) for name, part in self.spec_of_rlgen.observation.items()}
         self.observation_spec = Composite(fields, shape=(n,))

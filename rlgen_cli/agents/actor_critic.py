@@ -131,7 +131,8 @@ class ActorCritic:
         acted: PolicyOutput = segment.policy_output
         reward = segment.reward - self.anchor.take_penalty()
         last_mask, no_start = self.env.action_mask(segment.last), torch.zeros_like(start[:1])
-        last = self.policy.forward(self.env.observe(segment.last), last_mask, segment.last_carry, no_start).value
+        seen = self.policy.observe(self.env, segment.last)
+        last = self.policy.forward(seen, last_mask, segment.last_carry, no_start).value
         following = torch.cat([acted.value[1:], last.unsqueeze(0)])
         returns = lambda_returns(reward.T, following.T, segment.terminated.T, self.gamma, self.gae_lambda).T
         advantage = returns - acted.value  # the generalised advantage estimate
@@ -175,7 +176,7 @@ class ActorCritic:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        observed = functools.partial(self.policy.observed, self.env)
+        observed = functools.partial(self.policy.observe, self.env)
         self.rollout.load_state_dict(state["rollout"], example_transition(self.env, self.policy, self.rng), observed)
 
 

@@ -41,6 +41,7 @@ from rlgen_cli.core.specs import (
     Factored,
     Metrics,
     Observation,
+    State,
     Transition,
 )  # fmt: skip
 from rlgen_cli.core.tree import map_tensors
@@ -104,6 +105,10 @@ class QPolicy:
         noise = torch.rand(q.shape, generator=rng, device=q.device)
         uniform = self.best(noise.masked_fill(q == -torch.inf, -1.0))  # among the allowed actions
         return Decision(self.exploration.choose(action, uniform, self.progress, rng), carry)
+
+    def observe(self, env: Env, state: State) -> Observation:
+        """What the Q-networks read of states."""
+        return prepared(self.net, env.observe(state))
 
     def values(
         self, net: nn.Module, observation: Observation, mask: Tensor | None, carry: Carry, start: Tensor
@@ -289,18 +294,18 @@ class DQN:
 
     def _frames(self, window: Window) -> "Frames":
         """What networks see of the windows' frames."""
-        observation = self.env.observe(window.states)
         first = torch.zeros_like(window.valid[:1])
         start = torch.cat([first, ~window.valid])  # the frame after a final one begins another episode
         mask = self.env.action_mask(window.states)
-        return Frames(observation, prepared(self.policy.net, observation), mask, start)
+        prior = self.env.observe(window.states) if self.backup.needs_prior else None
+        return Frames(self.policy.observe(self.env, window.states), prior, mask, start)
 
     def _values(self, network: nn.Module, frames: "Frames", first: int, last: int) -> Tensor:
         """Q-values in the frames from `first` to before `last`, [last − first, B, A]; the memory of a network that has
         one is that of a beginning."""
         seen = frames.part(first, last)
         carry = network.initial_carry(self.batch_size)  # type: ignore[operator]
-        q = self.policy.values(network, seen.prepared, seen.mask, carry, seen.start)[0]
+        q = self.policy.values(network, seen.observation, seen.mask, carry, seen.start)[0]
         return q.unflatten(0, seen.start.shape)
 
     def _of_action(self, q: Tensor, action: Tensor) -> Tensor:
@@ -312,8 +317,9 @@ class DQN:
         if not self.backup.needs_prior:
             return None
         seen = frames.part(0, self.length + 1)
+        assert seen.raw is not None
         carry = self.policy.prior.initial_carry(self.batch_size)
-        log_prior = self.policy.log_prior(seen.observation, seen.mask, carry, seen.start)[0]
+        log_prior = self.policy.log_prior(seen.raw, seen.mask, carry, seen.start)[0]
         return log_prior[self.batch_size :]
 
     def state_dict(self) -> dict[str, Any]:
@@ -344,8 +350,8 @@ class DQN:
 class Frames(NamedTuple):
     """What networks see of T successive frames of B windows, step by step: rows [T · B]."""
 
-    observation: Observation
-    prepared: Observation  # as the Q-networks read it, of which both have the same
+    observation: Observation  # as the Q-networks read it, of which both have the same
+    raw: Observation | None  # for a prior, whose network may be another
     mask: Tensor | None
     start: Tensor  # bool [T, B], the frame begins an episode
 

@@ -174,7 +174,7 @@ class PolicyGradient:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        observed = functools.partial(self.policy.observed, self.env)
+        observed = functools.partial(self.policy.observe, self.env)
         self.rollout.load_state_dict(state["rollout"], example_transition(self.env, self.policy, self.rng), observed)
         self.age, self.penalty = state["age"], state["penalty"]
         if isinstance(self.baseline, KeepsStatistics):

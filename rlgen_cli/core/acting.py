@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import torch
 
-from rlgen_cli.core.protocols import Env, Planner, Policy
+from rlgen_cli.core.protocols import Env, Planner, Policy, ReadsStates
 from rlgen_cli.core.specs import Carry, Decision, State
 
 Actor: TypeAlias = Policy | Planner
@@ -19,4 +19,5 @@ def decide(actor: Actor, env: Env, state: State, carry: Carry, *, explore: bool,
     """What the actor does in N states of `env` (on training or held-out data)."""
     if isinstance(actor, Planner):
         return Decision(actor.plan(env, state, rng))
-    return actor.act(env.observe(state), env.action_mask(state), carry, explore=explore, rng=rng)
+    observation = actor.observe(env, state) if isinstance(actor, ReadsStates) else env.observe(state)
+    return actor.act(observation, env.action_mask(state), carry, explore=explore, rng=rng)

@@ -6,14 +6,13 @@ it does not matter when, or whether, a run begins to use it.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-Mode: TypeAlias = Literal["auto", "always", "never"]
 Signature: TypeAlias = tuple[Any, ...]
 
 PATIENCE = 4.0  # seconds that a function has taken before it is compiled, which takes about as long
@@ -22,11 +21,10 @@ TRIALS = 20  # calls that are timed, of the function as it is and compiled
 log = logging.getLogger("rlgen_cli")
 
 
-def compile_methods(component: Any, names: Sequence[str], mode: Mode) -> None:
-    """Let these methods of an object be compiled, all of them pure functions of tensors."""
-    if mode != "never":
-        for name in names:
-            setattr(component, name, Compiled(getattr(component, name), name, mode))
+def compile_method(owner: Any, name: str, mode: Literal["auto", "always"]) -> None:
+    """Let a method of an object be compiled; it is a pure function of tensors, and what else it is given never changes
+    but in kind."""
+    setattr(owner, name, Compiled(getattr(owner, name), name, mode))
 
 
 class Compiled:

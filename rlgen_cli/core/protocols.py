@@ -146,6 +146,15 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class ReadsStates(Protocol):
+    """A policy that can say what its network reads of states, in one go."""
+
+    def observe(self, env: Env, state: State) -> Observation:
+        """What `env.observe` says, or what `act` would make of it first."""
+        ...
+
+
+@runtime_checkable
 class Planner(Protocol):
     """Acts by trying things out in the environment; it learns nothing and keeps nothing."""
 

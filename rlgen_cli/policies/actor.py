@@ -30,7 +30,7 @@ class NetworkPolicy:
     def initial_carry(self, n: int) -> Carry:
         return self.net.initial_carry(n)
 
-    def observed(self, env: Env, state: State) -> Observation:
+    def observe(self, env: Env, state: State) -> Observation:
         """What the network reads of states, prepared for several passes."""
         return prepared(self.net, env.observe(state))
 

@@ -19,9 +19,9 @@ from rlgen_cli.core import seeding
 from rlgen_cli.core.acting import Actor
 from rlgen_cli.core.allocator import keep_freed_memory
 from rlgen_cli.core.capacity import footprint, require_memory
-from rlgen_cli.core.compiled import compile_methods
+from rlgen_cli.core.compiled import compile_method
 from rlgen_cli.core.errors import UserError, faults_as, require
-from rlgen_cli.core.protocols import Agent, Env, Planner, StartsGroups, TeachesSequences, Trainable
+from rlgen_cli.core.protocols import Agent, Env, Planner, ReadsStates, StartsGroups, TeachesSequences, Trainable
 from rlgen_cli.core.stages import Helpers, Stage
 from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.images import Splits, digest
@@ -148,8 +148,6 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
         condition = resolve_condition(config, data)
         envs = {split: build_env(config, loaded, split, device, condition, source) for split in SPLITS}
         env = envs["train"]
-        if device.type != "meta":
-            compile_methods(env, ("observe", "step", "view"), settings.compile)
         episodes = f"num_envs: {settings.num_envs} episodes"
         require_memory(settings.num_envs * footprint(env, device), episodes)
         runtime: dict[str, Any] = {
@@ -168,6 +166,10 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
     actor: Actor = built if isinstance(built, Planner) else built.policy
     session = Session(config, settings, device, streams, data, envs, reward, actor, agent, source, helpers.stages)
     session.learners = learners_of(session)
+    if settings.compile != "never" and device.type != "meta":
+        observes = actor if isinstance(actor, ReadsStates) else env
+        for owner, method in ((observes, "observe"), (env, "step"), (env, "view")):
+            compile_method(owner, method, settings.compile)
     return session
 
 

@@ -41,14 +41,8 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
 
 def reinforce(session: Session, folder: Path) -> str:
     """The reinforcement learning itself; returns the final status."""
-    settings, streams = session.settings, session.streams
-    env, actor, total = session.envs["train"], session.actor, settings.total_steps
-    stepper = Stepper(
-        env=env, reward=session.reward, learners=session.learners, rng=streams["env"], num_envs=settings.num_envs,
-        group_size=session.group_size, together=True,
-    )  # fmt: skip
-    stepper.enter(stepper.fresh())
-    loop = Loop(session, stepper)
+    settings, env, total = session.settings, session.envs["train"], session.settings.total_steps
+    loop = Loop(session)
     if checkpoint.steps(folder):
         loop.restore(folder)
         keep_config(session, folder)  # once it is known that the run can go on
@@ -56,18 +50,12 @@ def reinforce(session: Session, folder: Path) -> str:
     stop_at = min(total, settings.stop_at or total)
     with Interrupt() as interrupt, logged_failure(run, loop):
         while loop.step < stop_at and not interrupt.asked:
-            decision = decide(actor, env, stepper.state, loop.carry, explore=True, rng=streams["policy"])
-            stepped = stepper.step(decision, loop.carry, loop.step / total)
-            loop.tally.add(stepped.scored, stepped.done)
-            loop.metrics |= stepped.metrics
-            loop.step += settings.num_envs
+            decision, stepped = loop.play()
             recording = due(loop.step, settings.log_interval, session)
             saving = due(loop.step, settings.checkpoint_interval, session) or loop.step >= total
             if recording or saving or session.device.type == "cpu":  # where looking costs nothing, at the step itself
                 loop.check_numbers(folder, decision, stepped)
-            loop.carry = decision.carry
-            if stepper.renew(stepped.done):
-                loop.carry = select(stepped.done, initial_carry(actor, settings.num_envs), loop.carry)
+            loop.renew(decision, stepped)
             run.progress(loop.step)
             if recording:
                 run.scalars(loop.step, loop.read())
@@ -100,13 +88,36 @@ class Loop(Position):
 
     COUNTERS = ("step", "latest_total", "best", "best_total")
 
-    def __init__(self, session: Session, stepper: Stepper) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
-        self.session, self.stepper = session, stepper
+        self.session = session
+        self.stepper = Stepper(
+            env=session.envs["train"], reward=session.reward, learners=session.learners, rng=session.streams["env"],
+            num_envs=session.settings.num_envs, group_size=session.group_size, together=True,
+        )  # fmt: skip
+        self.stepper.enter(self.stepper.fresh())
         self.carry = initial_carry(session.actor, session.settings.num_envs)
         self.tally = Tally(session.settings.num_envs, session.device, list(session.reward.terms))
         self.metrics: Metrics = {}  # since the last log interval
         self.latest_total, self.best_total = WORST, WORST  # of the newest evaluation, and of the best checkpoint
+
+    def play(self) -> tuple[Decision, Stepped]:
+        """One step of all environments, and what is learned from it; finished episodes stay until `renew`."""
+        session, state = self.session, self.stepper.state
+        rng, settings = session.streams["policy"], session.settings
+        decision = decide(session.actor, session.envs["train"], state, self.carry, explore=True, rng=rng)
+        stepped = self.stepper.step(decision, self.carry, self.step / settings.total_steps)
+        self.tally.add(stepped.scored, stepped.done)
+        self.metrics |= stepped.metrics
+        self.step += settings.num_envs
+        return decision, stepped
+
+    def renew(self, decision: Decision, stepped: Stepped) -> None:
+        """Begin anew the episodes that the step finished, and what is remembered of them."""
+        self.carry = decision.carry
+        if self.stepper.renew(stepped.done):
+            fresh = initial_carry(self.session.actor, self.session.settings.num_envs)
+            self.carry = select(stepped.done, fresh, self.carry)
 
     def read(self) -> dict[str, float]:
         """What to record since the last reading."""
