@@ -163,6 +163,23 @@ def test_leaps():
     assert values("leap_resolved", C, G, 1, 1, 1, 1, 1, 1, C)[-1] == 0.0  # six
     assert values("leap_doubled", C, G, G + 7, G + 14) == [0, 0, -5.0, -5.0]
     assert values("leap_doubled", C, G, C, G) == [0, 0, 0, 0]
+    down = [up, C, D, 0, 1, E, G, up - 2]  # a leap down, and nearly back by steps, a rest and a hold
+    assert values("leap_resolved", *down) == [0] * 8
+    assert values("leap_resolved", *down[:6], 1, G, G + 2, up) == [0] * 9 + [5.0]
+    assert values("leap_resolved", *down, C, E, G, up) == [0] * 11 + [5.0]  # a second leap leaves the first one open
+    assert values("leap_doubled", *down, C, E, G, up) == [0] * 8 + [-5.0, 0, 0, 0]
+    assert values("leap_doubled", 2, 120, 129) == [0, 0, -5.0]  # from the lowest to the highest note of all
+
+
+def test_a_leap_is_told_from_the_steps_before_alone():
+    """Melodies that are judged at different steps together, as each by itself."""
+    codes = torch.tensor([[C, G, G + 7, C], [C, G, C + 1, C], [C, G, C, G]]).repeat_interleave(4, 0)
+    step = torch.arange(4).repeat(3)
+    past = torch.arange(4) < step.unsqueeze(1)
+    code = codes.gather(1, step.unsqueeze(1)).squeeze(1)
+    found = {"leap_resolved": [0.0] * 7 + [5.0] + [0.0] * 4, "leap_doubled": [0.0, 0.0, -5.0] + [0.0] * 9}
+    for rule, expected in found.items():
+        assert RULES[rule](Moment(codes, step, code, past, 4, LOW, 60)).tolist() == expected
 
 
 def test_extremes():
@@ -606,12 +623,14 @@ def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
     log_p = -run.agent.nll(tokens, stream(0, "x")).sum(0)
     whole, prior = finished(tokens, prime=torch.full((4, 1), -1)), tuned.reward.terms["prior"].score
     torch.testing.assert_close(prior(whole), log_p, rtol=1e-4, atol=1e-3)
+    at = torch.arange(16).view(1, 16, 1)
     # What the newest token adds is the difference of two scores, since a sequence model reads earlier tokens only.
-    part = whole._replace(sample=tokens.clone(), info={"num_tokens": torch.full((4,), 9)})
-    part.sample[:, 9:] = -1
-    earlier = part._replace(sample=part.sample.clone())
-    earlier.sample[:, 8:] = -1
-    torch.testing.assert_close(prior.gain(part), prior(part) - prior(earlier), rtol=1e-4, atol=1e-4)
+    for length in (torch.tensor([9, 1, 12, 4]), torch.full((4,), 16)):
+        part, earlier = (
+            whole._replace(sample=tokens.masked_fill(at >= end.view(4, 1, 1), -1), info={"num_tokens": length})
+            for end in (length, length - 1)
+        )
+        torch.testing.assert_close(prior.gain(part), prior(part) - prior(earlier), rtol=1e-4, atol=1e-4)
 
 
 def test_a_prior_that_is_none_is_named(tmp_path):

@@ -27,7 +27,7 @@ from rlgen_cli.core.specs import (
     ObservationSpec,
     Transition,
 )  # fmt: skip
-from rlgen_cli.core.tree import select
+from rlgen_cli.core.tree import map_tensors, select
 from rlgen_cli.policies.actor import NetworkPolicy, PolicyOutput, no_start
 from rlgen_cli.policies.anchor import Anchor, HasAnchor
 from rlgen_cli.policies.distributions import Beta, Categorical, Decisions, Head, Joint, SquashedGaussian
@@ -193,6 +193,33 @@ def test_a_stretch_is_the_same_as_step_by_step(name):
     two, late = memory(x[4:], between, start[4:])
     torch.testing.assert_close(torch.cat([one, two]), whole, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(memory(x[:1], end, start[:1])[0], memory(x[:1], late, start[:1])[0])
+
+
+@pytest.mark.parametrize("begins", [[], [(4, 0), (4, 1), (4, 2)], [(0, 1), (3, 0), (4, 2), (8, 1)]])
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_a_recurrent_layer_is_its_cell_stepped_in_a_loop(name, begins):
+    """Values, memory and gradients of nine steps, whether all episodes begin together, some of them, or none."""
+    torch.manual_seed(0)
+    memory, start = MEMORIES[name](), torch.zeros(9, 3, dtype=torch.bool)
+    for place in begins:
+        start[place] = True
+    x = torch.randn(9, 3, 12, requires_grad=True)
+    carry = map_tensors(lambda field: torch.randn_like(field).requires_grad_(), memory.initial_carry(3))
+    state, looped = list(carry), []
+    for t in range(9):
+        state = [part * ~start[t].unsqueeze(1) for part in state]
+        state = [memory.cell(x[t], state[0])] if name == "gru" else list(memory.cell(x[t], tuple(state)))
+        looped.append(state[0])
+    by_cell = torch.stack(looped) + (x if name == "gru" else 0)
+    by_layer, after = memory(x, carry, start)
+    learned = [x, *carry, *memory.parameters()]
+    pairs = zip([by_layer, *after], [by_cell, *state], strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)
+        weight = torch.randn_like(one)
+        gradients = (torch.autograd.grad((out * weight).sum(), learned, retain_graph=True) for out in (one, other))
+        for mine, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MEMORIES)

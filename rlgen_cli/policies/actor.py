@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rlgen_cli.core.protocols import Env, TeachesSequences
 from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Observation, State, Transition
+from rlgen_cli.core.tree import map_tensors
 from rlgen_cli.policies.distributions import Distribution
 from rlgen_cli.policies.encoders import prepared
 from rlgen_cli.policies.policy_network import Output
@@ -69,15 +70,17 @@ def no_start(observation: Observation) -> Tensor:
     return torch.zeros(1, len(some), dtype=torch.bool, device=some.device)
 
 
-def teacher_forced(env: Env, net: nn.Module, tokens: Tensor, prime: Tensor) -> tuple[Distribution, Tensor]:
+def teacher_forced(
+    env: Env, net: nn.Module, tokens: Tensor, prime: Tensor, steps: int | None = None
+) -> tuple[Distribution, Tensor]:
     """What a policy network says of each token of finished sequences [N, T, F] when it is shown the ones before, and
-    these tokens as actions; both of T · N rows, step by step."""
+    these tokens as actions; both of T · N rows, step by step, or of the first `steps` only."""
     assert isinstance(env, TeachesSequences)
-    n, length = len(tokens), tokens.shape[1]
-    states = env.teacher_states(tokens, prime)
+    n, length = len(tokens), tokens.shape[1] if steps is None else steps
+    states = map_tensors(lambda field: field[: length * n], env.teacher_states(tokens, prime))
     start = torch.zeros(length, n, dtype=torch.bool, device=tokens.device)
     out = net(env.observe(states), env.action_mask(states), net.initial_carry(n), start)  # type: ignore[operator]
-    action = tokens.transpose(0, 1).flatten(0, 1)  # [T · N, F]
+    action = tokens[:, :length].transpose(0, 1).flatten(0, 1)  # [T · N, F]
     return out.policy, action.squeeze(1) if action.shape[1] == 1 else action
 
 

@@ -5,6 +5,7 @@ bool [T, N], true where a step begins a new episode and nothing before may be re
 [T, N, features] and the memory after the last step. `initial_carry(n)` is the memory of a beginning.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,24 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.host import readable
+
+
+def pieces(start: Tensor) -> Iterator[slice]:
+    """The stretches that T steps fall into when they are cut where some episode begins, so that within each, one call
+    can serve all steps; `start` bool [T, N].
+
+    Each step is a stretch of its own where `start` cannot be read, and in bfloat16, which only cells are cast to.
+    """
+    steps = len(start)
+    if steps == 1 or not readable(start) or torch.is_autocast_enabled("cpu"):
+        cuts = list(range(steps))
+    else:
+        begins = start.any(1)
+        begins[0] = True
+        cuts = begins.nonzero().flatten().tolist()
+    for first, after in zip(cuts, [*cuts[1:], steps], strict=True):
+        yield slice(first, after)
 
 
 class Hidden(NamedTuple):
@@ -34,11 +53,18 @@ class GRU(nn.Module):
         return Hidden(self.cell.weight_hh.new_zeros(n, self.cell.hidden_size))
 
     def forward(self, x: Tensor, carry: Hidden, start: Tensor) -> tuple[Tensor, Hidden]:
-        hidden, seen = carry.value, []
-        for t in range(len(x)):
-            hidden = self.cell(x[t], hidden * ~start[t].unsqueeze(1))
-            seen.append(hidden)
-        return x + torch.stack(seen), Hidden(hidden)
+        hidden, seen = carry.value.unsqueeze(0), []
+        for piece in pieces(start):
+            outputs, hidden = self._along(x[piece], hidden * ~start[piece][0].unsqueeze(1))
+            seen.append(outputs)
+        return x + torch.cat(seen), Hidden(hidden.squeeze(0))
+
+    def _along(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of steps without a beginning, [T, N, D], and the memory afterwards; memories are [1, N, D]."""
+        if len(x) == 1:  # a cell is faster for one step, and a layer for several
+            hidden = self.cell(x[0], hidden[0]).unsqueeze(0)
+            return hidden, hidden
+        return torch.gru(x, hidden, weights(self.cell), True, 1, 0.0, False, False, False)
 
 
 class Cells(NamedTuple):
@@ -64,12 +90,24 @@ class LSTM(nn.Module):
         return Cells(zero, zero)
 
     def forward(self, x: Tensor, carry: Cells, start: Tensor) -> tuple[Tensor, Cells]:
-        hidden, cell, seen = carry.value, carry.cell, []
-        for t in range(len(x)):
-            going = ~start[t].unsqueeze(1)
-            hidden, cell = self.cell(x[t], (hidden * going, cell * going))
-            seen.append(hidden)
-        return torch.stack(seen), Cells(hidden, cell)
+        hidden, cell, seen = carry.value.unsqueeze(0), carry.cell.unsqueeze(0), []
+        for piece in pieces(start):
+            going = ~start[piece][0].unsqueeze(1)
+            outputs, hidden, cell = self._along(x[piece], hidden * going, cell * going)
+            seen.append(outputs)
+        return torch.cat(seen), Cells(hidden.squeeze(0), cell.squeeze(0))
+
+    def _along(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As GRU._along."""
+        if len(x) == 1:
+            hidden, cell = (part.unsqueeze(0) for part in self.cell(x[0], (hidden[0], cell[0])))
+            return hidden, hidden, cell
+        return torch.lstm(x, (hidden, cell), weights(self.cell), True, 1, 0.0, False, False, False)
+
+
+def weights(cell: nn.RNNCellBase) -> list[Tensor]:
+    """A cell's parameters, in the order in which a layer over many steps takes them."""
+    return [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
 
 
 class Past(NamedTuple):

@@ -177,5 +177,5 @@ class SequenceDiscriminator(nn.Module):
         if self.gru is not None:
             return self.out(self.gru(x)[1][0]).squeeze(1)
         x = x.transpose(1, 2)  # [N, D, T]
-        best = [nn.functional.leaky_relu(filter_(x), 0.2).amax(2) for filter_ in self.filters]
-        return self.out(torch.cat(best, 1)).squeeze(1)
+        best = torch.cat([filter_(x).amax(2) for filter_ in self.filters], 1)  # the activation is monotone
+        return self.out(nn.functional.leaky_relu(best, 0.2)).squeeze(1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.host import longest
 from rlgen_cli.core.protocols import Env, TeachesSequences
 from rlgen_cli.core.specs import View
 from rlgen_cli.policies.actor import teacher_forced
@@ -34,13 +35,14 @@ class PriorLikelihood:
 
     def gain(self, after: View) -> Tensor:
         """The newest token's log-probability, [N]."""
-        newest = after.info["num_tokens"].unsqueeze(1) - 1
-        return self.log_probs(after).gather(1, newest).squeeze(1)
+        length = after.info["num_tokens"]
+        steps = longest(length, after.sample.shape[1])
+        return self.log_probs(after, steps).gather(1, length.unsqueeze(1) - 1).squeeze(1)
 
     @torch.no_grad()
-    def log_probs(self, view: View) -> Tensor:
-        """Log-probability of each token, [N, T]; 0 where none stands yet."""
-        tokens = view.sample  # [N, T, F]
-        distribution, action = teacher_forced(self.env, self.net, tokens.clamp(min=0), view.context["prime"])
+    def log_probs(self, view: View, steps: int | None = None) -> Tensor:
+        """Log-probability of each token, [N, T], or of the first `steps`; 0 where none stands yet."""
+        tokens, prime = view.sample, view.context["prime"]  # [N, T, F], [N, F]
+        distribution, action = teacher_forced(self.env, self.net, tokens.clamp(min=0), prime, steps)
         log_prob = distribution.evaluate_actions(action)[0].view(-1, len(tokens)).T  # from T · N rows
-        return torch.where(tokens[:, :, 0] >= 0, log_prob, 0.0)
+        return torch.where(tokens[:, :steps, 0] >= 0, log_prob, 0.0)

@@ -186,7 +186,7 @@ class Composition:
         step by step."""
         n = len(tokens)
         whole, length = tokens.to(torch.int16), self.length
-        free = torch.full_like(whole, -1).repeat(length, 1, 1)
+        free = whole.new_full((1, 1, 1), -1).expand(n * length, *whole.shape[1:])
         step = self.positions.to(torch.int16).repeat_interleave(n)
         # Later tokens are left in: whatever reads a state reads those before its step only.
         return CompositionState(whole.repeat(length, 1, 1), free, prime.to(torch.int16).repeat(length, 1), step)

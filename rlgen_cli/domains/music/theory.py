@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.host import longest
 from rlgen_cli.core.specs import EnvSpec, View
 from rlgen_cli.domains.music.encodings import HOLD, REST, Melody
 from rlgen_cli.domains.music.notes import MAJOR
@@ -186,25 +187,32 @@ def leap_doubled(now: Moment) -> Tensor:
 
 def leaps(now: Moment) -> tuple[Tensor, Tensor]:
     """Whether the step resolves a leap, and whether it doubles one, float [N] each."""
-    codes = now.codes.to(torch.int8).T.contiguous()  # [T, N]: the loop is over steps, and small numbers are fast
-    pitched = codes > HOLD
-    note, direction, origin = (torch.zeros_like(codes[0]) for _ in range(3))  # the newest note; the leap that is open
-    since = torch.full_like(codes[0], -1, dtype=torch.int16)  # steps since the last leap, or the first step
-    resolved, doubled = [], []
-    for code, sounds in zip(codes, pitched, strict=True):
-        move = (code - note) * (sounds & (note > HOLD))
-        far = move.abs() >= FIFTH
-        against = move.sign() * direction * far
-        back, begins = against < 0, far & (direction == 0)
-        home = sounds & ~far & ((origin - code) * direction >= 0) & (direction != 0)
-        resolved.append(home | (back & (since > BEFORE_LEAP_BACK)))
-        doubled.append(against > 0)
-        origin = torch.where(begins, note, origin)
-        direction = torch.where(begins, move.sign(), direction * ~(back | home))
-        since = (since + 1) * ~far
-        note = torch.where(sounds, code, note)
-    at = now.step.unsqueeze(0)
-    return torch.stack(resolved).gather(0, at)[0].float(), torch.stack(doubled).gather(0, at)[0].float()
+    codes = now.codes[:, : longest(now.step + 1, now.length)].to(torch.int16).T.contiguous()  # [S, N]
+    sounds, steps = codes > HOLD, torch.arange(len(codes), device=codes.device).unsqueeze(1)
+    at = _newest_before(torch.where(sounds, steps, -1))
+    note = torch.where(at >= 0, codes.gather(0, at.clamp(min=0)), REST)
+    move = (codes - note) * (sounds & (note > HOLD))
+    far = move.abs() >= FIFTH
+    leap, near = move.sign() * far, (sounds & ~far).to(codes.dtype)  # the direction of a leap, or 0
+    since = steps - 1 - _newest_before(torch.where(far, steps, -1)).clamp(min=0)  # the last leap, or the first step
+    direction = origin = torch.zeros_like(codes[0])  # of the leap that is open
+    before, homes = [], []
+    # What a step does depends on which leap is open then: this is left to a loop, of as few operations as can be.
+    for leap_, near_, code, note_ in zip(leap, near, codes, note, strict=True):
+        origin = torch.where(direction == 0, note_, origin)
+        home = ((origin - code) * 2 + direction) * direction * near_ > 0  # back where it began, or beyond
+        before.append(direction)
+        homes.append(home)
+        direction = (direction + leap_).clamp(-1, 1).masked_fill(home, 0)
+    against = leap * torch.stack(before)
+    resolved, doubled = torch.stack(homes) | ((against < 0) & (since > BEFORE_LEAP_BACK)), against > 0
+    newest = now.step.unsqueeze(0)
+    return resolved.gather(0, newest)[0].float(), doubled.gather(0, newest)[0].float()
+
+
+def _newest_before(at: Tensor) -> Tensor:
+    """The largest of the steps `at`, [S, N], that stand before each one; −1 before the first."""
+    return torch.cat([torch.full_like(at[:1], -1), at[:-1].cummax(0).values])
 
 
 def unique_highest(now: Moment) -> Tensor:
