@@ -186,12 +186,13 @@ def read_task(command: str) -> Callable[["DictConfig"], None]:
     """What reads a run."""
 
     def task(config: "DictConfig") -> None:
-        from rlgen_cli.runs.evaluate_run import evaluate_run
-        from rlgen_cli.runs.sample import sample
-
         if command == "sample":
+            from rlgen_cli.runs.sample import sample
+
             print(f"samples: {shown(sample(config))}")
         else:
+            from rlgen_cli.runs.evaluate_run import evaluate_run
+
             print(f"report: {shown(evaluate_run(config))}")
 
     return task
