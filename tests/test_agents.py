@@ -1,6 +1,7 @@
 """Each agent solves the tiny environment and improves on random in a real one; targets, losses and steps by hand."""
 
 import copy
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from rlgen_cli.agents.dqn import DQN, QPolicy
 from rlgen_cli.agents.pathwise import Pathwise
 from rlgen_cli.agents.policy_gradient import PolicyGradient, whole_episodes
 from rlgen_cli.core.acting import decide
+from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Trainable
@@ -349,9 +351,7 @@ def adam(*parameters: nn.Parameter, rate: float = 0.1, max_grad_norm: float = 1e
 
 def snapshot(optimizer: Adam) -> list[Tensor]:
     """Weights, first and second moments and step counts."""
-    state = [optimizer.adam.state[weight][name] for weight in optimizer.parameters
-             for name in ("exp_avg", "exp_avg_sq", "step")]  # fmt: skip
-    return [tensor.detach().clone() for tensor in (*optimizer.parameters, *state)]
+    return [tensor.detach().clone() for tensor in optimizer.adam.tensors()]
 
 
 def test_adam_by_hand():
@@ -366,7 +366,7 @@ def test_adam_by_hand():
     # The gradient (6, −8) has length 10 and is halved; the first step has the length of the rate, which is half over.
     torch.testing.assert_close(weight.grad, torch.tensor([3.0, -4.0]))
     torch.testing.assert_close(weight.data, torch.tensor([0.95, -0.95]))
-    torch.testing.assert_close(optimizer.adam.state[weight]["exp_avg"], 0.1 * torch.tensor([3.0, -4.0]))
+    torch.testing.assert_close(optimizer.adam.state[0]["exp_avg"], 0.1 * torch.tensor([3.0, -4.0]))
 
 
 def test_a_step_that_is_not_kept_leaves_weights_and_moments():
@@ -388,18 +388,37 @@ def test_a_step_that_is_not_kept_leaves_weights_and_moments():
         assert all(torch.equal(a, b) for a, b in zip(snapshot(stopping), snapshot(never), strict=True))
 
 
-def test_an_optimizer_opens_on_another_kind_of_device():
-    """On a GPU the step count is kept there (`capturable`), which a CPU refuses."""
-    one, two, three = (nn.Parameter(torch.tensor([0.5, -0.5])) for _ in range(3))
-    here, elsewhere, other = adam(one), adam(two), adam(three)
-    here.step(one.sum(), 0.0)
-    saved = here.state_dict()
-    saved["param_groups"] = [saved["param_groups"][0] | {"capturable": True}]
-    elsewhere.load_state_dict(copy.deepcopy(saved))
-    other.load_state_dict(copy.deepcopy(here.state_dict()))
-    elsewhere.step(two.square().sum(), 0.0)
-    other.step(three.square().sum(), 0.0)
-    assert torch.equal(two, three)
+def weights_and_loss() -> tuple[list[nn.Parameter], Callable[[], Tensor]]:
+    """Two weights, and a loss of the first and, from its second call on, of the second."""
+    weights, calls = [nn.Parameter(torch.tensor([[0.5, -0.5]])), nn.Parameter(torch.tensor([2.0]))], itertools.count()
+    return weights, lambda: (weights[0] ** 3).sum() + (weights[1].square().sum() if next(calls) else 0.0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"betas": (0.0, 0.99)}, {"eps": 1e-3, "weight_decay": 0.1}])
+def test_plain_adam_is_that_of_torch(settings):
+    """The same numbers, also where a weight has no gradient at first, and from its state dict, which older checkpoints
+    hold."""
+    (ours, our_loss), (theirs, their_loss) = weights_and_loss(), weights_and_loss()
+    plain, usual = PlainAdam(ours, 0.1, **settings), torch.optim.Adam(theirs, lr=0.1, foreach=True, **settings)
+    for step in range(5):
+        plain.learning_rate = usual.param_groups[0]["lr"] = 0.1 / (1 + step)
+        for optimizer, loss in ((plain, our_loss), (usual, their_loss)):
+            optimizer.zero_grad()
+            loss().backward()
+            optimizer.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        again = PlainAdam([weight.detach().clone() for weight in theirs], 0.1, **settings)
+        again.load_state_dict(copy.deepcopy(usual.state_dict()))
+        assert all(torch.equal(a, b) for a, b in zip(plain.tensors(), again.tensors(), strict=True))
+
+
+def test_an_optimizer_takes_the_state_of_its_own_tensors_alone():
+    one, two = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    saved = PlainAdam([one, two], 0.1).state_dict()
+    with pytest.raises(ValueError, match="of 2 tensors does not fit one of 1"):
+        PlainAdam([one], 0.1).load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"exp_avg 0 of an optimizer is \[2\], and must be \[1\]"):
+        PlainAdam([two, one], 0.1).load_state_dict(saved)
 
 
 def test_a_stop_by_kl_keeps_weights_and_moments(monkeypatch):

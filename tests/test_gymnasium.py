@@ -194,7 +194,7 @@ def test_the_discriminator_learns_along_with_known_progress():
         envs.step(envs.action_space.sample())
     assert score.updates == 11 - envs.episodes.env.spec.max_steps
     assert any(not torch.equal(value, before[name]) for name, value in score.net.state_dict().items())
-    assert score.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 - 0.9e-3 * 40 / 80)
+    assert score.optimizer.learning_rate == pytest.approx(1e-3 - 0.9e-3 * 40 / 80)
 
 
 def test_held_out_data():

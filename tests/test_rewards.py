@@ -206,7 +206,7 @@ def test_the_discriminator_waits_and_keeps_its_interval():
         term.observe(transition(after, torch.tensor([step % 3 == 0] * 4)))
         trained.append(bool(term.update(0.5)))
     assert trained == [False, False, False, True, False, True, False, True]
-    assert term.optimizer.param_groups[0]["lr"] == pytest.approx(1.5e-3)
+    assert term.optimizer.learning_rate == pytest.approx(1.5e-3)
 
 
 def test_the_first_discriminator_loss_by_hand():

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from rlgen_cli.config.instantiate import find
-from rlgen_cli.config.locate import config_folder, target_of
+from rlgen_cli.config.locate import config_folder, parsed, target_of
 from rlgen_cli.core import migrations
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.files import read_bytes
@@ -128,7 +128,7 @@ def components() -> dict[str, dict[str, list[Any]]]:
     found: dict[str, dict[str, list[Any]]] = {}
     for file in sorted(config_folder().rglob("*.yaml")):
         group = file.parent.relative_to(config_folder()).as_posix()
-        node = yaml.safe_load(file.read_text(encoding="utf-8"))
+        node = parsed(file.read_text(encoding="utf-8"))
         if "_target_" not in node:  # it is that of the YAML which it builds on
             node["_target_"] = target_of(group, file.stem)
         _collect(node, found)

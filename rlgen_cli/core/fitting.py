@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.core.optimizer import adam_state
+from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.specs import Metrics
 
 
@@ -26,14 +26,14 @@ class SupervisedFit:
         self.net, self.loss = net, loss
         self.rng = torch.Generator().manual_seed(0)
         uniform_weights(net, self.rng)
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
+        self.optimizer = PlainAdam(net.parameters(), learning_rate)
         self.freeze()
 
     def update(self, progress: float) -> Metrics:
         """One step of Adam."""
         self.net.requires_grad_(True)
         loss = self.loss(self.rng)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.freeze()
@@ -46,7 +46,7 @@ class SupervisedFit:
     def state_dict(self) -> dict[str, Any]:
         return {
             "net": self.net.state_dict(),
-            "optimizer": adam_state(self.optimizer),
+            "optimizer": self.optimizer.state_dict(),
             "rng": self.rng.get_state().numpy().tobytes(),
         }
 

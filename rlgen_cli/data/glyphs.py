@@ -1,15 +1,17 @@
 """The embedded default: letters and digits in Pillow's own font under random affine changes. No file, no download."""
 
 import functools
+import math
 import random
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.errors import require
-from rlgen_cli.data.images import Images, Splits, pil_to_tensor, split_by_content, to_channels
+from rlgen_cli.data.images import Images, Splits, split_by_content, to_channels
 
 
 class Glyphs:
@@ -39,13 +41,16 @@ def _drawn(characters: str, per_class: int, distortion: float, size: int) -> tup
     images, labels = [], []
     for label, character in enumerate(characters):
         large = _draw(character, 4 * size)
+        box = large.getbbox() or (0, 0, *large.size)  # of the glyph: (left, top, right, bottom)
         for _ in range(per_class):
-            images.append(pil_to_tensor(_distort(large, size, distortion, rng)))
+            images.append(np.asarray(_distort(large, box, size, distortion, rng)))
             labels.append(label)
-    return torch.stack(images), torch.tensor(labels)
+    return torch.from_numpy(np.stack(images)).unsqueeze(1), torch.tensor(labels)
 
 
-def _distort(large: Image.Image, size: int, amount: float, rng: random.Random) -> Image.Image:
+def _distort(
+    large: Image.Image, box: tuple[int, int, int, int], size: int, amount: float, rng: random.Random
+) -> Image.Image:
     """One affine change about the centre, drawn at four times the size, then reduced."""
     side = large.width
     turn, shear = (rng.uniform(-0.25, 0.25) * amount for _ in range(2))
@@ -54,8 +59,20 @@ def _distort(large: Image.Image, size: int, amount: float, rng: random.Random) -
     a, b, d, e = wide, turn + shear, -turn, high  # output to input coordinates
     c = side / 2 * (1 - a - b) + shift_x
     f = side / 2 * (1 - d - e) + shift_y
-    warped = large.transform(large.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
-    return warped.resize((size, size), Image.Resampling.BOX)
+    # Only where the glyph comes to lie is it drawn: most of the square stays black.
+    corners = [(x - c, y - f) for x in box[::2] for y in box[1::2]]
+    left, right = _span([(e * x - b * y) / (a * e - b * d) for x, y in corners], side)
+    top, bottom = _span([(a * y - d * x) / (a * e - b * d) for x, y in corners], side)
+    affine = (a, b, c + a * left + b * top, d, e, f + d * left + e * top)
+    warped = large.transform((right - left, bottom - top), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+    whole = Image.new("L", large.size)
+    whole.paste(warped, (left, top))
+    return whole.resize((size, size), Image.Resampling.BOX)
+
+
+def _span(places: list[float], side: int) -> tuple[int, int]:
+    """Pixels of [0, side) from the first place to the last, with room for what is interpolated at the edges."""
+    return max(math.floor(min(places)) - 2, 0), min(math.ceil(max(places)) + 2, side)
 
 
 def _draw(character: str, side: int) -> Image.Image:

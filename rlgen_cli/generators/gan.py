@@ -20,10 +20,11 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.optimizer import adam_state, require_rate
+from rlgen_cli.core.optimizer import require_rate
 from rlgen_cli.core.protocols import Reward
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import Metrics
@@ -61,10 +62,10 @@ class GANOptimizer:
         require(ratio > 0, f"generator_lr_ratio: must be above 0, got {ratio}.")
         require(len(self.betas) == 2, f"betas: must be two numbers, got {self.betas}.")
 
-    def build(self, net: nn.Module) -> torch.optim.Adam:
+    def build(self, net: nn.Module) -> PlainAdam:
         """Adam over the weights of `net`."""
         first, second = self.betas
-        return torch.optim.Adam(net.parameters(), self.learning_rate(0.0), (first, second), foreach=True)
+        return PlainAdam(net.parameters(), self.learning_rate(0.0), (first, second))
 
 
 class GAN:
@@ -225,8 +226,7 @@ class GAN:
     def _set_learning_rates(self, progress: float) -> None:
         rate = self.optimizer.learning_rate(progress)
         for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = rate if name == "discriminator" else rate * self.optimizer.generator_lr_ratio
+            optimizer.learning_rate = rate * (1.0 if name == "discriminator" else self.optimizer.generator_lr_ratio)
 
     def _reward_has_gradient(self) -> bool:
         z = torch.zeros(2, self.generator.latent, device=self.device)
@@ -288,7 +288,7 @@ class GAN:
     def _descend(self, name: str, loss: Tensor) -> None:
         """One step of the named optimizer; no gradient is left on other networks."""
         optimizer = self.optimizers[name]
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        weights = optimizer.parameters
         for weight, grad in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
             weight.grad = grad
         optimizer.step()
@@ -312,7 +312,7 @@ class GAN:
         return {
             "generator": self.generator.state_dict(),
             "network": self.network.state_dict(),
-            "optimizers": {name: adam_state(optimizer) for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "updates_done": self.updates_done,
         }
 

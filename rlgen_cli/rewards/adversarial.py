@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.optimizer import adam_state
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import EnvSpec, Metrics, Transition, View
 from rlgen_cli.data.images import Images
@@ -100,7 +100,7 @@ class Adversarial:
         self.learning_starts = spec.max_steps  # by then every environment has finished a sample
         self.conditional = "label" in spec.context
         self.net = net(spec=spec).to(device)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=learning_rate(0.0), betas=(0.0, 0.99), foreach=True)
+        self.optimizer = PlainAdam(self.net.parameters(), learning_rate(0.0), betas=(0.0, 0.99))
         self.buffer = buffer(shape=self.net.shape, dtype=self.net.dtype, device=device)
         self.steps, self.updates = 0, 0
 
@@ -117,8 +117,7 @@ class Adversarial:
         """One step of Adam every `interval` environment steps, once every environment has finished a sample."""
         if self.steps <= self.learning_starts or self.steps % self.interval:
             return {}
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(progress)
+        self.optimizer.learning_rate = self.learning_rate(progress)
         real, real_label, fake, fake_label = self._batch()
         penalty = self.loss.due_penalty(self.updates)
         if penalty is not None:
@@ -131,7 +130,7 @@ class Adversarial:
                 logits=lambda between: self.net(between, fake_label), rng=self.rng,
             )  # fmt: skip
             loss = loss + penalty.interval * penalty.weight * penalty(batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.updates += 1
@@ -163,7 +162,7 @@ class Adversarial:
     def state_dict(self) -> dict[str, Any]:
         return {
             "net": self.net.state_dict(),
-            "optimizer": adam_state(self.optimizer),
+            "optimizer": self.optimizer.state_dict(),
             "buffer": self.buffer.state_dict(),
             "steps": self.steps,
             "updates": self.updates,

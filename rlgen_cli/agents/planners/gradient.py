@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.agents.planners.tries import Start, check_tries, rewards_of, rows_of, tries_around
+from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Differentiable, Env, Reward
 from rlgen_cli.core.specs import Continuous, EnvSpec, State
@@ -45,7 +46,7 @@ class Gradient:
         copies = repeat(state, self.samples)
         floats = env.differentiable_state(copies)
         x = tries_around(mean, deviation, self.samples, rng).detach().requires_grad_()
-        optimizer = torch.optim.Adam([x], self.learning_rate)
+        optimizer = PlainAdam([x], self.learning_rate)
         for _ in range(self.rounds):
             (x.grad,) = torch.autograd.grad(-rewards_of(env, self.reward, floats, x).sum(), x)
             optimizer.step()

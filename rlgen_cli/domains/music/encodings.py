@@ -307,13 +307,13 @@ def _events(notes: list[Note], steps: int, grid: int, low: int, high: int, fold:
         raise NotEncodable("leaves a voice's range")
     if any(note.start % grid for note in notes):
         raise NotEncodable(f"has notes off the grid of {grid} sixteenths")
-    line = torch.full((-(-steps // grid),), HOLD)
+    line = [HOLD] * -(-steps // grid)
     for note in notes:
         end = -(-(note.start + note.duration) // grid)
         if end < len(line) and line[end] == HOLD:
             line[end] = REST
         line[note.start // grid] = note.pitch - low + 2
-    return line
+    return torch.tensor(line, dtype=torch.int64)
 
 
 def _windows(tokens: Tensor, length: int, stride: int) -> list[Tensor]:

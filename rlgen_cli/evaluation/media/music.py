@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rlgen_cli.core.specs import State, View
 from rlgen_cli.domains.music.encodings import MusicEncoding, pieces
-from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.domains.music.notes import Piece
 from rlgen_cli.domains.music.piano_roll import roll_grid
 from rlgen_cli.domains.music.sound import RATE, synthesise, write_wav
@@ -59,6 +58,8 @@ class MusicMedium:
 
     def write(self, made: Rollout, formats: list[str], out: Path) -> None:
         """One file each, and a sheet of the first pieces' rolls."""
+        from rlgen_cli.domains.music.midi import write_midi  # here, since every run imports this module, and few mido
+
         view = self.env.view(made.final)
         for i, piece in enumerate(self.pieces(view.sample)):
             if "midi" in formats:

@@ -1,5 +1,6 @@
 """From pieces to token sequences: splits fixed by content, transposition, and windows of equal length."""
 
+import functools
 import hashlib
 import logging
 from collections import Counter
@@ -82,13 +83,20 @@ def transposed(piece: Piece, semitones: int) -> Piece:
 def semitones_to_tonic(piece: Piece, tonic: int) -> int:
     """Semitones, from −6 to 5, that bring the piece's key (Krumhansl's best fit) to a major one on pitch class `tonic`
     or a minor one three semitones below."""
-    weight = torch.zeros(12)
+    durations = [0.0] * 12
     for note in piece.notes:
-        weight[note.pitch % 12] += note.duration
+        durations[note.pitch % 12] += note.duration
+    weight = torch.tensor(durations)
     weight = weight - weight.mean()
     fits = []
-    for profile, home in ((MAJOR, tonic), (MINOR, tonic - 3)):
-        shape = torch.tensor(profile)
-        shape = (shape - shape.mean()) / shape.std()
-        fits += [(float(weight @ shape.roll(key)), (home - key + 6) % 12 - 6) for key in range(12)]
+    for shapes, home in zip(_key_profiles(), (tonic, tonic - 3), strict=True):
+        fits += [(float(weight @ shape), (home - key + 6) % 12 - 6) for key, shape in enumerate(shapes)]
     return max(fits)[1]
+
+
+@functools.cache
+def _key_profiles() -> list[list[Tensor]]:
+    """Krumhansl's profiles of the twelve major and of the twelve minor keys, standardised, each [12]."""
+    profiles = [torch.tensor(profile, device="cpu") for profile in (MAJOR, MINOR)]
+    shapes = [(profile - profile.mean()) / profile.std() for profile in profiles]
+    return [[shape.roll(key) for key in range(12)] for shape in shapes]
