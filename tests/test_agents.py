@@ -18,6 +18,7 @@ from rlgen_cli.agents.baselines import GroupMean, RunningMean, Steps
 from rlgen_cli.agents.dqn import DQN, QPolicy
 from rlgen_cli.agents.pathwise import Pathwise
 from rlgen_cli.agents.policy_gradient import PolicyGradient, whole_episodes
+from rlgen_cli.core import optimizer as core_optimizer
 from rlgen_cli.core.acting import decide
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.errors import UserError
@@ -369,9 +370,11 @@ def test_adam_by_hand():
     torch.testing.assert_close(optimizer.adam.state[0]["exp_avg"], 0.1 * torch.tensor([3.0, -4.0]))
 
 
-def test_a_step_that_is_not_kept_leaves_weights_and_moments():
+@pytest.mark.parametrize("looks", [True, False], ids=["the host looks", "the host does not look"])
+def test_a_step_that_is_not_kept_leaves_weights_and_moments(looks, monkeypatch):
     """Also the very first one, and one whose gradient is no number; later steps are those of an optimizer that never saw
     it."""
+    monkeypatch.setattr(core_optimizer, "readable", lambda keep: looks)
     grads = torch.tensor([[1.0, 2.0], [3.0, -1.0], [torch.nan, torch.inf], [2.0, 2.0]])
     one, two = (nn.Parameter(torch.tensor([0.5, -0.5])) for _ in range(2))
     stopping, never = adam(one), adam(two)

@@ -205,10 +205,11 @@ def test_a_recurrent_layer_is_its_cell_stepped_in_a_loop(name, begins):
         start[place] = True
     x = torch.randn(9, 3, 12, requires_grad=True)
     carry = map_tensors(lambda field: torch.randn_like(field).requires_grad_(), memory.initial_carry(3))
+    cell: Any = memory.cell
     state, looped = list(carry), []
     for t in range(9):
         state = [part * ~start[t].unsqueeze(1) for part in state]
-        state = [memory.cell(x[t], state[0])] if name == "gru" else list(memory.cell(x[t], tuple(state)))
+        state = [cell(x[t], state[0])] if name == "gru" else list(cell(x[t], tuple(state)))
         looped.append(state[0])
     by_cell = torch.stack(looped) + (x if name == "gru" else 0)
     by_layer, after = memory(x, carry, start)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.host import readable
 from rlgen_cli.core.schedules import Linear
 
 
@@ -50,7 +51,11 @@ class Adam:
 
     def step(self, loss: Tensor, progress: float, keep: Tensor | None = None) -> None:
         """One step down the gradient of `loss`. Where `keep`, a bool scalar on the device, is false, weights and Adam's
-        own state stay as they were, without the host's having to look."""
+        own state stay as they were, without the host's having to look where it would have to wait."""
+        if keep is not None and readable(keep):
+            if not bool(keep):
+                return
+            keep = None
         self.adam.zero_grad()
         loss.backward(inputs=self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
