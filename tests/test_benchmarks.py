@@ -20,7 +20,7 @@ from rlgen_cli.core.returns import lambda_returns
 FOLDER = Path(harness.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8"))
 # Those that take more than five seconds of a core; a new one counts as quick until it is put here.
-SLOW = {"speed", "resketch", "digits", "spiral", "vs_sb3", "rl_tuner", "steer", "latent", "precision"}
+SLOW = {"speed", "startup", "resketch", "digits", "spiral", "vs_sb3", "rl_tuner", "steer", "latent", "precision"}
 NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?")
 
 
