@@ -367,6 +367,25 @@ def sequence_scores(env: Composition) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("kind", ["cnn", "gru"])
+@pytest.mark.parametrize("encoding", ["melody", "notes"])
+@pytest.mark.parametrize("rows", [2, 40])  # fewer tokens than there are values, and more
+def test_tokens_are_judged_as_their_embeddings(rows, encoding, kind):
+    """Logits and the gradients of all parameters, of sequences of several lengths."""
+    env = composition(encoding, length=8)
+    net = SequenceDiscriminator(spec=env.spec, kind=kind, embed=4, width=8, prefixes=0.5)
+    length = torch.arange(rows) % 9
+    tokens = torch.stack([torch.randint(size, (rows, 8)) for size in env.encoding.vocabulary], 2)
+    tokens = tokens.masked_fill(torch.arange(8).view(1, 8, 1) >= length.view(-1, 1, 1), -1)
+    logits = net.score(View(tokens, {}, {"num_tokens": length}), None), net(net.embed(tokens), None)
+    torch.testing.assert_close(*logits)
+    weight = torch.randn(rows)
+    for one, other in zip(
+        *(torch.autograd.grad(logit @ weight, list(net.parameters())) for logit in logits), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("device", [CPU, META], ids=str)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_everything_runs_on_the_device(encoding, device):

@@ -201,6 +201,7 @@ def test_a_recurrent_layer_is_its_cell_stepped_in_a_loop(name, begins):
     """Values, memory and gradients of nine steps, whether all episodes begin together, some of them, or none."""
     torch.manual_seed(0)
     memory, start = MEMORIES[name](), torch.zeros(9, 3, dtype=torch.bool)
+    assert not isinstance(memory, Transformer)
     for place in begins:
         start[place] = True
     x = torch.randn(9, 3, 12, requires_grad=True)

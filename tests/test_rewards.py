@@ -255,6 +255,7 @@ def test_pairs_stand_beside_their_target():
     real = letters()
     term = adversarial(picture_spec(target=True), real, pairs=True)
     sample, target = torch.rand(2, 3, 1, SIDE, SIDE, generator=stream(0, "x"))
+    assert isinstance(term.net, PictureDiscriminator)
     both = term.net.judged(View(sample, {"target": target}, {}))
     assert torch.equal(both[:, :1], sample)
     assert torch.equal(both[:, 1:], target)

@@ -105,7 +105,7 @@ class Adversarial:
         self.steps, self.updates = 0, 0
 
     def __call__(self, view: View) -> Tensor:
-        return self.net(self.net.judged(view), self._label(view))
+        return self.net.score(view, self._label(view))
 
     def observe(self, step: Transition) -> None:
         """Keep the samples that the step finished."""

@@ -23,8 +23,8 @@ class Discriminator(Protocol):
     shape: tuple[int, ...]  # of a stored sample
     dtype: torch.dtype
 
-    def judged(self, view: View) -> Tensor:
-        """What is judged of N states, as `__call__` takes it."""
+    def score(self, view: View, label: Tensor | None) -> Tensor:
+        """Logits [N] of N states and, with classes, their labels, int64 [N]."""
         ...
 
     def stored(self, view: View) -> Tensor:
@@ -90,8 +90,11 @@ class PictureDiscriminator(nn.Module):
         if self.classes is not None:
             nn.init.normal_(self.classes.weight, std=width**-0.5)
 
+    def score(self, view: View, label: Tensor | None) -> Tensor:
+        return self(self.judged(view), label)
+
     def judged(self, view: View) -> Tensor:
-        """Float [N, C, H, W] in [0, 1]."""
+        """What is judged of N states, float [N, C, H, W] in [0, 1]."""
         return torch.cat([view.sample, view.context["target"]], 1) if self.pairs else view.sample
 
     def stored(self, view: View) -> Tensor:
@@ -149,9 +152,27 @@ class SequenceDiscriminator(nn.Module):
         features = width if kind == "gru" else width * len(self.filters)
         self.out = nn.Sequential(nn.Linear(features, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
 
-    def judged(self, view: View) -> Tensor:
-        """Float [N, T, D]."""
-        return self.embed(view.sample)
+    def score(self, view: View, label: Tensor | None) -> Tensor:
+        """As of the embedded tokens; convolutions of tokens (without noise) are sums of rows of a table, which takes
+        fewer operations unless there are more values than tokens to judge."""
+        rows = view.sample.shape[0] * view.sample.shape[1]
+        if self.gru is not None or rows < self.embedding.table.num_embeddings:
+            return self(self.embed(view.sample), label)
+        return self._judge(torch.cat([self._best(filter_, view.sample) for filter_ in self.filters], 1))
+
+    def _best(self, filter_: nn.Module, tokens: Tensor) -> Tensor:
+        """The most that a filter finds anywhere in tokens [N, T, F], float [N, width]."""
+        (weight, bias), values = filter_.parameters(), self.embedding.table.weight
+        parts, size, beyond = tokens.shape[2], weight.shape[2], len(values)
+        # What each value adds at each of the filter's places; nothing beyond the sequence's ends.
+        table = torch.einsum("ve,wfes->sfvw", values, weight.unflatten(1, (parts, -1)))
+        table = nn.functional.pad(table, [0, 0, 0, 1])  # [size, F, values + 1, width]
+        ends = [0, 0, size - 1, size - 1]
+        windows = nn.functional.pad(tokens + self.embedding.first, ends, value=beyond).unfold(1, size, 1)
+        begins = torch.arange(size * parts, device=tokens.device).view(size, parts) * (beyond + 1)
+        index = windows.transpose(2, 3) + begins  # [N, T + size − 1, size, F]
+        found = nn.functional.embedding_bag(index.flatten(0, 1).flatten(1), table.flatten(0, 2), mode="sum")
+        return found.view(*index.shape[:2], -1).amax(1) + bias
 
     def stored(self, view: View) -> Tensor:
         """Int16 [N, T, F]."""
@@ -177,5 +198,8 @@ class SequenceDiscriminator(nn.Module):
         if self.gru is not None:
             return self.out(self.gru(x)[1][0]).squeeze(1)
         x = x.transpose(1, 2)  # [N, D, T]
-        best = torch.cat([filter_(x).amax(2) for filter_ in self.filters], 1)  # the activation is monotone
-        return self.out(nn.functional.leaky_relu(best, 0.2)).squeeze(1)
+        return self._judge(torch.cat([filter_(x).amax(2) for filter_ in self.filters], 1))
+
+    def _judge(self, best: Tensor) -> Tensor:
+        """Logits [N] of the most that each filter found, [N, features]."""
+        return self.out(nn.functional.leaky_relu(best, 0.2)).squeeze(1)  # monotone: as before the maximum

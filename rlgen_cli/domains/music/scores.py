@@ -71,8 +71,9 @@ class ScaleConsistency:
 
     def __call__(self, view: View) -> Tensor:
         counts = pitch_classes(self.encoding.roll(view.sample))
-        inside = is_among(torch.arange(OCTAVE, device=counts.device), MAJOR).float()
-        scales = torch.stack([inside.roll(key) for key in range(OCTAVE)], 1)  # a minor scale is another's major
+        pitch_class = torch.arange(OCTAVE, device=counts.device)
+        degree = (pitch_class.unsqueeze(1) - pitch_class) % OCTAVE  # of each pitch class (row) in each key (column)
+        scales = is_among(degree, MAJOR).float()  # a minor scale is another's major
         return (counts @ scales).amax(1) / counts.sum(1).clamp(min=1)
 
 
