@@ -27,6 +27,7 @@ class Settings:
     deterministic: bool
     precision: Literal["auto", "float32", "bfloat16"]
     compile: Literal["auto", "always", "never"]
+    profile: bool
     log_interval: int
     eval_interval: int
     eval_episodes: int

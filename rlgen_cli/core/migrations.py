@@ -41,13 +41,13 @@ def with_new_settings(config: Plain) -> Plain:
     return {"deterministic": False, "nonfinite": "stop"} | config
 
 
-def with_compile(config: Plain) -> Plain:
-    """Format 4 has one setting more, which changes no numbers."""
-    return {"compile": "auto"} | config
+def with_settings_of_speed(config: Plain) -> Plain:
+    """Format 4 has two settings more, which change no numbers."""
+    return {"compile": "auto", "profile": False} | config
 
 
 # By the format that each begins with; there is none older than 2.
-MIGRATIONS: dict[int, Migration] = {2: Migration(config=with_new_settings), 3: Migration(config=with_compile)}
+MIGRATIONS: dict[int, Migration] = {2: Migration(config=with_new_settings), 3: Migration(config=with_settings_of_speed)}
 
 
 def oldest() -> int:

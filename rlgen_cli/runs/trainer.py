@@ -21,6 +21,7 @@ from rlgen_cli.runs.compare import compare_results
 from rlgen_cli.runs.folder import Interrupt, Position, claim, keep_config, logged_failure, name_of
 from rlgen_cli.runs.lock import held
 from rlgen_cli.runs.log import RunLog
+from rlgen_cli.runs.profile import Profiler
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stages
@@ -47,6 +48,7 @@ def reinforce(session: Session, folder: Path) -> str:
         loop.restore(folder)
         keep_config(session, folder)  # once it is known that the run can go on
     run = RunLog(folder, loop.step, total, OmegaConf.to_yaml(session.config, resolve=True))
+    profiler = Profiler(loop, folder) if settings.profile else None
     stop_at = min(total, settings.stop_at or total)
     with Interrupt() as interrupt, logged_failure(run, loop):
         while loop.step < stop_at and not interrupt.asked:
@@ -57,6 +59,8 @@ def reinforce(session: Session, folder: Path) -> str:
                 loop.check_numbers(folder, decision, stepped)
             loop.renew(decision, stepped)
             run.progress(loop.step)
+            if profiler is not None and (seen := profiler.step(stepped.metrics)):
+                run.announce(seen)
             if recording:
                 run.scalars(loop.step, loop.read())
             if due(loop.step, settings.eval_interval, session):
@@ -65,6 +69,8 @@ def reinforce(session: Session, folder: Path) -> str:
                 loop.check_state()
                 loop.rank()
                 loop.save(folder)
+        if profiler is not None and (missed := profiler.missed()):
+            run.announce(missed)
         if loop.step >= total:
             loop.prune(folder)  # a kill may have come between the last checkpoint and that
         status = "finished" if loop.step >= total else "preempted" if interrupt.asked else "stopped"
