@@ -104,8 +104,8 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BENCHMARKS := precision speed time_to startup music resketch digits sprites learning_to_paint agents spiral vs_sb3 rl_tuner \
-  seqgan organ tunes text gan steer latent fused dqn_gan
+BENCHMARKS := precision speed gpu time_to startup music resketch digits sprites learning_to_paint agents spiral vs_sb3 \
+  rl_tuner seqgan organ tunes text gan steer latent fused dqn_gan
 
 # Long: about ten hours on two cores. Interrupted, it goes on where it was; what is complete for this version of the
 # code is skipped. Each writes its table and pictures below docs/results.

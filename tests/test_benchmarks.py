@@ -5,13 +5,14 @@ import importlib
 import json
 import math
 import re
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import harness, parts
+from benchmarks import gpu, harness, parts
 from benchmarks.agents import interquartile_mean, interval
 from benchmarks.report import table
 from rlgen_cli.core import checkpoint
@@ -20,7 +21,9 @@ from rlgen_cli.core.returns import lambda_returns
 FOLDER = Path(harness.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8"))
 # Those that take more than five seconds of a core; a new one counts as quick until it is put here.
-SLOW = {"speed", "startup", "resketch", "digits", "spiral", "vs_sb3", "rl_tuner", "steer", "latent", "precision"}
+SLOW = {
+    "speed", "startup", "gpu", "resketch", "digits", "spiral", "vs_sb3", "rl_tuner", "steer", "latent", "precision",
+}  # fmt: skip
 NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?")
 
 
@@ -64,6 +67,44 @@ def test_a_benchmark_writes_its_tables_from_a_quick_run(name):
             assert (results / link).is_file(), link
     assert {path: path.stat().st_mtime_ns for path in harness.RESULTS.iterdir()} == before
     assert not (Path("outputs/benchmarks") / name).exists(), "only a full run notes that its table is complete"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which the full form would measure")
+def test_without_a_gpu_its_benchmark_says_so_and_writes_nothing(capsys):
+    before = {path: path.stat().st_mtime_ns for path in harness.RESULTS.iterdir()}
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["once=true"])
+    assert not ended.value.code
+    assert capsys.readouterr().out.splitlines() == [gpu.NO_GPU]
+    assert {path: path.stat().st_mtime_ns for path in harness.RESULTS.iterdir()} == before
+    assert not Path("outputs/benchmarks/gpu/complete.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agree"),
+    [
+        (torch.tensor([1000.0]), torch.tensor([1000.5]), True),
+        (torch.tensor([1000.0]), torch.tensor([1002.0]), False),
+        (torch.tensor([0.0]), torch.tensor([torch.nan]), False),
+        (torch.tensor([-torch.inf]), torch.tensor([-torch.inf]), True),
+        (torch.tensor([-torch.inf]), torch.tensor([0.0]), False),
+        (torch.tensor([7], dtype=torch.uint8), torch.tensor([8], dtype=torch.uint8), True),
+        (torch.tensor([7]), torch.tensor([8]), False),
+        (torch.tensor([True]), torch.tensor([False]), False),
+    ],
+)
+def test_two_devices_agree_within_tolerance(one, other, agree):
+    exact = torch.zeros(3)
+    assert gpu.apart({"a": one, "b": exact}, {"a": other, "b": exact}).agrees is agree
+
+
+def test_a_measurement_that_fails_or_finds_no_time_says_so():
+    def fails() -> list[object]:
+        raise RuntimeError("out of memory | 1\nmore")
+
+    now, cpu = time.monotonic(), torch.device("cpu")
+    assert gpu.Place(cpu, now + 60).attempt(fails, 2) == ["failed (out of memory / 1)", gpu.NOTHING]
+    assert gpu.Place(cpu, now - 1).attempt(fails, 2) == ["no time left", gpu.NOTHING]
 
 
 @pytest.mark.slow

@@ -111,7 +111,8 @@ class ActorCritic:
     def update(self, progress: float) -> Metrics:
         if not self.rollout.full:
             return {}
-        batch, metrics = self._prepare(self.rollout.take()), Metrics()
+        batch = self._prepare(self.rollout.take())
+        metrics: Metrics = {}
         going = torch.ones((), dtype=torch.bool, device=batch.start.device)
         for _ in range(self.update_epochs):
             for part in self._minibatches(batch):
