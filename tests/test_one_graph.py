@@ -107,7 +107,7 @@ def about_to_learn(env: str, agent: str, monkeypatch: pytest.MonkeyPatch) -> Any
     learner.optimizer = Losses()
     with monkeypatch.context() as patch:
         patch.setattr(learner, "update", lambda progress: {})
-        for _ in range(SMALL["agent.num_steps"]):
+        for _ in range(int(str(SMALL["agent.num_steps"]))):
             loop.renew(*loop.play())
     return learner
 
