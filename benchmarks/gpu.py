@@ -124,10 +124,16 @@ class Losses:
 class FirstRows:
     """A sampling of the first windows that there are, in turn."""
 
+    nbytes = 0
+
     def draw(self, replay: Replay, batch: int, length: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows = replay.allowed(length).nonzero().squeeze(1)
+        every = torch.arange(replay.rows, device=replay.device)
+        rows = replay.allowed(every, length).nonzero().squeeze(1)
         chosen = rows[torch.arange(batch, device=rows.device) % len(rows)]
         return chosen, torch.ones(batch, device=rows.device)
+
+    def written(self, replay: Replay, rows: Tensor) -> None:
+        """It keeps nothing."""
 
 
 class Apart(NamedTuple):

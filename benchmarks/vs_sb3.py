@@ -30,6 +30,7 @@ from benchmarks.peers.stable_baselines import StableBaselines, single_environmen
 from benchmarks.peers.task import AGENTS, ENVIRONMENT, LONGEST_ROLLOUT, NETWORK, Peer, Task, held_out
 from benchmarks.report import Line, Row, curves, table, write
 from rlgen_cli.config.compose import composed
+from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.runs.assemble import assemble
 
 OURS, STABLE, PLAIN, TORCHRL = "rlgen", "Stable-Baselines3", "plain PyTorch", "TorchRL"
@@ -142,10 +143,18 @@ def counted_updates() -> Iterator[list[None]]:
     """A list that grows with every step of any optimizer."""
     count: list[None] = []
     handle = register_optimizer_step_post_hook(lambda *_: count.append(None))
+    own_step = PlainAdam.step
+
+    def counted(optimizer: PlainAdam) -> None:
+        own_step(optimizer)
+        count.append(None)
+
+    PlainAdam.step = counted  # type: ignore[method-assign]
     try:
         yield count
     finally:
         handle.remove()
+        PlainAdam.step = own_step  # type: ignore[method-assign]
 
 
 def measure(call: Call) -> None:

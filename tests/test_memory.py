@@ -1,6 +1,7 @@
 """What agents remember: windows are true stretches of time, kept and saved to the bit."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -10,14 +11,17 @@ from torch import Tensor
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Env, PacksStates
-from rlgen_cli.core.specs import Transition
-from rlgen_cli.memory.replay import Prioritized, Replay, Uniform, Window, by_mass, compress, decompress
+from rlgen_cli.core.specs import ActionSpec, Continuous, Discrete, Factored, Mixed, Transition
+from rlgen_cli.memory.records import Records
+from rlgen_cli.memory.replay import Prioritized, Replay, Uniform, Window, compress, decompress, smallest_type
 from rlgen_cli.memory.rollouts import RolloutBuffer
 from rlgen_cli.memory.sample_buffer import SampleBuffer
+from rlgen_cli.memory.sum_tree import SumTree
 from tests.conftest import session, small
 
 CPU = torch.device("cpu")
 LENGTHS = [3, 5, 7]
+NUMBERED = Discrete(10_000)
 
 
 class Counter(NamedTuple):
@@ -32,8 +36,16 @@ def prioritized(priority_exponent: float, importance_exponent: float = 0.4) -> A
 
 
 def replay_of(
-    buffer_size: int, num_envs: int, sampling: Any = Uniform, whole_episodes: bool = False, env: object = None
+    buffer_size: int,
+    num_envs: int,
+    sampling: Any = Uniform,
+    whole_episodes: bool = False,
+    env: object = None,
+    action: ActionSpec = NUMBERED,
 ) -> Replay:
+    """Of an environment, or of one that has nothing but an action space."""
+    if env is None:
+        env = SimpleNamespace(spec=SimpleNamespace(action=action))
     return Replay(
         env=cast(Env, env), num_envs=num_envs, device=CPU, buffer_size=buffer_size, sampling=sampling,
         whole_episodes=whole_episodes,
@@ -104,7 +116,7 @@ def test_windows_of_whole_episodes_begin_where_episodes_do(calls, sampling):
 def test_whole_episodes_are_equally_likely():
     replay = replay_of(60, 3, whole_episodes=True)
     play(replay, 57, LENGTHS)
-    allowed = replay.allowed(7)
+    allowed = replay.allowed(torch.arange(60), 7)
     window = replay.sample(20_000, 7, torch.Generator().manual_seed(0))
     share = torch.bincount(window.start, minlength=60) / 20_000
     assert (share[~allowed] == 0).all()
@@ -146,22 +158,138 @@ def test_priorities_by_hand():
     weight = 1 / (3 * share)
     torch.testing.assert_close(window.weight, (weight / weight.max())[window.start])
     play(replay, 1, [9])
-    assert cast(Prioritized, replay.sampling).priority[3].item() == pytest.approx(3.001)  # new: as the largest
+    assert cast(Prioritized, replay.sampling).windows.all_masses()[3].item() == pytest.approx(
+        3.001**0.5
+    )  # new: as the largest
 
 
-def test_indices_are_drawn_in_proportion_to_their_mass():
-    index, share = by_mass(torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0]), 20_000, torch.Generator().manual_seed(0))
-    assert set(index.tolist()) == {1, 3}
-    assert (index == 3).float().mean().item() == pytest.approx(0.75, abs=0.02)
-    assert torch.equal(share, torch.where(index == 3, 0.75, 0.25))
+def old_masses(replay: Replay, length: int, mass: Tensor) -> Tensor:
+    """What each row's mass is, said anew from the rings of all environments: where the newest `length` frames begin, in
+    final frames and where nothing was written there is none."""
+    assert replay.store is not None
+    frames = replay.store.read_all()
+    row = torch.arange(replay.rows)
+    env = row % replay.num_envs
+    age = (replay.slot[env] - row // replay.num_envs) % replay.frames
+    allowed = (age >= length) & (age <= replay.written[env]) & frames.acted
+    if replay.whole_episodes:
+        allowed &= frames.first
+    return torch.where(allowed, mass, 0.0)
 
 
-@pytest.mark.parametrize("uniform", [0.0, 1 - 2.0**-24])
-def test_nothing_without_mass_is_drawn_at_the_borders(uniform, monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), uniform))
-    index, share = by_mass(torch.tensor([0.0, 0.1, 0.0, 0.3, 0.0]), 1, torch.Generator())
-    assert index.item() in (1, 3)
-    assert share.item() > 0
+def tree_of(replay: Replay) -> SumTree:
+    sampling = replay.sampling
+    assert isinstance(sampling, Uniform | Prioritized)
+    assert sampling.windows is not None
+    return sampling.windows.tree
+
+
+@pytest.mark.parametrize("whole_episodes", [False, True])
+@pytest.mark.parametrize(("frames", "length"), [(9, 1), (9, 2), (12, 3), (12, 5), (17, 8), (6, 4), (6, 5)])
+def test_a_tree_that_grew_holds_the_masses_of_all_rows(frames, length, whole_episodes):
+    """After each step, whatever ends when, the masses are those that a look at every row gives, and all sums are those
+    of a tree that is built at once, to the bit."""
+    rng = torch.Generator().manual_seed(0)
+    replay = replay_of(frames * 5, 5, prioritized(0.7), whole_episodes)
+    priority, largest = torch.ones(replay.rows), 1.0
+    for call in range(4 * frames):
+        rows = replay.slot * 5 + torch.arange(5)
+        zero, ends = torch.zeros(5), torch.rand(5, generator=rng) < (0.6 if call % 7 < 3 else 0.1)
+        before, after = (Counter(*torch.full((2, 5), call + i)) for i in range(2))
+        replay.add(Transition(before, zero.long(), zero, zero, after, ends))
+        priority[rows] = largest
+        if call > length:
+            window = replay.sample(8, length, rng)
+            tree, expected = tree_of(replay), old_masses(replay, length, priority**0.7)
+            torch.testing.assert_close(tree.mass[: replay.rows].clamp(min=0), expected)
+            if expected.sum() > 0:
+                assert (expected[window.start] > 0).all()
+                start = torch.cat([window.start, window.start[:3]])  # some rows twice
+                error = 2 * torch.rand(replay.rows, generator=rng)[start]
+                replay.set_priority(start, error)
+                priority[start] = error + 1e-3
+                largest = max(largest, float(priority[start].max()))
+                torch.testing.assert_close(
+                    tree.mass[: replay.rows].clamp(min=0), old_masses(replay, length, priority**0.7)
+                )
+            at_once = SumTree(replay.rows, CPU)
+            at_once.mass.copy_(tree.mass)
+            at_once.rebuild()
+            assert torch.equal(at_once.sums, tree.sums)
+            assert torch.equal(at_once.top, tree.top)
+
+
+def test_another_length_of_windows_is_seen_at_once():
+    replay = replay_of(60, 3, prioritized(0.5))
+    play(replay, 30, LENGTHS)
+    for length in (1, 4, 2):
+        replay.sample(8, length, torch.Generator().manual_seed(0))
+        expected = old_masses(replay, length, torch.ones(60))
+        assert torch.equal(tree_of(replay).mass[:60].clamp(min=0), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 64, 65, 1000])
+def test_rows_are_drawn_by_their_share_exactly(rows, monkeypatch):
+    """Points at even distances over whole masses find each row as often as its mass says."""
+    rng = torch.Generator().manual_seed(rows)
+    mass = torch.randint(-2, 5, (rows,), generator=rng)
+    mass[int(torch.randint(rows, (1,), generator=rng))] = 3
+    total = int(mass.clamp(min=0).sum())
+    tree = SumTree(rows, CPU)
+    tree.mass[:rows] = mass
+    tree.rebuild()
+    points = (torch.arange(total, dtype=torch.float64) + 0.5) / total
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: points.unsqueeze(0))
+    found = torch.bincount(tree.draw(total, torch.Generator()), minlength=rows)
+    assert torch.equal(found, mass.clamp(min=0))
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2.0**-53])
+@pytest.mark.parametrize("place", range(9))
+def test_nothing_without_mass_is_drawn_at_the_borders(uniform, place, monkeypatch):
+    tree = SumTree(9, CPU)
+    tree.mass[place], tree.mass[8 - place] = 0.1, 0.3
+    tree.rebuild()
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, uniform, dtype=torch.float64))
+    assert int(tree.draw(1, torch.Generator())) in (place, 8 - place)
+
+
+def test_sums_do_not_drift():
+    """After many changes over many orders of magnitude the sums are those of the rows, to the bit."""
+    rng, tree = torch.Generator().manual_seed(0), SumTree(500, CPU)
+    for _ in range(300):
+        rows = torch.randint(500, (40,), generator=rng)
+        tree.mass[rows] = 10 ** (12 * torch.rand(500, generator=rng)[rows] - 6)
+        tree.refresh(rows)
+    sums, top = tree.sums.clone(), tree.top.clone()
+    tree.rebuild()
+    assert torch.equal(tree.sums, sums)
+    assert torch.equal(tree.top, top)
+    torch.testing.assert_close(tree.top.sum(), tree.mass.double().sum())
+
+
+def test_an_error_that_is_no_number_spoils_nothing():
+    replay = replay_of(40, 2, prioritized(0.5))
+    play(replay, 12, [4, 6])
+    window = replay.sample(4, 1, torch.Generator().manual_seed(0))
+    replay.set_priority(window.start, torch.tensor([torch.nan, torch.inf, -torch.inf, 2.0]))
+    play(replay, 1, [4, 6])
+    window = replay.sample(64, 1, torch.Generator().manual_seed(1))
+    assert window.weight.isfinite().all()
+    assert window.valid.all()
+
+
+def test_priorities_that_an_earlier_version_saved_are_read():
+    replay, saved = (replay_of(40, 2, prioritized(0.5, 0.3)) for _ in range(2))
+    play(saved, 9, [4, 6])
+    state = saved.state_dict() | {"sampling": {"priority": torch.linspace(0.1, 3.0, 40)}}
+    zero = torch.zeros(1)
+    example = Counter(zero.long(), zero.long())
+    replay.load_state_dict(state, Transition(example, zero.long(), zero, zero, example, zero.bool()))
+    replay.sample(8, 2, torch.Generator().manual_seed(0))
+    expected = old_masses(replay, 2, torch.linspace(0.1, 3.0, 40).sqrt())
+    assert torch.equal(tree_of(replay).mass[:40].clamp(min=0), expected)
+    assert float(cast(Prioritized, replay.sampling).largest) == pytest.approx(3.0**0.5)
 
 
 def test_a_memory_too_small_is_refused():
@@ -221,7 +349,7 @@ def test_a_replay_is_saved_and_loaded_to_the_bit(calls, sampling, tmp_path):
         replay.set_priority(window.start, torch.arange(16.0))
         return [*window.states, *window[1:], *replay.sample(16, 2, torch.Generator().manual_seed(4)).states]
 
-    replay, other = (replay_of(60, 4, sampling) for _ in range(2))
+    replay, other = (replay_of(60, 4, sampling, action=Continuous(2)) for _ in range(2))
     for _ in range(calls):
         replay.add(transition(4))
     checkpoint.save(tmp_path / "step_1", {"training": {"replay": replay.state_dict()}})
@@ -242,6 +370,33 @@ def test_compression_is_exact(frames, n):
         assert back.dtype == field.dtype
         assert back.shape == field.shape
         assert torch.equal(bits(back), bits(field))
+
+
+@pytest.mark.parametrize("kept", [["float32"], ["bool_"], ["uint8", "int64"], ["bool_", "int16", "nothing"], None])
+def test_records_hold_every_type_to_the_bit(kept):
+    """Whichever types stand side by side, in narrow and in wide records, and in as few bytes as they need."""
+
+    def of(tree: EveryType) -> dict[str, Tensor]:
+        fields = tree._asdict() | {"wide": torch.randn(len(tree.int32), 90, generator=rng)} if kept is None else None
+        return fields or {name: getattr(tree, name) for name in kept}
+
+    rng = torch.Generator().manual_seed(0)
+    one, two, three = (of(every_type(4, rng)) for _ in range(3))
+    records = Records(one, rows=20)
+    records.write(torch.tensor([0, 19, 3, 4, 5, 6, 7, 11]), one, two)
+    records.write(torch.tensor([8, 9, 10, 12, 5, 6, 7, 11]), three, one)
+    expected = {0: (one, 0), 19: (one, 1), 3: (one, 2), 8: (three, 0), 12: (three, 3), 5: (one, 0), 11: (one, 3)}
+    found = records.read(torch.tensor(list(expected)))
+    for name, field in one.items():
+        assert found[name].dtype == field.dtype
+        assert torch.equal(bits(found[name]), bits(torch.stack([tree[name][row] for tree, row in expected.values()])))
+    least = sum(8 * field[0].nbytes if field.dtype != torch.bool else field[0].numel() for field in one.values())
+    assert least <= 8 * records.width < least + 8 * (8 if records.width >= 256 else 1)
+    again = Records(one, rows=20)
+    again.write_all(records.read_all())
+    assert torch.equal(again.bytes, records.bytes)
+    if "bool_" in one:
+        assert torch.equal(records.bools(torch.tensor([8, 19])), torch.stack([three["bool_"][0], one["bool_"][1]]))
 
 
 CANVASES = {
@@ -291,9 +446,76 @@ def test_a_drawn_canvas_is_small_in_memory_and_on_the_disk():
         state = after if step % 24 < 23 else env.reset(4, rng)
     assert (state.canvas > 0).any()
     raw = 400 * 784
-    assert replay.store is not None
-    assert replay.store.state.canvas.numel() == raw / 8
     assert len(replay.state_dict()["store"]["state"]["canvas"]) < raw / 40
+
+
+def allocated(replay: Replay) -> int:
+    """Bytes of all tensors that a replay holds, however deep."""
+    found: dict[int, int] = {}
+
+    def visit(value: object) -> None:
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, list | tuple):
+            for part in value:
+                visit(part)
+        elif type(value).__module__.startswith("rlgen_cli.memory"):
+            for part in vars(value).values():
+                visit(part)
+
+    visit(replay)
+    return sum(found.values())
+
+
+PEN = ["brush=pen", "env.brush.line=pixel"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sampling", "limit"),
+    [
+        (PEN, Uniform, 0.15), (PEN, prioritized(0.5), 0.16), ([*PEN, "env.size=16"], Uniform, 0.2),
+        ([*PEN, "env.size=16"], prioritized(0.5), 0.22), (["brush=pixel", "env.size=16"], Uniform, 0.2),
+    ],
+)  # fmt: skip
+def test_a_frame_of_two_colours_takes_a_fifth_of_a_byte_a_pixel(words, sampling, limit):
+    """Everything that grows with the buffer counted: state, action, reward, flags, and what sampling keeps."""
+    run = session("agent=random", "threads=1", "num_envs=4", "data.per_class=4", *words)
+    env, rng = run.envs["train"], run.streams["env"]
+    state = env.reset(4, rng)
+    action, zero = env.spec.action.sample(4, rng, CPU), torch.zeros(4)
+    after = env.step(state, action)
+    taken = []
+    for buffer_size in (4_000, 40_000):
+        replay = replay_of(buffer_size, 4, sampling, env=env)
+        for _ in range(4):
+            replay.add(Transition(state, action, zero, zero, after, env.done(after)))
+        replay.sample(8, 1, rng)
+        taken.append(allocated(replay))
+        assert taken[-1] >= replay.bytes_with(state) > 0.8 * taken[-1]
+    assert (taken[1] - taken[0]) / 36_000 <= limit * env.spec.picture().high * env.spec.picture().wide
+
+
+@pytest.mark.parametrize(
+    ("action", "stored"),
+    [
+        (Discrete(256), torch.uint8), (Discrete(257), torch.int16), (Discrete(2**15), torch.int16),
+        (Discrete(2**15 + 1), torch.int32), (Discrete(2**31 + 1), torch.int64), (Factored((2, 300)), torch.int16),
+        (Continuous(3), None), (Mixed(Factored((2,)), Continuous(1)), None),
+    ],
+)  # fmt: skip
+def test_actions_are_kept_in_the_smallest_type(action, stored):
+    assert smallest_type(action) == stored
+    rng = torch.Generator().manual_seed(0)
+    replay, state, zero = replay_of(16, 4, action=action), Counter(*torch.zeros(2, 4)), torch.zeros(4)
+    taken = action.sample(4, rng)
+    if isinstance(action, Discrete):
+        taken[0] = action.n - 1
+    for _ in range(3):
+        replay.add(Transition(state, taken, zero, zero, state, zero.bool()))
+    window = replay.sample(32, 1, rng)
+    assert window.action.dtype == taken.dtype
+    assert torch.equal(window.action[0], taken[window.start % 4])
 
 
 def test_a_segment_knows_what_followed():

@@ -214,7 +214,7 @@ def learned(session: Session) -> dict[str, Any]:
             store = learner.replay.store
             assert store is not None
             networks = {"target": learner.target.state_dict(), "optimizer": learner.optimizer.state_dict()}
-            held[name] = networks | {"store": store}
+            held[name] = networks | {"store": store.bytes}
         else:
             held[name] = learner.state_dict()
     return held

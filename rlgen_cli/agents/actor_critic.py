@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env
@@ -95,6 +96,9 @@ class ActorCritic:
         self.env, self.rng, self.gamma, self.gae_lambda = env, rng, float(gamma), float(gae_lambda)
         self.update_epochs, self.num_minibatches, self.target_kl = update_epochs, num_minibatches, target_kl
         self.objective, self.anchor = objective, anchor
+        require_memory(
+            num_steps * num_envs * footprint(env, device), f"num_steps: {num_steps} of {num_envs} environments"
+        )
         net = build_network(network, env.spec, device)
         self.policy = NetworkPolicy(net=net, evaluate=evaluate)
         remembers = self.policy.initial_carry(1) is not None

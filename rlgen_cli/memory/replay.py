@@ -1,9 +1,11 @@
 """Replay of compact states: each frame stored once, the next state found by its index, no host sync.
 
 Every environment writes its own ring of frames. A step writes the frame it acted in and, one slot ahead, the frame it
-led to; the next step overwrites that one with the same frame, unless the episode ended: then it stays, marked final
-(no action was taken in it), and the next episode begins behind it. So frame t + 1 is always what the action in frame
-t led to.
+led to; the next step overwrites that one with the same frame, unless the episode ended: then it stays (no action was
+taken in it), and the next episode begins behind it. So frame t + 1 is always what the action in frame t led to.
+
+A frame is a record of bytes (records.py), and a batch of windows one selection of records. Where windows do not all
+begin with the same probability, a tree of sums (sum_tree.py) knows where they may; a step changes few of its rows.
 """
 
 import zlib
@@ -13,20 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.capacity import bytes_of
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env, PacksStates
-from rlgen_cli.core.specs import State, Transition
-from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.core.specs import ActionSpec, Discrete, Factored, State, Transition
+from rlgen_cli.memory.records import Records
+from rlgen_cli.memory.sum_tree import SumTree
 
 
-class Kept(NamedTuple):
-    """What is stored of a transition, a row a frame; the next state is the next frame."""
+class Frame(NamedTuple):
+    """What is stored, a row a frame; the next state is the next frame."""
 
     state: State
-    action: Tensor
+    action: Tensor  # of the smallest type that holds every action
     static_reward: Tensor
     terminated: Tensor
+    acted: Tensor  # bool; false in an episode's last frame (whose action, reward and end mean nothing), and at first
+    first: Tensor  # bool; the frame begins an episode
 
 
 class Window(NamedTuple):
@@ -44,18 +48,20 @@ class Window(NamedTuple):
 class Sampling(Protocol):
     """Where windows begin."""
 
+    nbytes: int  # of what it keeps
+
     def draw(self, replay: "Replay", batch: int, length: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows [B] where windows of `length` steps begin, and importance weights [B]."""
+        ...
+
+    def written(self, replay: "Replay", rows: Tensor) -> None:
+        """A step was taken in: actions in the frames of these rows [N]."""
         ...
 
 
 @runtime_checkable
 class RanksWindows(Protocol):
     """A sampling that prefers some windows, by their TD errors."""
-
-    def written(self, rows: Tensor) -> None:
-        """New frames stand in these rows."""
-        ...
 
     def set_priority(self, start: Tensor, td_error: Tensor) -> None:
         """|TD error| [B] of the windows that began at `start`."""
@@ -71,7 +77,7 @@ class Replay:
 
     Args:
         env: whose states are kept, in their small form where it has one (`PacksStates`).
-        sampling: builds what chooses windows, from the number of rows and the device.
+        sampling: builds what chooses windows, from the number of rows, the device and `whole_episodes`.
         whole_episodes: windows begin where episodes do, for networks that remember.
     """
 
@@ -81,61 +87,55 @@ class Replay:
         least = 4 * num_envs
         require(buffer_size >= least, f"buffer_size: must be at least 4 × num_envs = {least}, got {buffer_size}.")
         self.packing = env if isinstance(env, PacksStates) else None
+        self.action_type = smallest_type(env.spec.action)
         self.frames, self.num_envs, self.device = buffer_size // num_envs, num_envs, device
         self.whole_episodes = whole_episodes
-        rows = self.frames * num_envs
-        self.sampling: Sampling = sampling(rows=rows, device=device)
+        self.rows = self.frames * num_envs
+        self.sampling: Sampling = sampling(rows=self.rows, device=device, whole_episodes=whole_episodes)
         self.calls = 0
         self.env_index = torch.arange(num_envs, device=device)
         self.slot = torch.zeros(num_envs, dtype=torch.long, device=device)  # where the next frame goes
         self.written = torch.zeros_like(self.slot)  # frames before `slot`
-        self.store: Kept | None = None
-        self.final = torch.ones(rows, dtype=torch.bool, device=device)
-        self.first = torch.zeros_like(self.final)  # the frame begins an episode
-        self.begins = torch.ones(num_envs, dtype=torch.bool, device=device)  # the next frame does
+        self.begins = torch.ones(num_envs, dtype=torch.bool, device=device)  # the next frame begins an episode
+        self.now_and_ahead = -torch.arange(2, device=device)  # ages of the two frames that a step writes
+        self.always, self.never = torch.ones_like(self.begins), torch.zeros_like(self.begins)
+        self.store: Records | None = None  # of frames; row = slot · num_envs + environment
 
     def add(self, transition: Transition) -> None:
         """Take in one step of every environment."""
-        kept, ahead_state = self._kept(transition), self._packed(transition.next_state)
+        now = self._frame(transition, transition.state, self.always, self.begins)
+        ahead = self._frame(transition, transition.next_state, self.never, self.never)
         if self.store is None:
-            self.store = self._allocate(kept)
-        row = self.slot * self.num_envs + self.env_index
-        ahead = (self.slot + 1) % self.frames * self.num_envs + self.env_index
-
-        def write(rows: Tensor, store: Any, values: Any) -> None:
-            def put(field: Tensor, value: Tensor) -> Tensor:
-                field[rows] = value
-                return field
-
-            map_tensors(put, store, values)
-
-        write(row, self.store, kept)
-        write(ahead, self.store.state, ahead_state)
-        self.final[row] = False
-        self.final[ahead] = True
-        self.first[row], self.begins = self.begins, transition.terminated
-        if isinstance(self.sampling, RanksWindows):
-            self.sampling.written(row)
+            self.store = Records(now, self.rows)
+        rows = self.rows_of_age(self.now_and_ahead)
+        self.store.write(rows, now, ahead)
+        self.begins.copy_(transition.terminated)
         advance = 1 + transition.terminated.long()
-        self.slot = (self.slot + advance) % self.frames
-        self.written = (self.written + advance).clamp(max=self.frames - 1)
+        self.slot.add_(advance).remainder_(self.frames)
+        self.written.add_(advance).clamp_(max=self.frames - 1)
         self.calls += 1
+        self.sampling.written(self, rows[: self.num_envs])
 
     def sample(self, batch: int, length: int, rng: torch.Generator) -> Window:
-        """`batch` windows of `length` + 1 frames; needs more than `length` steps taken in."""
+        """`batch` windows of `length` + 1 frames; needs more than `length` steps taken in. Its tensors may be views of
+        common memory, which are not contiguous."""
         assert self.store is not None
         start, weight = self.sampling.draw(self, batch, length, rng)
         slot, env = start // self.num_envs, start % self.num_envs
         offset = torch.arange(length + 1, device=self.device)
         rows = (slot + offset.unsqueeze(1)) % self.frames * self.num_envs + env  # [L + 1, B]
-        acted = rows[:length]
-        states = map_tensors(lambda field: field[rows.flatten()], self.store.state)
+        frames: Frame = self.store.read(rows.flatten())
+
+        def steps(field: Tensor) -> Tensor:
+            """Of all frames of a window but the last, [L, B, …]."""
+            return field.view(length + 1, batch, *field.shape[1:])[:length]
+
         return Window(
-            states=states if self.packing is None else self.packing.unpack(states),
-            action=self.store.action[acted],
-            static_reward=self.store.static_reward[acted],
-            terminated=self.store.terminated[acted],
-            valid=~self.final[acted],
+            states=frames.state if self.packing is None else self.packing.unpack(frames.state),
+            action=steps(self._widened(frames.action)),
+            static_reward=steps(frames.static_reward),
+            terminated=steps(frames.terminated),
+            valid=steps(frames.acted),
             start=start,
             weight=weight,
         )
@@ -145,136 +145,229 @@ class Replay:
         if isinstance(self.sampling, RanksWindows):
             self.sampling.set_priority(start, td_error)
 
-    def allowed(self, length: int) -> Tensor:
-        """Bool [rows]: a window of `length` steps may begin there."""
-        row = torch.arange(self.frames * self.num_envs, device=self.device)
-        env = row % self.num_envs
-        age = (self.slot[env] - row // self.num_envs) % self.frames
-        allowed = (age >= length) & (age <= self.written[env]) & ~self.final
-        return allowed & self.first if self.whole_episodes else allowed
+    def rows_of_age(self, age: Tensor) -> Tensor:
+        """The rows of every environment's frames that stand `age` [K] slots before its next one, [K · num_envs]."""
+        return ((self.slot - age.unsqueeze(1)) % self.frames * self.num_envs + self.env_index).flatten()
 
-    def _kept(self, transition: Transition) -> Kept:
-        state = self._packed(transition.state)
-        return Kept(state, transition.action, transition.static_reward, transition.terminated)
+    def allowed(self, rows: Tensor, length: int) -> Tensor:
+        """Bool [K]: a window of `length` steps may begin in these rows [K]."""
+        assert self.store is not None
+        slot, env = rows // self.num_envs, rows % self.num_envs
+        age = (self.slot[env] - slot) % self.frames
+        acted, first = self.store.bools(rows)[:, -2:].unbind(1)  # the last two of `Frame`
+        allowed = (age >= length) & (age <= self.written[env]) & acted
+        return allowed & first if self.whole_episodes else allowed
 
     def bytes_with(self, state: State) -> int:
         """Bytes of all frames when they are full, of states such as this one, [1, …]."""
-        return self.frames * self.num_envs * bytes_of(self._packed(state))
+        return self.rows * Records(self._packed(state), rows=0).width + self.sampling.nbytes
+
+    def _frame(self, step: Transition, state: State, acted: Tensor, first: Tensor) -> Frame:
+        action = self._narrowed(step.action)
+        return Frame(self._packed(state), action, step.static_reward, step.terminated, acted, first)
 
     def _packed(self, state: State) -> State:
         return state if self.packing is None else self.packing.pack(state)
 
-    def _allocate(self, like: Kept) -> Kept:
-        """Zeros for every field."""
-        rows = self.frames * self.num_envs
+    def _narrowed(self, action: Tensor) -> Tensor:
+        return action if self.action_type is None else action.to(self.action_type)
 
-        def room(field: Tensor) -> Tensor:
-            return torch.zeros(rows, *field.shape[1:], dtype=field.dtype, device=self.device)
-
-        return map_tensors(room, like)
+    def _widened(self, action: Tensor) -> Tensor:
+        return action if self.action_type is None else action.long()
 
     def state_dict(self) -> dict[str, Any]:
         """The stored frames are compressed: an episode's frames differ in little from one to the next."""
-        fields: dict[str, Any] = {
-            name: getattr(self, name) for name in ("calls", "slot", "written", "final", "first", "begins")
-        }
+        fields: dict[str, Any] = {name: getattr(self, name).clone() for name in RINGS} | {"calls": self.calls}
         if isinstance(self.sampling, RanksWindows):
             fields["sampling"] = self.sampling.state_dict()
         if self.store is not None:
-            kept = self.store._asdict() | {"state": self.store.state._asdict()}
+            frames: Frame = self.store.read_all()
+            fields["final"], fields["first"] = ~frames.acted, frames.first.contiguous()
+            state = {name: compress(field, self.frames) for name, field in frames.state._asdict().items()}
             fields["store"] = {
-                name: {key: compress(field, self.frames) for key, field in tree.items()}
-                if isinstance(tree, dict)
-                else compress(tree, self.frames)
-                for name, tree in kept.items()
+                "state": state,
+                "action": compress(self._widened(frames.action), self.frames),
+                "static_reward": compress(frames.static_reward, self.frames),
+                "terminated": compress(frames.terminated, self.frames),
             }
         return fields
 
     def load_state_dict(self, fields: dict[str, Any], like: Transition) -> None:
         """`like` is any transition of the same environment: it gives the types."""
-        for name in ("calls", "slot", "written", "final", "first", "begins"):
-            setattr(self, name, fields[name])
+        self.calls = fields["calls"]
+        for name in RINGS:
+            getattr(self, name).copy_(fields[name])
         if isinstance(self.sampling, RanksWindows):
             self.sampling.load_state_dict(fields["sampling"])
         if "store" in fields:
-            example = self._kept(like)
-            store, rows = fields["store"], self.frames * self.num_envs
+            store = fields["store"]
 
             def expand(packed: bytes, field: Tensor) -> Tensor:
-                return decompress(packed, field, rows, self.frames).to(self.device)
+                return decompress(packed, field, self.rows, self.frames).to(self.device)
 
-            state = {name: expand(store["state"][name], field) for name, field in example.state._asdict().items()}
-            rest = {name: expand(store[name], getattr(example, name)) for name in Kept._fields[1:]}
-            self.store = Kept(type(example.state)(**state), **rest)
+            example = self._packed(like.state)
+            state = {name: expand(store["state"][name], field) for name, field in example._asdict().items()}
+            frames = Frame(
+                state=type(example)(**state),
+                action=self._narrowed(expand(store["action"], like.action)),
+                static_reward=expand(store["static_reward"], like.static_reward),
+                terminated=expand(store["terminated"], like.terminated),
+                acted=~fields["final"],
+                first=fields["first"],
+            )
+            self.store = Records(frames, self.rows)
+            self.store.write_all(frames)
+
+
+RINGS = ("slot", "written", "begins")  # where each environment's ring stands
+
+
+def smallest_type(action: ActionSpec) -> torch.dtype | None:
+    """The smallest type of whole numbers that holds every action; None where actions are no whole numbers."""
+    if not isinstance(action, Discrete | Factored):
+        return None
+    largest = max([action.n] if isinstance(action, Discrete) else action.sizes) - 1
+    types = (torch.uint8, torch.int16, torch.int32, torch.int64)
+    return next(kind for kind in types if largest <= torch.iinfo(kind).max)
+
+
+class WindowTree:
+    """The rows where windows of one length may begin, drawn by their mass.
+
+    A row stands in the tree with its mass where a window may begin, and with minus its mass where none may: in final
+    frames, in the newest, which too few have followed, and in what was overwritten or never written.
+    """
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.rows, self.tree = rows, SumTree(rows, device)
+        self.tree.mass[:rows] = -1
+        self.length = 0  # steps of the windows; 0 until the first are drawn
+        self.ages = torch.zeros(0, dtype=torch.long, device=device)  # of frames for which a step may change the answer
+
+    def draw(self, replay: Replay, batch: int, length: int, rng: torch.Generator) -> Tensor:
+        """Rows [B] where windows of `length` steps begin; a length other than the last one needs a look at all rows."""
+        if length != self.length:
+            self.length = length
+            # A step adds one frame or two to an environment's: the newest, which may stand where an old one stood, and
+            # those that have just become old enough.
+            ages = sorted({age % replay.frames for age in (0, 1, length, length + 1)})
+            self.ages = torch.tensor(ages, device=replay.device)
+            self._judge(replay, torch.arange(replay.rows, device=replay.device))
+            self.tree.rebuild()
+        return self.tree.draw(batch, rng)
+
+    def written(self, replay: Replay, rows: Tensor, mass: Tensor | float) -> None:
+        """A step was taken in: windows that will begin in these rows [N] have this mass."""
+        self.tree.mass[rows] = -mass
+        if self.length:
+            changed = replay.rows_of_age(self.ages)
+            self._judge(replay, changed)
+            self.tree.refresh(changed)
+
+    def mass(self, rows: Tensor) -> Tensor:
+        """Of windows that begin in these rows, whether they may or not, [K]."""
+        return self.tree.mass[rows].abs()
+
+    def set_mass(self, rows: Tensor, mass: Tensor) -> None:
+        """Of windows that begin in these rows [K]; of several values for one row it is the same that counts, whatever
+        their order."""
+        signed = torch.where(self.tree.mass[rows] > 0, mass, -mass)
+        self.tree.mass.scatter_reduce_(0, rows, signed, "amax", include_self=False)
+        self.tree.refresh(rows)
+
+    def all_masses(self) -> Tensor:
+        """Of every row, whether a window may begin there or not."""
+        return self.tree.mass[: self.rows].abs()
+
+    def set_all_masses(self, mass: Tensor) -> None:
+        """The inverse; a look at all rows follows when windows are drawn."""
+        self.tree.mass[: self.rows] = -mass
+        self.length = 0
+
+    def _judge(self, replay: Replay, rows: Tensor) -> None:
+        """See whether windows may begin in these rows."""
+        mass = self.mass(rows)
+        self.tree.mass[rows] = torch.where(replay.allowed(rows, self.length), mass, -mass)
 
 
 class Uniform:
     """Every window is as likely as another."""
 
-    def __init__(self, *, rows: int, device: torch.device) -> None:
-        self.rows, self.device = rows, device
+    def __init__(self, *, rows: int, device: torch.device, whole_episodes: bool) -> None:
+        self.device = device
+        self.windows = WindowTree(rows, device) if whole_episodes else None
+        self.nbytes = self.windows.tree.nbytes if self.windows else 0
 
     def draw(self, replay: Replay, batch: int, length: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         one = torch.ones(batch, device=self.device)
-        if replay.whole_episodes:
-            return by_mass(replay.allowed(length).float(), batch, rng)[0], one
+        if self.windows is not None:
+            return self.windows.draw(replay, batch, length, rng), one
         env = torch.randint(replay.num_envs, (batch,), generator=rng, device=self.device)
         choices = replay.written[env] + 1 - length  # `written` frames and the one ahead
         age = (torch.rand(batch, generator=rng, device=self.device) * choices).long().clamp(min=0) + length
         slot = (replay.slot[env] - age) % replay.frames
         return slot * replay.num_envs + env, one
 
+    def written(self, replay: Replay, rows: Tensor) -> None:
+        if self.windows is not None:
+            self.windows.written(replay, rows, 1.0)
+
 
 class Prioritized:
-    """Windows by their TD error (Schaul et al. 2016).
+    """Windows by their TD error (Schaul et al. 2016); a new one has the largest mass so far, so that it is seen soon.
 
     Args:
         priority_exponent: α, above 0. importance_exponent: β of the importance weights, in [0, 1].
     """
 
     def __init__(
-        self, *, rows: int, device: torch.device, priority_exponent: float, importance_exponent: float
+        self,
+        *,
+        rows: int,
+        device: torch.device,
+        whole_episodes: bool,
+        priority_exponent: float,
+        importance_exponent: float,
     ) -> None:
         require(priority_exponent > 0, f"priority_exponent: must be above 0, got {priority_exponent}.")
         require(0 <= importance_exponent <= 1, f"importance_exponent: must be in [0, 1], got {importance_exponent}.")
         self.priority_exponent, self.importance_exponent = float(priority_exponent), float(importance_exponent)
-        self.priority = torch.ones(rows, device=device)
+        self.windows = WindowTree(rows, device)
+        self.largest = torch.ones((), device=device)
+        self.nbytes = self.windows.tree.nbytes
 
     def draw(self, replay: Replay, batch: int, length: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        allowed = replay.allowed(length)
-        start, share = by_mass(torch.where(allowed, self.priority**self.priority_exponent, 0.0), batch, rng)
-        weight = (share * allowed.sum()).clamp(min=1e-8) ** -self.importance_exponent
-        return start, weight / weight.max()
+        start = self.windows.draw(replay, batch, length, rng)
+        mass = self.windows.mass(start)
+        return start, (mass.min() / mass) ** self.importance_exponent
 
-    def written(self, rows: Tensor) -> None:
-        self.priority[rows] = self.priority.max()
+    def written(self, replay: Replay, rows: Tensor) -> None:
+        self.windows.written(replay, rows, self.largest)
 
     def set_priority(self, start: Tensor, td_error: Tensor) -> None:
-        self.priority[start] = td_error.abs() + 1e-3
+        error = torch.where(td_error.isfinite(), td_error.abs(), 0.0)  # what is no number would spoil every sum
+        mass = (error + 1e-3) ** self.priority_exponent
+        self.largest.copy_(torch.maximum(self.largest, mass.max()))
+        self.windows.set_mass(start, mass)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"priority": self.priority}
+        return {"mass": self.windows.all_masses(), "largest": self.largest.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.priority = state["priority"]
-
-
-def by_mass(mass: Tensor, batch: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices [B] drawn in proportion to `mass`, and their shares of it."""
-    cumulative = mass.cumsum(0)
-    uniform = 1 - torch.rand(batch, generator=rng, device=mass.device)  # in (0, 1], so that nothing of mass 0 is found
-    draw = uniform * cumulative[-1]
-    start = torch.searchsorted(cumulative, draw).clamp(max=len(mass) - 1)
-    return start, mass[start] / cumulative[-1]
+        # rlgen 0.1.0 kept priorities, whose power is the mass.
+        mass = state["mass"] if "mass" in state else state["priority"] ** self.priority_exponent
+        self.largest.copy_(state["largest"] if "largest" in state else mass.max())
+        self.windows.set_all_masses(mass)
 
 
 def compress(field: Tensor, frames: int) -> bytes:
     """Rows [frames · N, …] as bytes: environment by environment, each frame as its difference (XOR) from the one
-    before, which is mostly zeros, then deflated."""
+    before, which is mostly zeros, then deflated; looking for nothing but runs of the same byte finds more of them."""
     rows = _as_bytes(field).reshape(frames, len(field) // frames, -1).swapaxes(0, 1)  # [N, frames, bytes]
     delta = rows.copy()
     delta[:, 1:] ^= rows[:, :-1]
-    return zlib.compress(delta.tobytes(), 1)
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return deflate.compress(delta.data) + deflate.flush()
 
 
 def decompress(packed: bytes, like: Tensor, rows: int, frames: int) -> Tensor:
@@ -291,5 +384,6 @@ def decompress(packed: bytes, like: Tensor, rows: int, frames: int) -> Tensor:
 
 def _as_bytes(field: Tensor) -> np.ndarray:
     """The bytes of each row, uint8 [rows, bytes]."""
-    flat = field.detach().cpu().contiguous().reshape(len(field), -1)
+    flat = field.detach().cpu()
+    flat = flat.unsqueeze(1) if flat.dim() == 1 else flat.flatten(1)
     return flat.view(torch.uint8).numpy() if flat.shape[1] else np.zeros((len(field), 0), np.uint8)

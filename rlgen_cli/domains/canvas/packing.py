@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.bits import byte_table, pack_bits, unpack_bits
+
+HASH_BITS = 10  # of the table that finds a colour's index
+
 
 class PalettePacking:
     """Canvases whose every pixel has a palette colour, as indices packed into bytes, and back to the bit.
@@ -10,36 +14,46 @@ class PalettePacking:
     Two colours take 1 bit a pixel, up to 4 take 2, up to 16 take 4, more a byte.
 
     Args:
-        palette: uint8 [colours, C], C 1 or 3, on the CPU (it is read here, once).
+        palette: uint8 [colours, C], at most 32 colours, C 1 or 3, on the CPU (it is read here, once).
         shape: C, H, W of canvases.
         device: of canvases.
     """
 
     def __init__(self, palette: Tensor, shape: tuple[int, int, int], device: torch.device) -> None:
         self.shape, self.pixels = shape, shape[1] * shape[2]
-        # Sorted by one number a colour, so that a colour is found by bisection; equal colours become one.
-        unique = torch.unique(palette, dim=0)  # in lexicographic order, which is the order of the codes
-        self.palette, self.codes = unique.to(device), _codes(unique, 1).to(device)
-        bits = next(bits for bits in (1, 2, 4, 8) if len(unique) <= 2**bits)
-        self.mask, self.per_byte = 2**bits - 1, 8 // bits
-        self.bytes = -(-self.pixels // self.per_byte)
-        self.shifts = (torch.arange(self.per_byte, dtype=torch.uint8) * bits).to(device)
+        unique = torch.unique(palette, dim=0)  # in lexicographic order; equal colours become one
+        self.bits = next(bits for bits in (1, 2, 4, 8) if len(unique) <= 2**bits)
+        self.tables = torch.cat([byte_table(channel, self.bits) for channel in unique.unbind(1)]).to(device)
+        self.offset = 256 * torch.arange(shape[0], dtype=torch.int32, device=device).unsqueeze(1)  # of channels' tables
+        self.telling = _telling_bit(unique) if len(unique) == 2 else None
+        self.factor, hashes = _perfect_hash(_codes(unique, 1))
+        index = torch.zeros(2**HASH_BITS, dtype=torch.uint8)
+        index[hashes] = torch.arange(len(unique), dtype=torch.uint8)
+        self.index = index.to(device)
 
     def pack(self, canvas: Tensor) -> Tensor:
         """Indices of canvases uint8 [N, C, H, W], packed, uint8 [N, bytes]."""
-        index = torch.bucketize(_codes(canvas, 1), self.codes, out_int32=True).to(torch.uint8).flatten(1)  # [N, H · W]
-        if self.per_byte == 1:
-            return index
-        padded = torch.nn.functional.pad(index, [0, self.bytes * self.per_byte - self.pixels])
-        parts: Tensor = padded.view(-1, self.bytes, self.per_byte) << self.shifts
-        return parts.sum(2, dtype=torch.uint8)  # the parts share no bit
+        return pack_bits(self._indices(canvas).flatten(1), self.bits)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """The canvases, uint8 [N, C, H, W], of `pack`'s bytes [N, bytes]."""
-        index = (packed.unsqueeze(2) >> self.shifts) & self.mask  # [N, bytes, pixels a byte]
-        index = index.flatten(1)[:, : self.pixels].int()  # [N, H · W]
-        _, high, wide = self.shape
-        return self.palette[index].view(-1, high, wide, self.shape[0]).permute(0, 3, 1, 2).contiguous()
+        colours = unpack_bits(packed.unsqueeze(1) + self.offset, self.tables)  # [N, C, H · W and what fills a byte]
+        return colours[:, :, : self.pixels].contiguous().view(-1, *self.shape)
+
+    def _indices(self, canvas: Tensor) -> Tensor:
+        """Of the colours of canvases [N, C, H, W], in the palette's order, uint8 [N, H, W]."""
+        if self.telling is not None:
+            channel, bit = self.telling
+            return canvas[:, channel] >> bit & 1
+        hashes = _hash(_codes(canvas, 1), self.factor)
+        return self.index.index_select(0, hashes.flatten()).view(hashes.shape)
+
+
+def _telling_bit(palette: Tensor) -> tuple[int, int]:
+    """A channel, and a bit of it that is 0 in the first and 1 in the second of two colours in order."""
+    one, two = palette.tolist()
+    channel = next(i for i in range(len(one)) if one[i] != two[i])
+    return channel, (one[channel] ^ two[channel]).bit_length() - 1
 
 
 def _codes(colours: Tensor, dim: int) -> Tensor:
@@ -48,3 +62,19 @@ def _codes(colours: Tensor, dim: int) -> Tensor:
     for channel in others:
         code = code * 256 + channel
     return code
+
+
+def _hash(codes: Tensor, factor: int) -> Tensor:
+    """Numbers below 2^HASH_BITS: the highest bits of the product."""
+    return codes * factor >> 32 - HASH_BITS & 2**HASH_BITS - 1
+
+
+def _perfect_hash(codes: Tensor) -> tuple[int, Tensor]:
+    """A factor by which no two of the codes [colours] have the same hash, and the hashes."""
+    factor = 0x9E3779B1  # an odd number of many bits; its multiples are tried in turn
+    while True:
+        factor = (factor + 2 * 0x9E3779B1) & 0xFFFFFFFF
+        signed = factor - 2**32 if factor >= 2**31 else factor  # as int32 has it
+        hashes = _hash(codes, signed)
+        if len(hashes.unique()) == len(codes):
+            return signed, hashes
