@@ -145,8 +145,8 @@ def counted_updates() -> Iterator[list[None]]:
     handle = register_optimizer_step_post_hook(lambda *_: count.append(None))
     own_step = PlainAdam.step
 
-    def counted(optimizer: PlainAdam) -> None:
-        own_step(optimizer)
+    def counted(self: PlainAdam) -> None:
+        own_step(self)
         count.append(None)
 
     PlainAdam.step = counted  # type: ignore[method-assign]
