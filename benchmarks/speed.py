@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.harness import Call, run
 from benchmarks.limit import Record
-from benchmarks.parts import prepared
+from benchmarks.parts import prepared, remembered
 from benchmarks.report import Row, curves, table, write
 from rlgen_cli.core import compiled
 from rlgen_cli.core.compiled import synchronise
@@ -151,7 +151,13 @@ def growth(call: Call, seconds: float) -> tuple[list[Row], dict[str, dict[str, l
     for what, name, words, sizes, unit in (
         ("environments", "canvas 28 × 28", ["env=pixel"], call.pick((64, 256, 1024, 4096), (4, 8)), "num_envs={}"),
         ("canvas", "128 environments", ["env=pixel"], call.pick((16, 32, 64, 128), (8, 16)), "env.size={}"),
-        ("sequence", "128 environments", ["env=music"], call.pick((32, 128, 512, 1024), (16, 32)), "env.length={}"),
+        (
+            "sequence",
+            "128 environments",
+            ["env=music", "data.bars=64"],
+            call.pick((32, 128, 512, 1024), (16, 32)),
+            "env.length={}",
+        ),
     ):
         line = []
         for size in sizes:
@@ -176,8 +182,12 @@ def measure(call: Call) -> None:
         for name, agent in call.pick(list(AGENTS.items()), list(AGENTS.items())[:1]):
             own = [word for word in few if not word.startswith("agent.") or agent == "dqn"]
             case_of = partial(measured, [*words, f"agent={agent}", *own], call.parts / env / agent, seconds)
-            with ProcessPoolExecutor(1, spawn) as alone_in_a_process:
-                case: Case = case_of() if call.quick else alone_in_a_process.submit(case_of).result()
+
+            def in_a_process(case_of: Callable[[], Case] = case_of) -> dict[str, float]:
+                with ProcessPoolExecutor(1, spawn) as pool:
+                    return (case_of() if call.quick else pool.submit(case_of).result())._asdict()
+
+            case = Case(**remembered(call.parts / env / f"{agent}.json", in_a_process))
             rows.append([
                 env, name, case.num_envs, f"{case.loop:.2f}", f"{case.compiled_loop:.2f}", f"{case.limit:.2f}",
                 f"{case.ratio:.2f}", f"{case.passes:.1f}", f"{case.num_envs / case.compiled_loop * 1e3:,.0f}",
