@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,19 +125,20 @@ def test_a_period_that_is_too_long_ends_and_names_what_did_not_learn(
     assert table.splitlines()[0].endswith("; agent did not learn in them")
 
 
-def test_a_failure_within_the_period_leaves_the_profiler_to_the_next_run(tmp_path: Path) -> None:
+def test_a_failure_within_the_period_leaves_the_profiler_to_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in a sweep, whose jobs share a process."""
-
     failed = session(*DQN, "profile=true")
     step, calls = failed.envs["train"].step, []
 
-    def fails_late(state: object, action: object) -> object:
+    def fails_late(state: Any, action: Any) -> Any:
         calls.append(1)
         if len(calls) == 25:
             raise UserError("env: it failed.")
         return step(state, action)
 
-    failed.envs["train"].step = fails_late
+    monkeypatch.setattr(failed.envs["train"], "step", fails_late)
     with pytest.raises(UserError, match="it failed"):
         train(failed, tmp_path / "failed")
     assert failed.envs["train"].step is fails_late

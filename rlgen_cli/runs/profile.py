@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -178,9 +178,9 @@ def table(trace: profile, seconds: float, steps: int) -> list[str]:
     return ["", f"{'part':<40} ms a step   share", *lines]
 
 
-def by_part(events: Iterable[Any]) -> Counter[tuple[str, ...]]:
+def by_part(events: Iterable[Any]) -> dict[tuple[str, ...], float]:
     """Microseconds of the loop's parts, by the names of those that they are in, the outermost first, and their own."""
-    spent: Counter[tuple[str, ...]] = Counter()
+    spent: dict[tuple[str, ...], float] = defaultdict(float)
     for event in events:
         if event.name.startswith(OURS) and event.device_type == DeviceType.CPU:
             path, around = [event.name], event.cpu_parent
