@@ -48,9 +48,8 @@ def reinforce(session: Session, folder: Path) -> str:
         loop.restore(folder)
         keep_config(session, folder)  # once it is known that the run can go on
     run = RunLog(folder, loop.step, total, OmegaConf.to_yaml(session.config, resolve=True))
-    profiler = Profiler(loop, folder) if settings.profile else None
     stop_at = min(total, settings.stop_at or total)
-    with Interrupt() as interrupt, logged_failure(run, loop):
+    with Interrupt() as interrupt, logged_failure(run, loop), Profiler(loop, run, settings.profile) as profiler:
         while loop.step < stop_at and not interrupt.asked:
             decision, stepped = loop.play()
             recording = due(loop.step, settings.log_interval, session)
@@ -59,18 +58,16 @@ def reinforce(session: Session, folder: Path) -> str:
                 loop.check_numbers(folder, decision, stepped)
             loop.renew(decision, stepped)
             run.progress(loop.step)
-            if profiler is not None and (seen := profiler.step(stepped.metrics)):
-                run.announce(seen)
+            profiler.step(stepped.metrics)
             if recording:
                 run.scalars(loop.step, loop.read())
             if due(loop.step, settings.eval_interval, session):
-                loop.latest_total = show(session, loop.step, run)
+                loop.evaluate(run)
             if saving:
                 loop.check_state()
                 loop.rank()
                 loop.save(folder)
-        if profiler is not None and (missed := profiler.missed()):
-            run.announce(missed)
+        profiler.finish()
         if loop.step >= total:
             loop.prune(folder)  # a kill may have come between the last checkpoint and that
         status = "finished" if loop.step >= total else "preempted" if interrupt.asked else "stopped"
@@ -130,6 +127,10 @@ class Loop(Position):
         values = self.tally.read() | {name: float(value) for name, value in self.metrics.items()}
         self.metrics = {}
         return values
+
+    def evaluate(self, run: RunLog) -> None:
+        """Score the policy on held-out data, by which the checkpoints are ranked."""
+        self.latest_total = show(self.session, self.step, run)
 
     def check_numbers(self, folder: Path, decision: Decision, stepped: Stepped) -> None:
         """Stop a run whose rewards or losses are nan or infinite, and keep the step's batch in `failed`.
