@@ -26,11 +26,14 @@ from rlgen_cli.core.specs import (
     Observation,
     ObservationSpec,
     Transition,
+    image,
+    vector,
 )  # fmt: skip
 from rlgen_cli.core.tree import map_tensors, select
 from rlgen_cli.policies.actor import NetworkPolicy, PolicyOutput, no_start
 from rlgen_cli.policies.anchor import Anchor, HasAnchor
 from rlgen_cli.policies.distributions import Beta, Categorical, Decisions, Head, Joint, SquashedGaussian
+from rlgen_cli.policies.encoders import MLP, prepared
 from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision, full_precision
 from rlgen_cli.policies.q_network import QNetwork
@@ -652,3 +655,16 @@ def test_networks_of_tokens_refuse_pictures():
         UserError, match=r"agent\.network\.body\._target_: last_token reads tokens; use network/body=mlp"
     ):
         session("env=pixel", "agent=ppo", "network=lstm", "env.size=8", "threads=1")
+
+
+def test_an_environment_may_call_its_tensors_what_it_likes():
+    """Names that a prepared observation might have stand for nothing but the tensors themselves."""
+    torch.manual_seed(0)
+    spec = {"image": image(1, 4, 4), "inputs": vector(3), "vector": vector(2)}
+    net = MLP(observation=spec, width=8, layers=1, pool=2, embed=4)
+    observation = {"image": torch.rand(5, 1, 4, 4), "inputs": torch.rand(5, 3), "vector": torch.rand(5, 2)}
+    once = prepared(net, observation)
+    assert prepared(net, once) is once
+    assert torch.equal(net(once), net(observation))
+    for name in spec:
+        assert not torch.equal(net(observation | {name: observation[name] + 1}), net(observation))

@@ -13,7 +13,7 @@ from rlgen_cli.core.layers import ConvNet, FiLMLayers
 from rlgen_cli.core.specs import Observation, ObservationSpec, of_kind
 from rlgen_cli.core.stages import Helpers
 from rlgen_cli.data.images import Images, digest
-from rlgen_cli.policies.encoders import INPUTS, VECTOR, Inputs
+from rlgen_cli.policies.encoders import INPUTS, VECTOR, Inputs, prepared
 
 
 class Autoencoder(nn.Module):
@@ -97,11 +97,9 @@ class AutoencoderCode(nn.Module):
         self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
     def prepare(self, observation: Observation) -> Observation:
-        if INPUTS in observation:
-            return observation
         codes = [self.autoencoder.encode(observation[name]) for name in self.pictures]
         return self.inputs.prepared(observation, [*codes, *self.inputs.numbers(observation)])
 
     def forward(self, observation: Observation) -> Tensor:
-        observation = self.prepare(observation)
+        observation = prepared(self, observation)
         return self.layers(observation[INPUTS], observation[VECTOR])

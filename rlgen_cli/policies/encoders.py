@@ -3,7 +3,7 @@
 An encoder is built from the observation's spec and reads tensors by their kind, so that it serves every environment. It
 has `features` (their number), and returns features [N, features]. What it does with an observation before the first
 weight that learns (reducing, flattening) is its `prepare`: done once, it serves every pass over that observation. A
-prepared observation is as good as a raw one wherever one is asked for, also as an argument of `prepare` itself.
+prepared observation is as good as a raw one wherever a network is given one.
 """
 
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,8 @@ from rlgen_cli.core.errors import require
 from rlgen_cli.core.layers import FiLMLayers, TokenEmbedding
 from rlgen_cli.core.specs import Observation, ObservationSpec, of_kind
 
-INPUTS, IMAGE, VECTOR = "inputs", "image", "vector"  # names in a prepared observation
+# Names in a prepared observation, which no environment gives.
+INPUTS, IMAGE, VECTOR = "(prepared) inputs", "(prepared) image", "(prepared) vector"
 
 
 @runtime_checkable
@@ -26,8 +27,10 @@ class Prepares(Protocol):
 
 
 def prepared(network: nn.Module | None, observation: Observation) -> Observation:
-    """The observation as the network's passes read it."""
-    return network.prepare(observation) if isinstance(network, Prepares) else observation
+    """The observation as the network's passes read it; one that is prepared stays as it is."""
+    if INPUTS not in observation and isinstance(network, Prepares):
+        return network.prepare(observation)
+    return observation
 
 
 class Inputs:
@@ -66,8 +69,6 @@ class Inputs:
 
     def vector(self, observation: Observation) -> Tensor:
         """All vectors, float [N, vector_size]."""
-        if VECTOR in observation:
-            return observation[VECTOR]
         if not self.names["vector"]:
             some = next(iter(observation.values()))
             return torch.zeros(len(some), 0, device=some.device)
@@ -96,15 +97,13 @@ class MLP(nn.Module):
         self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
     def prepare(self, observation: Observation) -> Observation:
-        if INPUTS in observation:
-            return observation
         numbers = self.inputs.numbers(observation)
         if self.inputs.names["image"]:
             numbers.insert(0, self.inputs.image(observation, self.pool).flatten(1))
         return self.inputs.prepared(observation, numbers or [self.inputs.vector(observation)[:, :0]])
 
     def forward(self, observation: Observation) -> Tensor:
-        observation = self.prepare(observation)
+        observation = prepared(self, observation)
         x = observation[INPUTS]
         if self.embedding is not None:
             x = torch.cat([x, self.embedding(self.inputs.tokens(observation)).flatten(1)], 1)
@@ -185,14 +184,12 @@ class Convolutions(nn.Module):
         self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
     def prepare(self, observation: Observation) -> Observation:
-        if INPUTS in observation:
-            return observation
         image = self.inputs.image(observation, self.pool).contiguous(memory_format=torch.channels_last)
         numbers = [self.inputs.vector(observation)[:, :0], *self.inputs.numbers(observation)]
         return self.inputs.prepared(observation, numbers, **{IMAGE: image})
 
     def forward(self, observation: Observation) -> Tensor:
-        observation = self.prepare(observation)
+        observation = prepared(self, observation)
         x = torch.cat([self.stages(observation[IMAGE]).flatten(1), observation[INPUTS]], 1)
         return self.layers(x, observation[VECTOR])
 
