@@ -54,7 +54,7 @@ class Record:
 
     def _begins(self, network: nn.Module, given: tuple[Any, ...]) -> None:
         if self.depth == 0:
-            self.events.append(Call(network, prepared(given), torch.is_grad_enabled()))
+            self.events.append(Call(network, copied(given), torch.is_grad_enabled()))
         self.depth += 1
 
     def _ends(self, network: nn.Module, given: tuple[Any, ...], result: Any) -> None:
@@ -84,15 +84,15 @@ class Record:
                 outputs = []
 
 
-def prepared(tree: Any) -> Any:
-    """Tensors of a tree of their own."""
+def copied(tree: Any) -> Any:
+    """What a network is given, with tensors of its own."""
     if isinstance(tree, Tensor):
         return tree.detach().clone().requires_grad_(tree.requires_grad)
     if isinstance(tree, dict):
-        return {name: prepared(part) for name, part in tree.items()}
+        return {name: copied(part) for name, part in tree.items()}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*map(prepared, tree))
-    return type(tree)(map(prepared, tree)) if isinstance(tree, list | tuple) else tree
+        return type(tree)(*map(copied, tree))
+    return type(tree)(map(copied, tree)) if isinstance(tree, list | tuple) else tree
 
 
 def followed(result: Any) -> list[Tensor]:

@@ -74,7 +74,7 @@ def looping(words: list[str], folder: Path, compile_mode: str) -> Loop:
     compiled.PATIENCE = PATIENCE
     session = prepared(folder / compile_mode, [*words, f"compile={compile_mode}"])
     loop = Loop(session)
-    waiting = {name for name in session.learners if name != "anchor"}
+    waiting = set(session.learners)
     began = time.perf_counter()
     while waiting or time.perf_counter() - began < 50 * PATIENCE:
         decision, stepped = loop.play()
@@ -85,7 +85,6 @@ def looping(words: list[str], folder: Path, compile_mode: str) -> Loop:
 
 def timed(loop: Loop, seconds: float) -> tuple[float, float, float, float]:
     """Milliseconds a step of the loop and of its limit, the ratio of both, and passes a step."""
-    steps = 0
     while not stepping(loop):  # to where a stretch begins
         pass
     with Record() as record:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from rlgen_cli.core import seeding
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env
-from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.core.tree import leaves
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -54,15 +53,7 @@ def footprint(env: Env, device: torch.device) -> int:
 
 def bytes_of(tree: Any) -> int:
     """Bytes of all tensors of a tree."""
-    found = 0
-
-    def count(tensor: Tensor) -> Tensor:
-        nonlocal found
-        found += tensor.nbytes
-        return tensor
-
-    map_tensors(count, tree)
-    return found
+    return sum(tensor.nbytes for tensor in leaves(tree))
 
 
 class TooLarge(MemoryError):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from rlgen_cli.core.tree import leaves
 
 Signature: TypeAlias = tuple[Any, ...]
 
@@ -28,7 +28,7 @@ def compile_method(owner: Any, name: str, mode: Literal["auto", "always"]) -> No
 
 
 class Compiled:
-    """A function of tensors and NamedTuples of them that is compiled when it has taken long enough, once for every set
+    """A function of trees of tensors that is compiled when it has taken long enough, once for every set
     of shapes; where gradients flow, it stays as it is.
 
     Args:
@@ -56,7 +56,7 @@ class Compiled:
 
     def _choose(self, args: tuple[Any, ...]) -> Callable[..., Any]:
         """The function, compiled or as it is."""
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_of(args)):
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in leaves(args)):
             return self.function
         try:
             compiled = torch.compile(self.function, fullgraph=True, dynamic=False)
@@ -76,15 +76,9 @@ class Compiled:
         return compiled if kept else self.function
 
 
-def tensors_of(args: tuple[Any, ...]) -> list[Tensor]:
-    """Tensors among the arguments, and in those that are NamedTuples."""
-    fields = (field for arg in args for field in (arg if isinstance(arg, tuple) else (arg,)))
-    return [field for field in fields if isinstance(field, Tensor)]
-
-
 def signature_of(args: tuple[Any, ...]) -> Signature:
     """What a compiled function depends on."""
-    tensors = ((tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in tensors_of(args))
+    tensors = ((tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in leaves(args))
     return (torch.is_grad_enabled(), *tensors)
 
 
@@ -108,6 +102,5 @@ def synchronise() -> None:
 
 def equal(one: Any, other: Any) -> bool:
     """The same numbers: to the bit on the CPU, else nearly."""
-    pairs = list(zip(tree_leaves(one), tree_leaves(other), strict=True))
-    tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor)]
-    return all(torch.equal(a, b) if a.device.type == "cpu" else torch.allclose(a, b) for a, b in tensors)
+    pairs = zip(leaves(one), leaves(other), strict=True)
+    return all(torch.equal(a, b) if a.device.type == "cpu" else torch.allclose(a, b) for a, b in pairs)

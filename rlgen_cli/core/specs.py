@@ -221,6 +221,11 @@ class EnvSpec:
         return len(self.class_names)
 
     @property
+    def steps_between_ends(self) -> int:
+        """After how many steps episodes that began together may end next: those of one length all end then."""
+        return self.max_steps if self.fixed_length else 1
+
+    @property
     def readable(self) -> frozenset[str]:
         """The names that a reward term may need."""
         return frozenset([*self.context, *self.info])

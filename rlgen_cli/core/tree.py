@@ -1,6 +1,6 @@
 """Maps over trees of tensors with one leading dimension: NamedTuples (states, views) and dicts (observations)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +20,15 @@ def map_tensors(fn: Callable[..., Tensor], *trees: Any) -> Any:
         return {name: map_tensors(fn, *(tree[name] for tree in trees)) for name in first}
     every: Any = trees
     return type(first)(*(map_tensors(fn, *fields) for fields in zip(*every, strict=True)))
+
+
+def leaves(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a tree, in its order; what is no tree, as an environment among arguments, has none."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict | tuple):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from leaves(part)
 
 
 def select(mask: Tensor, chosen: T, other: T) -> T:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rlgen_cli.core.bits import byte_table, pack_bits, unpack_bits
-from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.core.tree import leaves, map_tensors
 
 WORD = torch.int64  # in which wide records are moved
 WIDE = 256  # bytes from which a record is a whole number of words: at most 3 % more
@@ -32,19 +32,19 @@ class Records:
     """
 
     def __init__(self, example: Any, rows: int) -> None:
-        leaves = leaves_of(example)
-        self.example, self.device = map_tensors(lambda field: field[:0], example), leaves[0].device
+        fields = list(leaves(example))
+        self.example, self.device = map_tensors(lambda field: field[:0], example), fields[0].device
         self.number_bytes = self.bits = 0
         columns = {}
-        for i in sorted(range(len(leaves)), key=lambda i: -leaves[i].element_size()):
-            dtype, shape = leaves[i].dtype, leaves[i].shape[1:]
+        for i in sorted(range(len(fields)), key=lambda i: -fields[i].element_size()):
+            dtype, shape = fields[i].dtype, fields[i].shape[1:]
             if dtype == torch.bool:
                 columns[i] = Column(dtype, tuple(shape), self.bits, shape.numel())
                 self.bits += shape.numel()
             else:
                 columns[i] = Column(dtype, tuple(shape), self.number_bytes // dtype.itemsize, shape.numel())
                 self.number_bytes += shape.numel() * dtype.itemsize
-        self.columns = [columns[i] for i in range(len(leaves))]  # in the tree's order
+        self.columns = [columns[i] for i in range(len(fields))]  # in the tree's order
         self.bit_bytes = -(-self.bits // 8)
         self.width = self.number_bytes + self.bit_bytes
         if self.width >= WIDE:
@@ -86,7 +86,7 @@ class Records:
     def _packed(self, staging: "Staging", *trees: Any) -> Tensor:
         """Records of trees, one after the other, [K, width]; they stand until the next call."""
         for fields, tree in zip(staging.fields, trees, strict=True):
-            for field, value in zip(fields, leaves_of(tree), strict=True):
+            for field, value in zip(fields, leaves(tree), strict=True):
                 field.copy_(value)
         self._bit_part(staging.aligned).copy_(pack_bits(staging.bools, 1))
         return staging.aligned[:, : self.width]
@@ -128,15 +128,3 @@ class Staging(NamedTuple):
     aligned: Tensor  # uint8 [K, width + margin]
     bools: Tensor  # [K, bits or more]
     fields: list[list[Tensor]]  # of each tree, views of these
-
-
-def leaves_of(tree: Any) -> list[Tensor]:
-    """The tensors of a tree, in its order."""
-    found: list[Tensor] = []
-
-    def keep(field: Tensor) -> Tensor:
-        found.append(field)
-        return field
-
-    map_tensors(keep, tree)
-    return found

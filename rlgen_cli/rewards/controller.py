@@ -63,8 +63,7 @@ class Controller:
         self.judges = statistic.judges if reward.judges == "any" else reward.judges
         self.needs = statistic.needs | reward.needs
         self.target, self.scale, self.gains, self.ema_decay = target, scale, gains, ema_decay
-        # Episodes of one length begin together, so they end together: in between there is nothing to measure.
-        self.interval = spec.max_steps if spec.fixed_length else 1
+        self.interval = spec.steps_between_ends  # in between there is nothing to measure
         self.steps = 0
         self.finished = torch.zeros((), dtype=torch.long, device=device)  # samples of the newest measurement
         self.measured = torch.zeros((), device=device)  # their mean

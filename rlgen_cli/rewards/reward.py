@@ -51,9 +51,8 @@ class Term(NamedTuple):
             known: the score before the step, [N], if it was found before. ending: some of `done` may be true.
         """
         if self.form == "terminal":
-            return (
-                torch.where(done, self.score(after), 0.0) if ending else torch.zeros_like(done, dtype=torch.float)
-            ), None
+            none = torch.zeros(len(done), device=done.device)
+            return torch.where(done, self.score(after), 0.0) if ending else none, None
         if self.stepwise and isinstance(self.score, Stepwise):
             return self.score.gain(after), None
         if known is not None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.host import readable
 from rlgen_cli.core.protocols import Env, Learner, Reward, Trainable
 from rlgen_cli.core.specs import Carry, Decision, Metrics, Scored, State, Transition, View
 from rlgen_cli.core.tree import repeat, select
@@ -34,7 +35,7 @@ class Stepper:
     ) -> None:  # fmt: skip
         self.env, self.reward, self.learners, self.rng = env, reward, learners, rng
         self.groups, self.group_size = num_envs // group_size, group_size
-        self.interval = env.spec.max_steps if env.spec.fixed_length and together else 1
+        self.interval = env.spec.steps_between_ends if together else 1
         self.steps = 0  # since all began
         self.state: State = None
         self.view: View
@@ -80,4 +81,4 @@ class Stepper:
         """False where it is known that no episode is done, without asking a device that would have to be waited for."""
         if self.steps % self.interval:
             return False
-        return done.device.type != "cpu" or bool(done.any())
+        return not readable(done) or bool(done.any())

@@ -24,7 +24,7 @@ from rlgen_cli.core.specs import (
 )
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.palette import canvas_palette
-from rlgen_cli.domains.canvas.brushes.brush import Brush, Mark, PredictsGain, box_cells
+from rlgen_cli.domains.canvas.brushes.brush import Brush, Mark, PredictsGain, box_cells, cells_around
 from rlgen_cli.domains.canvas.packing import PalettePacking
 from rlgen_cli.domains.canvas.rasteriser import round_straight_through
 from rlgen_cli.domains.canvas.starts import Start
@@ -293,11 +293,8 @@ class Canvas:
     def _patch(self, pictures: list[Tensor], xy: Tensor) -> Tensor:
         """The pictures' P planes around the pen and one that is 1 on the canvas, float [N, P + 1, k, k]."""
         n, k = len(xy), self.brush.patch_size
-        middle = xy.round().long()
-        x, y = middle[:, :1] + self.around, middle[:, 1:] + self.around  # [N, k] each
-        inside = ((y >= 0) & (y < self.size)).unsqueeze(2) & ((x >= 0) & (x < self.size)).unsqueeze(1)  # [N, k, k]
-        cell = y.clamp(0, self.size - 1).unsqueeze(2) * self.size + x.clamp(0, self.size - 1).unsqueeze(1)
-        cell, on_canvas = cell.view(n, 1, -1), inside.view(n, 1, -1).float()
+        cell, inside = cells_around(xy.round().long(), self.around, self.size)
+        cell, on_canvas = cell.unsqueeze(1), inside.unsqueeze(1).float()
         near = [picture.flatten(2).gather(2, cell.expand(-1, picture.shape[1], -1)) * on_canvas for picture in pictures]
         return torch.cat([*near, on_canvas], 1).view(n, -1, k, k)
 

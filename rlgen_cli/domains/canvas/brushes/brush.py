@@ -27,6 +27,16 @@ def box_cells(corner: Tensor, high: int, wide: int, size: int) -> Tensor:
     return (corner[:, 1:] * size + corner[:, :1]) + (row.unsqueeze(1) * size + column).flatten()
 
 
+def cells_around(middle: Tensor, offset: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The square around pixels (x, y), whole numbers [N, 2], `offset` [k] from them on both axes: its places in flat
+    canvases of size × size, int64 [N, k · k] (beyond the border those of the nearest pixel), and which of them are
+    inside, bool [N, k · k]."""
+    x, y, last = middle[:, :1] + offset, middle[:, 1:] + offset, size - 1  # [N, k] each
+    inside = ((y >= 0) & (y <= last)).unsqueeze(2) & ((x >= 0) & (x <= last)).unsqueeze(1)
+    cell = y.clamp(0, last).unsqueeze(2) * size + x.clamp(0, last).unsqueeze(1)
+    return cell.flatten(1), inside.flatten(1)
+
+
 class Brush(Protocol):
     """Turns actions into marks. A brush is stateless: the pen's position is the environment's, int16 [N, 2] as (x, y)
     in the brush's own units."""

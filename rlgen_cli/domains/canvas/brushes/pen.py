@@ -8,7 +8,7 @@ from torch import Tensor
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import Discrete, Stroke
 from rlgen_cli.data.images import Splits
-from rlgen_cli.domains.canvas.brushes.brush import Mark, check_margin, check_patch_size, line_widths
+from rlgen_cli.domains.canvas.brushes.brush import Mark, cells_around, check_margin, check_patch_size, line_widths
 from rlgen_cli.domains.canvas.rasteriser import pixel_line, segment
 
 
@@ -62,7 +62,7 @@ class Pen:
         require(line == "smooth" or whole, f"widths: must be whole numbers with line=pixel, got {widths}.")
         self.size, self.reach, self.patch_size, self.preview_scale = size, reach, patch_size, float(preview_scale)
         self.exact_palette = line == "pixel"
-        self.inks, self.background = palette[1:], palette[0].view(1, -1, 1, 1).float() / 255
+        self.inks = palette[1:]
         self.side = 2 * reach + 1
         planes = 1 + len(self.inks) * len(widths)
         self.action = Discrete(planes * self.side**2)
@@ -123,15 +123,10 @@ class Pen:
     def _mark_sums(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
         """Σ (a·m − b·m²) over the opacities m that each action would leave, float [N, A]; 0 for pen up."""
         n, moves = len(pen), self.side**2
-        x, y = pen[:, :1] + self.around, pen[:, 1:] + self.around  # [N, k] each
-        last = self.size - 1
-        inside = ((y >= 0) & (y <= last)).unsqueeze(2) & ((x >= 0) & (x <= last)).unsqueeze(1)  # [N, k, k]
-        cell = (y.clamp(0, last) * self.size).unsqueeze(2) + x.clamp(0, last).unsqueeze(1).long()
-        cells = cell.view(n, 1, -1).expand(-1, canvas.shape[1], -1)
-        near_canvas, near_target = (
-            part.flatten(2).gather(2, cells).unflatten(2, inside.shape[1:]) for part in (canvas, target)
-        )
-        linear, square = (part * inside.unsqueeze(1) for part in self._pixel_gain(near_canvas, near_target))
+        cell, inside = cells_around(pen, self.around, self.size)  # [N, k·k] each
+        cells = cell.unsqueeze(1).expand(-1, canvas.shape[1], -1)
+        near_canvas, near_target = (part.flatten(2).gather(2, cells).unsqueeze(3) for part in (canvas, target))
+        linear, square = (part * inside.view(n, 1, -1, 1) for part in self._pixel_gain(near_canvas, near_target))
         sums = torch.cat([linear.flatten(2), square.flatten(2)], 2) @ self.gain_weights  # [N, inks, widths · moves]
         # A move beyond the border ends at it.
         end = (pen.unsqueeze(1) + self.moves).clamp(*self.pen_range) - pen.unsqueeze(1) + self.reach  # [N, moves, 2]
