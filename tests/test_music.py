@@ -51,6 +51,7 @@ from rlgen_cli.runs.pretrain import held_out, pretrain
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.trainer import train
 from tests.conftest import SHARED, needs_shared, session, slow, small, write_note_rnn, write_oracle, write_tunes
+from tests.resuming import resumes
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 C, D, E, F, G, A, B = 14, 16, 18, 19, 21, 23, 25  # codes of the octave from middle C
@@ -676,6 +677,16 @@ def test_a_prior_reads_on_where_it_stopped(tmp_path):
     earlier = view._replace(sample=view.sample.clone(), info={"num_tokens": view.info["num_tokens"] - 1})
     earlier.sample[:, -1] = -1
     torch.testing.assert_close(following.gain(view), fresh(view) - fresh(earlier), rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_with_a_prior_resumes_in_the_middle_of_an_episode(tmp_path):
+    path = write_note_rnn(tmp_path / "note_rnn.npz")
+    words = [*without_network("agent=ppo"), "network=lstm", "+reward/term=prior", f"reward.terms.prior.source={path}"]
+    settings = session(*words).settings
+    length = settings.num_envs * session(*words).envs["train"].spec.max_steps
+    total = 5 * length + 6 * settings.num_envs
+    assert total // 2 % length not in (0, settings.num_envs)
+    resumes([*words, f"total_steps={total}"], total, tmp_path)
 
 
 def test_a_prior_that_is_none_is_named(tmp_path):
