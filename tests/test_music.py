@@ -44,12 +44,14 @@ from rlgen_cli.policies.precision import Precision
 from rlgen_cli.rewards.adversarial import Adversarial, FakeSamples
 from rlgen_cli.rewards.controller import Controller, Gains
 from rlgen_cli.rewards.discriminators import SequenceDiscriminator
+from rlgen_cli.rewards.prior import PriorLikelihood
 from rlgen_cli.rewards.reward import Term, WeightedSum
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.pretrain import held_out, pretrain
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.trainer import train
 from tests.conftest import SHARED, needs_shared, session, slow, small, write_note_rnn, write_oracle, write_tunes
+from tests.resuming import resumes
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 C, D, E, F, G, A, B = 14, 16, 18, 19, 21, 23, 25  # codes of the octave from middle C
@@ -650,6 +652,41 @@ def test_pretraining_learns_stops_and_is_a_prior(tmp_path):
             for end in (length, length - 1)
         )
         torch.testing.assert_close(prior.gain(part), prior(part) - prior(earlier), rtol=1e-4, atol=1e-4)
+
+
+def test_a_prior_reads_on_where_it_stopped(tmp_path):
+    """What it remembers from one call to the next changes nothing, to the bit, whatever comes in between."""
+    path = write_note_rnn(tmp_path / "note_rnn.npz")
+    words = small("env=music", "agent=random", "+reward/term=prior", f"reward.terms.prior.source={path}")
+    one, other = (session(*words) for _ in range(2))
+    env, rng = one.envs["train"], stream(0, "x")
+    following, fresh = (run.reward.terms["prior"].score for run in (one, other))
+    assert isinstance(following, PriorLikelihood)
+    assert isinstance(fresh, PriorLikelihood)
+    states = [env.reset(6, rng), env.reset(6, rng)]
+    for step in range(env.spec.max_steps):
+        for i in range(1 if step < 4 else 2):  # from the fifth step on, two batches take turns
+            states[i] = env.step(states[i], env.spec.action.sample(6, rng, CPU))
+            fresh.read = None
+            assert torch.equal(following.gain(env.view(states[i])), fresh.gain(env.view(states[i])))
+    view = env.view(states[0])
+    fresh.read = None
+    following.gain(view)
+    view.sample[2, -2] = (view.sample[2, -2] + 1) % 38
+    assert torch.equal(following.gain(view), fresh.gain(view))
+    earlier = view._replace(sample=view.sample.clone(), info={"num_tokens": view.info["num_tokens"] - 1})
+    earlier.sample[:, -1] = -1
+    torch.testing.assert_close(following.gain(view), fresh(view) - fresh(earlier), rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_with_a_prior_resumes_in_the_middle_of_an_episode(tmp_path):
+    path = write_note_rnn(tmp_path / "note_rnn.npz")
+    words = [*without_network("agent=ppo"), "network=lstm", "+reward/term=prior", f"reward.terms.prior.source={path}"]
+    settings = session(*words).settings
+    length = settings.num_envs * session(*words).envs["train"].spec.max_steps
+    total = 5 * length + 6 * settings.num_envs
+    assert total // 2 % length not in (0, settings.num_envs)
+    resumes([*words, f"total_steps={total}"], total, tmp_path)
 
 
 def test_a_prior_that_is_none_is_named(tmp_path):

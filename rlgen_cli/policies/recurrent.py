@@ -5,7 +5,6 @@ bool [T, N], true where a step begins a new episode and nothing before may be re
 [T, N, features] and the memory after the last step. `initial_carry(n)` is the memory of a beginning.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,22 +14,28 @@ from torch.nn.functional import scaled_dot_product_attention
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.host import readable
 
+# Of torch.gru and torch.lstm: with biases, 1 layer, no dropout (nor training of one), one direction, time first.
+ONE_LAYER = (True, 1, 0.0, False, False, False)
+SHORT = 4  # steps, of which a cell needs less time than a layer
 
-def pieces(start: Tensor) -> Iterator[slice]:
+
+def pieces(start: Tensor) -> list[slice]:
     """The stretches that T steps fall into when they are cut where some episode begins, so that within each, one call
-    can serve all steps; `start` bool [T, N].
+    of a layer can serve all steps; `start` bool [T, N].
 
-    Each step is a stretch of its own where `start` cannot be read, and in bfloat16, which only cells are cast to.
+    Where less than `SHORT` steps lie between two cuts, each is a stretch of its own, for a cell; so are all where
+    `start` cannot be read, and in bfloat16, which only cells are cast to.
     """
     steps = len(start)
-    if steps == 1 or not readable(start) or torch.is_autocast_enabled("cpu"):
-        cuts = list(range(steps))
-    else:
-        begins = start.any(1)
-        begins[0] = True
-        cuts = begins.nonzero().flatten().tolist()
+    if steps < SHORT or not readable(start) or torch.is_autocast_enabled("cpu"):
+        return [slice(t, t + 1) for t in range(steps)]
+    begins = start.any(1)
+    begins[0] = True
+    cuts, found = begins.nonzero().flatten().tolist(), []
     for first, after in zip(cuts, [*cuts[1:], steps], strict=True):
-        yield slice(first, after)
+        stride = after - first if after - first >= SHORT else 1
+        found += [slice(t, t + stride) for t in range(first, after, stride)]
+    return found
 
 
 class Hidden(NamedTuple):
@@ -53,18 +58,17 @@ class GRU(nn.Module):
         return Hidden(self.cell.weight_hh.new_zeros(n, self.cell.hidden_size))
 
     def forward(self, x: Tensor, carry: Hidden, start: Tensor) -> tuple[Tensor, Hidden]:
-        hidden, seen = carry.value.unsqueeze(0), []
+        hidden, seen = carry.value, []
         for piece in pieces(start):
-            outputs, hidden = self._along(x[piece], hidden * ~start[piece][0].unsqueeze(1))
-            seen.append(outputs)
-        return x + torch.cat(seen), Hidden(hidden.squeeze(0))
-
-    def _along(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of steps without a beginning, [T, N, D], and the memory afterwards; memories are [1, N, D]."""
-        if len(x) == 1:  # a cell is faster for one step, and a layer for several
-            hidden = self.cell(x[0], hidden[0]).unsqueeze(0)
-            return hidden, hidden
-        return torch.gru(x, hidden, weights(self.cell), True, 1, 0.0, False, False, False)
+            hidden = hidden * ~start[piece.start].unsqueeze(1)
+            if piece.stop - piece.start == 1:
+                hidden = self.cell(x[piece.start], hidden)
+                seen.append(hidden.unsqueeze(0))
+            else:
+                outputs, hidden = torch.gru(x[piece], hidden.unsqueeze(0), weights(self.cell), *ONE_LAYER)
+                hidden = hidden.squeeze(0)
+                seen.append(outputs)
+        return x + torch.cat(seen), Hidden(hidden)
 
 
 class Cells(NamedTuple):
@@ -90,19 +94,19 @@ class LSTM(nn.Module):
         return Cells(zero, zero)
 
     def forward(self, x: Tensor, carry: Cells, start: Tensor) -> tuple[Tensor, Cells]:
-        hidden, cell, seen = carry.value.unsqueeze(0), carry.cell.unsqueeze(0), []
+        hidden, cell, seen = carry.value, carry.cell, []
         for piece in pieces(start):
-            going = ~start[piece][0].unsqueeze(1)
-            outputs, hidden, cell = self._along(x[piece], hidden * going, cell * going)
-            seen.append(outputs)
-        return torch.cat(seen), Cells(hidden.squeeze(0), cell.squeeze(0))
-
-    def _along(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As GRU._along."""
-        if len(x) == 1:
-            hidden, cell = (part.unsqueeze(0) for part in self.cell(x[0], (hidden[0], cell[0])))
-            return hidden, hidden, cell
-        return torch.lstm(x, (hidden, cell), weights(self.cell), True, 1, 0.0, False, False, False)
+            going = ~start[piece.start].unsqueeze(1)
+            hidden, cell = hidden * going, cell * going
+            if piece.stop - piece.start == 1:
+                hidden, cell = self.cell(x[piece.start], (hidden, cell))
+                seen.append(hidden.unsqueeze(0))
+            else:
+                memory = hidden.unsqueeze(0), cell.unsqueeze(0)
+                outputs, hidden, cell = torch.lstm(x[piece], memory, weights(self.cell), *ONE_LAYER)
+                hidden, cell = hidden.squeeze(0), cell.squeeze(0)
+                seen.append(outputs)
+        return torch.cat(seen), Cells(hidden, cell)
 
 
 def weights(cell: nn.RNNCellBase) -> list[Tensor]:

@@ -1,15 +1,29 @@
 """How likely a sequence is to a model that was trained before."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.core.host import longest
+from rlgen_cli.core.host import longest, readable
 from rlgen_cli.core.protocols import Env, TeachesSequences
-from rlgen_cli.core.specs import View
-from rlgen_cli.policies.actor import teacher_forced
+from rlgen_cli.core.specs import Carry, View
+from rlgen_cli.core.tree import map_tensors
+from rlgen_cli.policies.actor import no_start, teacher_forced
+
+
+class Read(NamedTuple):
+    """What a network has read of N sequences, and remembers."""
+
+    prime: Tensor  # [N, F]
+    tokens: Tensor  # [N, S, F]; the memory holds what was seen before each
+    carry: Carry
+
+    def is_of(self, tokens: Tensor, prime: Tensor) -> bool:
+        """Whether just these tokens, [N, S, F], were read."""
+        return torch.equal(self.tokens, tokens) and torch.equal(self.prime, prime)
 
 
 class PriorLikelihood:
@@ -29,6 +43,7 @@ class PriorLikelihood:
         if not isinstance(env, TeachesSequences):
             raise UserError("_target_: needs sequences that are written token by token; use env=music.")
         self.env, self.net = env, saved_network(source)
+        self.read: Read | None = None  # at the newest call of `gain`
 
     def __call__(self, view: View) -> Tensor:
         return self.log_probs(view).sum(1)
@@ -36,8 +51,32 @@ class PriorLikelihood:
     def gain(self, after: View) -> Tensor:
         """The newest token's log-probability, [N]."""
         length = after.info["num_tokens"]
+        if readable(length) and bool((length == length[0]).all()):
+            return self._newest(after, int(length[0]))
         steps = longest(length, after.sample.shape[1])
         return self.log_probs(after, steps).gather(1, length.unsqueeze(1) - 1).squeeze(1)
+
+    @torch.no_grad()
+    def _newest(self, view: View, length: int) -> Tensor:
+        """The last token's log-probability, [N], of sequences that all have `length` tokens.
+
+        What the network remembers is kept for the next call, which as a rule asks for the token after this one: then
+        one step is left to do. Whatever was asked before, the same steps are done on the same numbers, so that the
+        result depends on `view` alone, to the bit.
+        """
+        tokens, prime = view.sample, view.context["prime"]  # [N, T, F], [N, F]
+        assert isinstance(self.env, TeachesSequences)
+        n, states = len(tokens), self.env.teacher_states(tokens.clamp(min=0), prime)
+        follows = self.read is not None and self.read.is_of(tokens[:, : length - 1], prime)
+        carry = self.read.carry if self.read is not None and follows else self.net.initial_carry(n)  # type: ignore[operator]
+        for t in range(length - 1 if follows else 0, length):
+            state = map_tensors(lambda field, t=t: field[t * n : (t + 1) * n], states)
+            observation = self.env.observe(state)
+            out = self.net(observation, self.env.action_mask(state), carry, no_start(observation))
+            carry = out.carry
+        self.read = Read(prime, tokens[:, :length].clone(), carry)
+        newest = tokens[:, length - 1]
+        return out.policy.evaluate_actions(newest.squeeze(1) if newest.shape[1] == 1 else newest)[0]
 
     @torch.no_grad()
     def log_probs(self, view: View, steps: int | None = None) -> Tensor:

@@ -193,19 +193,21 @@ def leaps(now: Moment) -> tuple[Tensor, Tensor]:
     note = torch.where(at >= 0, codes.gather(0, at.clamp(min=0)), REST)
     move = (codes - note) * (sounds & (note > HOLD))
     far = move.abs() >= FIFTH
-    leap, near = move.sign() * far, (sounds & ~far).to(codes.dtype)  # the direction of a leap, or 0
+    leap, near = move.sign() * far, sounds & ~far  # the direction of a leap, or 0; a smaller interval
     since = steps - 1 - _newest_before(torch.where(far, steps, -1)).clamp(min=0)  # the last leap, or the first step
-    direction = origin = torch.zeros_like(codes[0])  # of the leap that is open
-    before, homes = [], []
+    direction = home = torch.zeros_like(codes[0])  # of the leap that is open; where it began, times its direction
+    before, returns = [], []
     # What a step does depends on which leap is open then: this is left to a loop, of as few operations as can be.
-    for leap_, near_, code, note_ in zip(leap, near, codes, note, strict=True):
-        origin = torch.where(direction == 0, note_, origin)
-        home = ((origin - code) * 2 + direction) * direction * near_ > 0  # back where it began, or beyond
+    for leap_, near_, code, begins in zip(leap, near, codes, leap * note, strict=True):
+        home = torch.where(direction == 0, begins, home)
+        back = (direction * code <= home) & near_  # where it began, or beyond
         before.append(direction)
-        homes.append(home)
-        direction = (direction + leap_).clamp(-1, 1).masked_fill(home, 0)
-    against = leap * torch.stack(before)
-    resolved, doubled = torch.stack(homes) | ((against < 0) & (since > BEFORE_LEAP_BACK)), against > 0
+        returns.append(back)
+        direction = (direction + leap_).clamp(-1, 1).masked_fill(back, 0)
+    was_open = torch.stack(before)
+    against = leap * was_open
+    resolved = (torch.stack(returns) & (was_open != 0)) | ((against < 0) & (since > BEFORE_LEAP_BACK))
+    doubled = against > 0
     newest = now.step.unsqueeze(0)
     return resolved.gather(0, newest)[0].float(), doubled.gather(0, newest)[0].float()
 
