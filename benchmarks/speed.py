@@ -37,6 +37,7 @@ ENVS = {
 }
 AGENTS = {"DQN": "dqn", "A2C": "actor_critic", "PPO": "ppo", "REINFORCE": "policy_gradient"}
 ROUNDS = 7
+STRETCH = 60  # steps that are recorded, at least
 PATIENCE = 0.1  # seconds until a function is compiled, here; a training waits longer
 SMALL = ["num_envs=8", "threads=1", "agent.learning_starts=16", "agent.batch_size=8", "agent.replay.buffer_size=800"]
 
@@ -50,23 +51,26 @@ class Case(NamedTuple):
     ratio: float  # of the compiled loop to its limit, the median of rounds
     passes: float  # networks' passes a batched step
     num_envs: int
-    memory: float  # MiB at most, with torch itself
+    memory: float  # MiB at most, with both loops and torch itself
     checkpoint: float  # MiB
     saving: float  # seconds a checkpoint takes
 
 
 def measured(words: list[str], folder: Path, seconds: float) -> Case:
     """The case of `rlgen train WORDS`, in this process."""
-    plain, _, _, _ = timed(looping(words, folder, "never"), seconds)
-    loop = looping(words, folder, "auto")
-    compiled_loop, limit, ratio, passes = timed(loop, seconds)
+    loops = [looping(words, folder, mode) for mode in ("never", "auto")]
+    record, steps = recorded(loops[0])
+    actions = [partial(stretch, loop, steps) for loop in loops] + [record.again]
+    rounds = [[took(action, seconds / ROUNDS) / steps for action in actions] for _ in range(ROUNDS)]
+    plain, compiled_loop, limit = (statistics.median(times) for times in zip(*rounds, strict=True))
+    ratio = statistics.median(after / least for _, after, least in rounds)
     began = time.perf_counter()
-    loop.save(folder)
+    loops[1].save(folder)
     saving = time.perf_counter() - began
     size = sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file()) / 2**20
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    num_envs = loop.session.settings.num_envs
-    return Case(plain, compiled_loop, limit, ratio, passes, num_envs, memory, size, saving)
+    num_envs = loops[1].session.settings.num_envs
+    return Case(plain, compiled_loop, limit, ratio, record.calls / steps, num_envs, memory, size, saving)
 
 
 def looping(words: list[str], folder: Path, compile_mode: str) -> Loop:
@@ -76,32 +80,29 @@ def looping(words: list[str], folder: Path, compile_mode: str) -> Loop:
     loop = Loop(session)
     waiting = set(session.learners)
     began = time.perf_counter()
-    while waiting or time.perf_counter() - began < 50 * PATIENCE:
+    while waiting or (compile_mode == "auto" and time.perf_counter() - began < 50 * PATIENCE):
         decision, stepped = loop.play()
         loop.renew(decision, stepped)
         waiting -= {name.partition("/")[0] for name in stepped.metrics}
     return loop
 
 
-def timed(loop: Loop, seconds: float) -> tuple[float, float, float, float]:
-    """Milliseconds a step of the loop and of its limit, the ratio of both, and passes a step."""
-    while not stepping(loop):  # to where a stretch begins
+def recorded(loop: Loop) -> tuple[Record, int]:
+    """What networks and optimizers do from one update of the agent to another, some steps later, and how many: enough
+    that learners which update less often have done so as often as they do."""
+    while not stepping(loop):
         pass
+    steps = 0
     with Record() as record:
-        steps = 1
-        while not stepping(loop):
+        while not stepping(loop) or steps + 1 < STRETCH:
             steps += 1
+    return record, steps + 1
 
-    def stretch() -> None:
-        for _ in range(steps):
-            stepping(loop)
 
-    loops, limits = [], []
-    for _ in range(ROUNDS):
-        loops.append(took(stretch, seconds / ROUNDS) / steps)
-        limits.append(took(record.again, seconds / ROUNDS) / steps)
-    ratio = statistics.median(one / other for one, other in zip(loops, limits, strict=True))
-    return statistics.median(loops), statistics.median(limits), ratio, record.calls / steps
+def stretch(loop: Loop, steps: int) -> None:
+    """So many steps of the loop."""
+    for _ in range(steps):
+        stepping(loop)
 
 
 def stepping(loop: Loop) -> bool:
@@ -196,9 +197,9 @@ def measure(call: Call) -> None:
     curves(call.results / "speed.png", panels, "size")
     write(call, "Speed", [
         "Every agent at its defaults in every environment at its defaults. The limit is the same network passes and "
-        "optimizer steps on prepared tensors and nothing else, timed in turn with the loop. `compiled` is the loop "
-        "with what `compile=auto` keeps, `loop` with `compile=never`. Memory is the process's at most, torch's own "
-        "included.",
+        "optimizer steps on prepared tensors and nothing else, those of the generator and of the reward's "
+        "discriminator among them, timed in turn with the loop. `compiled` is the loop with what `compile=auto` keeps, "
+        "`loop` with `compile=never`. Memory is the process's at most, with both loops and torch itself.",
         table(rows),
         "Environments alone: a random action, step, view, reward, observation and reset. What grows as its arithmetic "
         "does is level in the last column (canvas: over pixels, sequence: over steps).",

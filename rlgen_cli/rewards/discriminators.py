@@ -153,12 +153,7 @@ class SequenceDiscriminator(nn.Module):
         self.out = nn.Sequential(nn.Linear(features, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
 
     def score(self, view: View, label: Tensor | None) -> Tensor:
-        """As of the embedded tokens; convolutions of tokens (without noise) are sums of rows of a table, which takes
-        fewer operations unless there are more values than tokens to judge."""
-        rows = view.sample.shape[0] * view.sample.shape[1]
-        if self.gru is not None or rows < self.embedding.table.num_embeddings:
-            return self(self.embed(view.sample), label)
-        return self._judge(torch.cat([self._best(filter_, view.sample) for filter_ in self.filters], 1))
+        return self(view.sample, label)
 
     def _best(self, filter_: nn.Module, tokens: Tensor) -> Tensor:
         """The most that a filter finds anywhere in tokens [N, T, F], float [N, width]."""
@@ -195,6 +190,13 @@ class SequenceDiscriminator(nn.Module):
         return self.embedding(stored.long())
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        """Logits [N] of embedded sequences [N, T, D], or of tokens, int64 [N, T, F]: convolutions of tokens (without
+        noise) are sums of rows of a table, which takes fewer operations unless there are more values than tokens to
+        judge."""
+        if not x.is_floating_point():
+            if self.gru is None and x.shape[0] * x.shape[1] >= self.embedding.table.num_embeddings:
+                return self._judge(torch.cat([self._best(filter_, x) for filter_ in self.filters], 1))
+            x = self.embed(x)
         if self.gru is not None:
             return self.out(self.gru(x)[1][0]).squeeze(1)
         x = x.transpose(1, 2)  # [N, D, T]
