@@ -33,6 +33,7 @@ from torch import Tensor
 from rlgen_cli.config.compose import composed
 from rlgen_cli.config.locate import choices
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.pixels import as_unit
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import (
     ActionSpec,
@@ -253,7 +254,7 @@ def as_tensor(spec: ActionSpec, action: np.ndarray, device: torch.device) -> Ten
 def arrays(observation: Observation) -> Arrays:
     """N observations, float32 [N, …] each (whole numbers int64), as copies, since callers keep them."""
     return {
-        name: (field.float() if field.dtype != torch.int64 else field).numpy(force=True).copy()
+        name: (as_unit(field) if field.dtype != torch.int64 else field).numpy(force=True).copy()
         for name, field in observation.items()
     }
 

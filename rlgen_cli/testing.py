@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core import checkpoint
+from rlgen_cli.core.pixels import as_unit
 from rlgen_cli.core.protocols import (
     Differentiable,
     DrawsStrokes,
@@ -161,10 +162,11 @@ def _check_tensors(
         tensor, key = tensors[name], f"{where}: {name}"
         wanted = [ROWS, *part.shape]
         assert list(tensor.shape) == wanted, f"{key} must have the shape {wanted}, got {list(tensor.shape)}."
-        assert tensor.dtype == part.dtype, f"{key} must be {part.dtype}, got {tensor.dtype}."
+        as_bytes = part.kind in ("image", "patch") and tensor.dtype == torch.uint8
+        assert tensor.dtype == part.dtype or as_bytes, f"{key} must be {part.dtype}, got {tensor.dtype}."
         assert tensor.device.type == device.type, f"{key} lies on {tensor.device} instead of {device}."
         if device.type != "meta" and part.size:
-            _check_values(key, part, tensor)
+            _check_values(key, part, as_unit(tensor) if as_bytes else tensor)
 
 
 def _check_values(key: str, part: TensorSpec, tensor: Tensor) -> None:

@@ -16,6 +16,8 @@ from rlgen_cli.core.tree import leaves
 Signature: TypeAlias = tuple[Any, ...]
 
 PATIENCE = 4.0  # seconds that a function has taken before it is compiled, which takes about as long
+# What is scattered into zeros would be looked for at every place.
+OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"optimize_scatter_upon_const_tensor": False}
 TRIALS = 20  # calls that are timed, of the function as it is and compiled
 
 log = logging.getLogger("rlgen_cli")
@@ -59,7 +61,7 @@ class Compiled:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in leaves(args)):
             return self.function
         try:
-            compiled = torch.compile(self.function, fullgraph=True, dynamic=False)
+            compiled = torch.compile(self.function, fullgraph=True, dynamic=False, options=OPTIONS)
             result = compiled(*args)
         except Exception as error:  # whatever a compiler, or its absence, may raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]

@@ -27,8 +27,9 @@ class TensorSpec:
 
     `kind` says how an encoder may read it:
 
-    - `image`: float planes [P, H, W]; all images of an observation have the same H and W;
-    - `patch`: float planes [P, k, k], a close view of another size;
+    - `image`: planes [P, H, W], float from 0 to 1 or uint8 from 0 to 255; all images of an observation have the same
+      H and W;
+    - `patch`: such planes [P, k, k], a close view of another size;
     - `vector`: float numbers [D];
     - `action_gain`: float [A], what each action would gain at once, which is added to logits or Q-values;
     - `tokens`: int64 [K, F], newest last, −1 where nothing stands; `vocabulary` has the F sizes;

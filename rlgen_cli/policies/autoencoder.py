@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.fitting import draw, draw_index
 from rlgen_cli.core.layers import ConvNet, FiLMLayers
+from rlgen_cli.core.pixels import as_unit
 from rlgen_cli.core.specs import Observation, ObservationSpec, of_kind
 from rlgen_cli.core.stages import Helpers
 from rlgen_cli.data.images import Images, digest
@@ -97,7 +98,7 @@ class AutoencoderCode(nn.Module):
         self.layers = FiLMLayers(size, self.inputs.vector_size, width, layers)
 
     def prepare(self, observation: Observation) -> Observation:
-        codes = [self.autoencoder.encode(observation[name]) for name in self.pictures]
+        codes = [self.autoencoder.encode(as_unit(observation[name])) for name in self.pictures]
         return self.inputs.prepared(observation, [*codes, *self.inputs.numbers(observation)])
 
     def forward(self, observation: Observation) -> Tensor:

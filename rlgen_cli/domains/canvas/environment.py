@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.pixels import as_unit
 from rlgen_cli.core.specs import (
     ActionSpec,
     Context,
@@ -239,12 +240,13 @@ class Canvas:
         return state.stopped | (state.step >= self.max_steps)
 
     def observe(self, state: CanvasState) -> Observation:
-        canvas, target = state.canvas / 255, self._target(state) if self.sees_target else None
-        pictures = {"canvas": self._as_ink(canvas)}  # [N, C, H, W]
-        if target is not None:
-            wrong = (target - canvas).abs_()  # spares the network a product of planes
-            wrong = wrong if self.channels == 1 else wrong.mean(1, keepdim=True)
-            pictures |= {"target": self._as_ink(target), "difference": wrong}
+        canvas = state.canvas  # as bytes, unless gradients flow
+        if canvas.is_floating_point():
+            canvas = canvas / 255
+        pictures, target = {"canvas": self._as_ink(canvas)}, None  # [N, C, H, W] each
+        if self.sees_target:
+            target = self._target(state) if canvas.is_floating_point() else self.images.index_select(0, state.index)
+            pictures |= {"target": self._as_ink(target), "difference": difference(canvas, target)}
         observation = {name: self._as_seen(picture) for name, picture in pictures.items()}
         xy = self.brush.pen_xy(state.pen)  # [N, 2]
         if self.has_pen:
@@ -266,16 +268,18 @@ class Canvas:
 
     def _target(self, state: CanvasState) -> Tensor:
         """Float [N, C, H, W] in [0, 1]."""
-        return self.images[state.index] / 255
+        return self.images.index_select(0, state.index) / 255
 
     def _as_ink(self, picture: Tensor) -> Tensor:
         """Black ink on white paper looks to the policy as white on black does, which is learned as well."""
-        return 1 - picture if self.on_paper else picture
+        if not self.on_paper:
+            return picture
+        return 1 - picture if picture.is_floating_point() else 255 - picture
 
     def _as_seen(self, picture: Tensor) -> Tensor:
         """At the observation's size."""
         side = self.observation_size
-        return picture if side == self.size else interpolate(picture, [side, side], mode="bilinear")
+        return picture if side == self.size else interpolate(as_unit(picture), [side, side], mode="bilinear")
 
     def _time(self, step: Tensor) -> Tensor:
         """The fraction of steps left, float [N, 1], or the step as one of `max_steps`, [N, max_steps]."""
@@ -284,19 +288,21 @@ class Canvas:
         return (step.unsqueeze(1) == torch.arange(self.max_steps, device=self.device)).float()
 
     def _pen_plane(self, xy: Tensor) -> Tensor:
-        """1 at the pixel under the pen, as the policy sees it, float [N, 1, H, W]."""
+        """White at the pixel under the pen, as the policy sees it, uint8 [N, 1, H, W]."""
         cell = ((xy + 0.5) * (self.observation_size / self.size) - 0.5).round().long()
         side = self.observation_size
-        plane = torch.zeros(len(xy), side * side, device=self.device)
-        return plane.scatter_(1, cell[:, 1:] * side + cell[:, :1], 1.0).view(-1, 1, side, side)
+        plane = torch.zeros(len(xy), side * side, dtype=torch.uint8, device=self.device)
+        return plane.scatter_(1, cell[:, 1:] * side + cell[:, :1], 255).view(-1, 1, side, side)
 
     def _patch(self, pictures: list[Tensor], xy: Tensor) -> Tensor:
-        """The pictures' P planes around the pen and one that is 1 on the canvas, float [N, P + 1, k, k]."""
+        """The pictures' P planes around the pen and one that is white on the canvas, as bytes or floats, as they are,
+        [N, P + 1, k, k]."""
         n, k = len(xy), self.brush.patch_size
         cell, inside = cells_around(xy.round().long(), self.around, self.size)
-        cell, on_canvas = cell.unsqueeze(1), inside.unsqueeze(1).float()
-        near = [picture.flatten(2).gather(2, cell.expand(-1, picture.shape[1], -1)) * on_canvas for picture in pictures]
-        return torch.cat([*near, on_canvas], 1).view(n, -1, k, k)
+        cell, inside = cell.unsqueeze(1), inside.unsqueeze(1)
+        near = [picture.flatten(2).gather(2, cell.expand(-1, picture.shape[1], -1)) * inside for picture in pictures]
+        white = 1 if pictures[0].is_floating_point() else 255
+        return torch.cat([*near, inside.to(pictures[0].dtype) * white], 1).view(n, -1, k, k)
 
     def view(self, state: CanvasState) -> View:
         context: Context = {"target": self._target(state)} if self.sees_target else {}
@@ -328,6 +334,15 @@ class Canvas:
     def unpack(self, packed: CanvasState) -> CanvasState:
         """The inverse of `pack`, to the bit."""
         return packed if self.packing is None else packed._replace(canvas=self.packing.unpack(packed.canvas))
+
+
+def difference(one: Tensor, other: Tensor) -> Tensor:
+    """By how much two pictures [N, C, H, W] differ, the mean of their channels, [N, 1, H, W]: bytes for bytes."""
+    wrong = (one - other).abs() if one.is_floating_point() else torch.maximum(one, other) - torch.minimum(one, other)
+    if wrong.shape[1] == 1:
+        return wrong
+    mean = wrong.mean(1, keepdim=True, dtype=torch.float32)
+    return mean if one.is_floating_point() else mean.round().to(torch.uint8)
 
 
 def painted(canvas: Tensor, mark: Mark) -> Tensor:

@@ -48,8 +48,7 @@ class TinyCanvas:
         return state.step >= self.cells
 
     def observe(self, state: TinyState) -> Observation:
-        canvas, target = state.canvas.float() / 255, state.target.float() / 255
-        return {"canvas": canvas, "target": target, "time": 1 - state.step.unsqueeze(1) / self.cells}
+        return {"canvas": state.canvas, "target": state.target, "time": 1 - state.step.unsqueeze(1) / self.cells}
 
     def view(self, state: TinyState) -> View:
         target = state.target.float() / 255

@@ -175,11 +175,12 @@ class LatentPictures:
         return state.step >= self.max_steps
 
     def observe(self, state: LatentPictureState) -> Observation:
-        seen = {"canvas": state.picture.float() / 255}
+        # A differentiable state's picture is float, of whole numbers too.
+        seen = {"canvas": state.picture / 255 if state.picture.is_floating_point() else state.picture}
         if self.sees_target:
-            seen["target"] = self.images[state.index].float() / 255
+            seen["target"] = self.images.index_select(0, state.index)
         if self.damage is not None:
-            seen |= {"damaged": state.damaged.float() / 255, "known_mask": state.known_mask.float()}
+            seen |= {"damaged": state.damaged, "known_mask": state.known_mask.to(torch.uint8) * 255}
         seen["time"] = 1 - state.step.unsqueeze(1) / self.max_steps
         seen[self.steering.space.name] = state.point
         if self.sees_label:
@@ -189,7 +190,7 @@ class LatentPictures:
     def view(self, state: LatentPictureState) -> View:
         context: Context = {"start_latent": state.start_latent}
         if self.knows_target:
-            context["target"] = self.images[state.index].float() / 255
+            context["target"] = self.images.index_select(0, state.index).float() / 255
         if self.sees_label:
             context["label"] = self.labels[state.index]
         if self.damage is not None:

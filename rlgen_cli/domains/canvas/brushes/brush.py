@@ -70,12 +70,13 @@ class PredictsGain(Protocol):
     preview_scale: float  # factor of what the policy is shown; 0 shows nothing
 
     def action_gain(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
-        """By how much each action would lessen the squared distance at once, float [N, A]; canvas and target are float
-        [N, C, H, W] in [0, 1]."""
+        """By how much each action would lessen the squared distance at once, float [N, A]; canvas and target
+        [N, C, H, W] are uint8 from 0 to 255, or float from 0 to 1."""
         ...
 
     def expert_action(self, pen: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
-        """The move towards the nearest place where a mark would help, int64 [N]."""
+        """The move towards the nearest place where a mark would help, int64 [N]; canvas and target are float
+        [N, C, H, W] from 0 to 1."""
         ...
 
 

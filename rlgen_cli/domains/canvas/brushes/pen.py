@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.pixels import as_unit
 from rlgen_cli.core.specs import Discrete, Stroke
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.canvas.brushes.brush import Mark, cells_around, check_margin, check_patch_size, line_widths
@@ -125,8 +126,8 @@ class Pen:
         n, moves = len(pen), self.side**2
         cell, inside = cells_around(pen, self.around, self.size)  # [N, k·k] each
         cells = cell.unsqueeze(1).expand(-1, canvas.shape[1], -1)
-        near_canvas, near_target = (part.flatten(2).gather(2, cells).unsqueeze(3) for part in (canvas, target))
-        linear, square = (part * inside.view(n, 1, -1, 1) for part in self._pixel_gain(near_canvas, near_target))
+        near = (as_unit(part.flatten(2).gather(2, cells)).unsqueeze(3) for part in (canvas, target))
+        linear, square = (part * inside.view(n, 1, -1, 1) for part in self._pixel_gain(*near))
         sums = torch.cat([linear.flatten(2), square.flatten(2)], 2) @ self.gain_weights  # [N, inks, widths · moves]
         # A move beyond the border ends at it.
         end = (pen.unsqueeze(1) + self.moves).clamp(*self.pen_range) - pen.unsqueeze(1) + self.reach  # [N, moves, 2]
