@@ -128,7 +128,7 @@ def _check_shown(env: Env, state: State, device: torch.device) -> None:
     """What policies and rewards see of a state."""
     spec = env.spec
     before, shown, view = _copy(state), env.observe(state), env.view(state)
-    _check_tensors("observe", spec.observation, shown, device)
+    _check_tensors("observe", spec.observation, shown, device, "image", "patch")
     _check_tensors("view.context", spec.context, view.context, device)
     _check_tensors("view.info", spec.info, view.info, device)
     _check_sample(spec, view, device)
@@ -154,15 +154,15 @@ def _check_sample(spec: EnvSpec, view: View, device: torch.device) -> None:
 
 
 def _check_tensors(
-    where: str, spec: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor], device: torch.device
+    where: str, spec: Mapping[str, TensorSpec], tensors: Mapping[str, Tensor], device: torch.device, *kinds: str
 ) -> None:
-    """Names in the spec's order, shapes, types and ranges."""
+    """Names in the spec's order, shapes, types and ranges; planes of these kinds may be bytes."""
     assert list(tensors) == list(spec), f"{where}: must have {list(spec)} as the spec says, got {list(tensors)}."
     for name, part in spec.items():
         tensor, key = tensors[name], f"{where}: {name}"
         wanted = [ROWS, *part.shape]
         assert list(tensor.shape) == wanted, f"{key} must have the shape {wanted}, got {list(tensor.shape)}."
-        as_bytes = part.kind in ("image", "patch") and tensor.dtype == torch.uint8
+        as_bytes = part.kind in kinds and tensor.dtype == torch.uint8
         assert tensor.dtype == part.dtype or as_bytes, f"{key} must be {part.dtype}, got {tensor.dtype}."
         assert tensor.device.type == device.type, f"{key} lies on {tensor.device} instead of {device}."
         if device.type != "meta" and part.size:

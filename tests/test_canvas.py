@@ -169,17 +169,16 @@ def test_what_is_seen_by_hand():
         step=torch.tensor([0, 4], dtype=torch.int16),
         index=torch.tensor([4, 2], dtype=torch.int32),
     )
-    seen = env.observe(state)
-    target = env.images[[4, 2]].float() / 255
+    seen, target = env.observe(state), env.images[[4, 2]]
     assert torch.equal(seen["target"], target)
-    torch.testing.assert_close(seen["canvas"], torch.full((2, 1, 16, 16), 0.2))
-    torch.testing.assert_close(seen["difference"], (target - 0.2).abs())
+    assert torch.equal(seen["canvas"], state.canvas)
+    assert torch.equal(seen["difference"], (target.int() - 51).abs().to(torch.uint8))
     assert seen["pen"].nonzero().tolist() == [[0, 0, 2, 1], [1, 0, 14, 14]]  # row y, column x
     torch.testing.assert_close(seen["pen_position"], torch.tensor([[1 / 15, 2 / 15], [14 / 15, 14 / 15]]))
     torch.testing.assert_close(seen["time"], torch.tensor([[1.0], [0.2]]))
     assert seen["label"].tolist() == [[0, 1, 0], [0, 0, 1]]
-    torch.testing.assert_close(seen["patch"][0, 1], target[0, 0, 1:4, 0:3])
-    assert seen["patch"][0, 3].tolist() == [[1, 1, 1]] * 3  # all of it lies on the canvas
+    assert torch.equal(seen["patch"][0, 1], target[0, 0, 1:4, 0:3])
+    assert seen["patch"][0, 3].tolist() == [[255, 255, 255]] * 3  # all of it lies on the canvas
 
 
 def test_one_hot_time_counts_steps():

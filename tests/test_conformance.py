@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rlgen_cli.config.locate import choices
+from rlgen_cli.core.pixels import as_unit
 from rlgen_cli.core.protocols import Planner
 from rlgen_cli.core.specs import Decision
 from rlgen_cli.domains.canvas.tiny import TinyCanvas
@@ -261,7 +262,7 @@ class ShowsMore(Canvas):
 
 class OutOfRange(Canvas):
     def observe(self, state):
-        return {name: 2 * tensor for name, tensor in super().observe(state).items()}
+        return {name: 2 * as_unit(tensor) for name, tensor in super().observe(state).items()}
 
 
 class WrongSample(Canvas):
