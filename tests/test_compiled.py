@@ -85,6 +85,18 @@ def test_where_nothing_can_be_compiled_one_line_says_so(compiles, caplog):
     assert caplog.messages == ["compile: double runs as it is (no compiler was found)"]
 
 
+def test_what_a_cuda_graph_gives_is_copied(compiles, monkeypatch):
+    """Played on the CPU: the graph writes every result to the same place."""
+    place = torch.zeros(3)
+    compiles.append(lambda given: place.copy_(given.first * 2))
+    monkeypatch.setattr(compiled, "on_gpu", lambda args: True)
+    function = Compiled(double, "double", "always")
+    first = function(pair())
+    second = function(Pair(torch.ones(3), torch.zeros(3)))
+    assert first.tolist() == [0.0, 2.0, 4.0]
+    assert second.tolist() == [2.0, 2.0, 2.0]
+
+
 def test_a_function_waits_until_it_has_taken_its_time(compiles):
     compiles.append(double)
     function = Compiled(double, "double", "auto")

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import torch
+from torch import Tensor
 
-from rlgen_cli.core.tree import leaves
+from rlgen_cli.core.tree import leaves, map_tensors
 
 Signature: TypeAlias = tuple[Any, ...]
 
@@ -61,7 +62,7 @@ class Compiled:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in leaves(args)):
             return self.function
         try:
-            compiled = torch.compile(self.function, fullgraph=True, dynamic=False, options=OPTIONS)
+            compiled = compiled_for(self.function, args)
             result = compiled(*args)
         except Exception as error:  # whatever a compiler, or its absence, may raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
@@ -76,6 +77,25 @@ class Compiled:
         other = "" if same else ", with other numbers"
         log.info("compile: %s %s (%.2f ms; compiled %.2f ms%s)", self.name, verdict, before, after, other)
         return compiled if kept else self.function
+
+
+def compiled_for(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function, compiled for the device of its arguments: on a GPU its kernels are launched as one CUDA graph, and
+    what they give is copied, since the next launch writes where they wrote."""
+    if not on_gpu(args):
+        return torch.compile(function, fullgraph=True, dynamic=False, options=OPTIONS)
+    graphed = torch.compile(function, fullgraph=True, dynamic=False, options=OPTIONS | {"triton.cudagraphs": True})
+
+    def launched(*given: Any) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        return map_tensors(Tensor.clone, graphed(*given))
+
+    return launched
+
+
+def on_gpu(args: tuple[Any, ...]) -> bool:
+    """Whether some argument lies on a GPU."""
+    return any(tensor.is_cuda for tensor in leaves(args))
 
 
 def signature_of(args: tuple[Any, ...]) -> Signature:
