@@ -5,6 +5,7 @@ import torch
 
 from rlgen_cli.core.pixels import as_unit, reduce
 from rlgen_cli.core.seeding import stream
+from rlgen_cli.domains.canvas.environment import Canvas
 from tests.conftest import session
 
 CPU = torch.device("cpu")
@@ -32,6 +33,7 @@ def test_a_canvas_is_seen_alike_where_gradients_flow(words):
     """A differentiable state is seen as floats, another as bytes: a network reads the same."""
     run = session("agent=random", "env=pixel", "env.size=16", "reward=target", *words)
     env, rng = run.envs["train"], stream(1, "env", CPU)
+    assert isinstance(env, Canvas)
     state = env.reset(6, rng)
     for _ in range(3):
         state = env.step(state, env.spec.action.sample(6, rng))
