@@ -28,8 +28,8 @@ def tasks(call: Call) -> dict[str, Task]:
     """By name."""
     small = [*QUICK, "total_steps=512", "agent.batch_size=8", "agent.learning_starts=64",
              "agent.replay.buffer_size=2000", "agent.network.body.width=16"]  # fmt: skip
-    # Less than half of the experiment's steps, since its schedules follow the training's length.
-    evaluated = ["total_steps=700000", "eval_interval=20000", "log_interval=20000", "checkpoint_interval=1000000000"]
+    # Fewer than the steps of the experiment, since its schedules follow the training's length.
+    evaluated = ["total_steps=1000000", "eval_interval=20000", "log_interval=20000", "checkpoint_interval=1000000000"]
     resketch = ["experiment=resketch", *mnist(call), *call.pick(evaluated, small)]
     return {
         "ReSketch, similarity": Task(resketch, "eval/target", 1.0, {0.908: "published", 0.97: "ours"}),
