@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.harness import Call, run
 from benchmarks.parts import trained
 from benchmarks.report import Row, table, write
-from rlgen_cli.runs.log import record_of
+from rlgen_cli.runs.records import record_of
 
 TRAININGS = [
     "env=pixel agent=dqn", "env=pixel agent=ppo", "env=pixel agent=policy_gradient", "env=pixel agent=actor_critic",

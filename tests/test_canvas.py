@@ -13,7 +13,7 @@ import yaml
 from rlgen_cli.agents.planners.random import Random
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Differentiable, DrawsStrokes, HasExpert, PacksStates
-from rlgen_cli.core.specs import Discrete
+from rlgen_cli.core.specs import Discrete, Stroke
 from rlgen_cli.data.images import Images, Splits
 from rlgen_cli.data.palette import line_width
 from rlgen_cli.domains.canvas.brushes.brush import PredictsGain
@@ -22,10 +22,12 @@ from rlgen_cli.domains.canvas.brushes.spiral import SpiralBrush
 from rlgen_cli.domains.canvas.brushes.spiral_continuous import SpiralContinuousBrush
 from rlgen_cli.domains.canvas.brushes.stroke import StrokeBrush
 from rlgen_cli.domains.canvas.brushes.stroke_grid import StrokeGrid
+from rlgen_cli.domains.canvas.enlarged import enlarged
 from rlgen_cli.domains.canvas.environment import Canvas
 from rlgen_cli.domains.canvas.packing import PalettePacking
 from rlgen_cli.domains.canvas.rasteriser import bezier, pixel_line, segment
 from rlgen_cli.domains.canvas.scores import Coverage, InkCost, Target
+from rlgen_cli.domains.canvas.svg import Drawing
 from rlgen_cli.domains.canvas.tiny import TinyCanvas
 from rlgen_cli.testing import check_env
 
@@ -599,3 +601,22 @@ def test_the_background_can_be_chosen(background, found):
     assert canvas("pen", background=background).background.tolist() == [found]
     colour = canvas("pen", channels=3, colours=4, background=background).background
     assert colour.tolist() == [found] * 3  # the commonest colour of these pictures is black
+
+
+def test_a_drawing_is_rasterised_at_any_size_by_hand():
+    """A bar of three pixels' width across the middle of a canvas of eight pixels, at four times the size."""
+    points = torch.tensor([[[-8.0, 3.5], [3.5, 3.5], [16.0, 3.5]]])
+    points[:, 1] = (points[:, 0] + points[:, 2]) / 2
+    one = torch.ones(1)
+    stroke = Stroke(points, 3 * one, torch.tensor([[1.0]]), 0.5 * one, one.bool())
+    hidden = stroke._replace(drawn=~stroke.drawn, opacity=one)
+    drawing = Drawing([stroke, hidden], 8, torch.tensor([0.2]), False)
+    picture, covered = enlarged(drawing, 0, 4)
+    assert picture.shape == (32, 32)
+    # Its rim lies at rows 16 − 6 and 16 + 6, between pixels.
+    assert covered[10:22].allclose(torch.tensor(0.5))
+    assert covered[:10].sum() == covered[22:].sum() == 0
+    assert picture[10:22].allclose(torch.tensor(0.6))
+    assert picture[:10].allclose(torch.tensor(0.2))
+    bent = drawing._replace(strokes=[stroke._replace(points=points + torch.tensor([[0, 0.0], [0, 8], [0, 0]]))])
+    assert enlarged(bent, 0, 4)[1, 22:].sum() > 0

@@ -23,7 +23,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.tree import named_tensors
-from rlgen_cli.runs import lock, log, stages
+from rlgen_cli.runs import lock, log, records, stages
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.states import LOCK, in_use, run_states, state_of
 from rlgen_cli.runs.trainer import resume, train
@@ -214,8 +214,8 @@ def test_a_stop_on_a_checkpoints_own_step_leaves_it_as_it_is(tmp_path, monkeypat
     ids=["torn", "no text", "a list", "no step", "a step that is no number", "nested", "null"],
 )  # fmt: skip
 def test_a_damaged_line_of_the_records_is_none(wrong):
-    assert log.record_of(wrong) is None
-    assert log.record_of(b'{"step": 4, "seconds": 0.5}') == {"step": 4, "seconds": 0.5}
+    assert records.record_of(wrong) is None
+    assert records.record_of(b'{"step": 4, "seconds": 0.5}') == {"step": 4, "seconds": 0.5}
 
 
 def test_a_damaged_line_of_the_records_does_not_stop_a_run(tmp_path, capsys):

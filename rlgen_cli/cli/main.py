@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import gc
+import importlib
 import os
 import shlex
 import sys
@@ -23,7 +24,11 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen pretrain [KEY=VALUE …] a sequence model, as in  rlgen pretrain data=midi data.path=FOLDER, or a GAN, as in
                                rlgen pretrain env=latent_gan data=mnist
   rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
+  rlgen draw [KEY=VALUE …]     a picture of your own, as in  rlgen draw run=latest image=cat.png
   rlgen eval [KEY=VALUE …]     how that compares with real data, as in  rlgen eval run=latest n=2000
+  rlgen report [KEY=VALUE …]   a page of what runs left to see, as in  rlgen report runs=outputs/multirun
+  rlgen watch [KEY=VALUE …]    that page of a running training, in the browser
+  rlgen plot [KEY=VALUE …]     curves for a paper, as in  rlgen plot runs=outputs/multirun y=return out=return.svg
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment and others
   rlgen list GROUP=CHOICE      the keys of a choice with their defaults, as in  rlgen list agent=ppo
   rlgen list runs [FOLDER]     the runs below outputs/: running, finished, stopped, preempted, failed or stale
@@ -37,8 +42,17 @@ HELP = """rlgen: reinforcement learning that makes things
 """
 TRAINERS = ("train", "pretrain")
 PREEMPTED = 75  # the exit code of a run that a signal stopped after it was saved (EX_TEMPFAIL of sysexits.h)
-HYDRA_COMMANDS = (*TRAINERS, "sample", "eval")
+READERS = {
+    "sample": ("rlgen_cli.runs.sample", "sample"),
+    "draw": ("rlgen_cli.runs.sample", "draw"),
+    "eval": ("rlgen_cli.runs.evaluate_run", "evaluate_run"),
+    "report": ("rlgen_cli.report.page", "report"),
+    "watch": ("rlgen_cli.report.watch", "watch"),
+    "plot": ("rlgen_cli.report.plot", "plot"),
+}
+HYDRA_COMMANDS = (*TRAINERS, *READERS)
 COMMANDS = (*HYDRA_COMMANDS, "list", "new", "doctor")
+WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report"}  # what is called otherwise than its command
 # Flags with which Hydra shows something and runs nothing.
 SHOWS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
@@ -204,19 +218,15 @@ def trainer(command: str) -> Callable[..., str]:
 
 
 def read_task(command: str) -> Callable[["DictConfig"], None]:
-    """What reads a run."""
+    """What reads a run, and says where it has written what came of that."""
 
     def task(config: "DictConfig") -> None:
-        if command == "sample":
-            with loading():
-                from rlgen_cli.runs.sample import sample
-
-            print(f"samples: {shown(sample(config))}")
-        else:
-            with loading():
-                from rlgen_cli.runs.evaluate_run import evaluate_run
-
-            print(f"report: {shown(evaluate_run(config))}")
+        module, name = READERS[command]
+        with loading():
+            read = getattr(importlib.import_module(module), name)
+        written = read(config)
+        if written is not None:
+            print(f"{WRITTEN.get(command, command)}: {shown(written)}")
 
     return task
 

@@ -8,7 +8,7 @@ protocol of its own, which others ask for by `isinstance`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +74,21 @@ class Differentiable(Protocol):
 
     def differentiable_state(self, state: State) -> State:
         """The same states in floats, on which `step` gives the same numbers and lets gradients through."""
+        ...
+
+
+@runtime_checkable
+class ChoosesData(Env, Protocol):
+    """An environment of pictures whose episodes can begin with given pictures of its data."""
+
+    labels: Tensor  # int64 [M], of the data's pictures
+
+    def start_from(self, index: Tensor, rng: torch.Generator) -> State:
+        """Fresh episodes whose data pictures are `index` [N]."""
+        ...
+
+    def with_picture(self, picture: Tensor) -> Self:
+        """The same environment whose data is one picture, uint8 [1, C, H, W]."""
         ...
 
 

@@ -54,14 +54,10 @@ class Folder:
         images, folders, broken = [], [], []
         for file in files:
             try:
-                images.append(self._read(file, size, channels))
+                images.append(square_picture(file, size, channels, self.background))
                 folders.append(file.parent.relative_to(self.path).as_posix())
-            except UnidentifiedImageError:
-                broken.append(f"{file} (it is no image of a known format)")
-            except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-                broken.append(f"{file} (it has more than {MEGAPIXELS} megapixels)")
             except Exception as error:  # Pillow's decoders raise whatever they stumble over: there is no complete list
-                broken.append(f"{file} ({reason_of(error)})")
+                broken.append(f"{file} ({reason_unread(error)})")
         if broken:
             log.warning("data: %d of %d images cannot be read: %s", len(broken), len(files), "; ".join(broken))
         require(bool(images), f"data.path: none of the {len(files)} images in {self.path} can be read: {broken[:1]}.")
@@ -73,14 +69,41 @@ class Folder:
         labels = torch.tensor([classes.index(name) for name in folders])
         return split_by_content(Images(stack, labels, classes if len(classes) > 1 else ()))
 
-    def _read(self, file: Path, size: int, channels: int) -> Tensor:
-        rgba = decoded(content_of(file, LARGEST_FILE))
-        mode = "RGB" if channels == 3 else "L"
-        background = (*(self.background or border(rgba)), 255)
-        flat = Image.new("RGBA", rgba.size, background)
-        flat.alpha_composite(rgba)
-        beside = Image.new("RGBA", (1, 1), background).convert(mode).getpixel((0, 0))
-        return pil_to_tensor(squared(flat.convert(mode), size, beside))
+
+def read_picture(file: Path, shape: tuple[int, int, int], key: str) -> Tensor:
+    """A picture of one's own as uint8 [1, C, H, W], square, in the middle of the colour of its borders.
+
+    Args:
+        shape: of the picture that is wanted, [C, H, W]. key: begins the error.
+
+    Raises:
+        UserError: for a file that is none.
+    """
+    try:
+        return square_picture(file, shape[1], shape[0], None).unsqueeze(0)
+    except Exception as error:
+        raise UserError(f"{key}: {file} is no picture that can be read ({reason_unread(error)}).") from None
+
+
+def square_picture(file: Path, size: int, channels: int, background: tuple[int, ...] | None) -> Tensor:
+    """The picture in a file, square, uint8 [C, size, size], beside `background` (None: the colour of its borders);
+    raises whatever `decoded` raises."""
+    rgba = decoded(content_of(file, LARGEST_FILE))
+    mode = "RGB" if channels == 3 else "L"
+    opaque = (*(background or border(rgba)), 255)
+    flat = Image.new("RGBA", rgba.size, opaque)
+    flat.alpha_composite(rgba)
+    beside = Image.new("RGBA", (1, 1), opaque).convert(mode).getpixel((0, 0))
+    return pil_to_tensor(squared(flat.convert(mode), size, beside))
+
+
+def reason_unread(error: Exception) -> str:
+    """Why a picture cannot be read, in a few words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known format"
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return f"it has more than {MEGAPIXELS} megapixels"
+    return reason_of(error)
 
 
 def decoded(content: bytes) -> Image.Image:

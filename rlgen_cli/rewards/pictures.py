@@ -6,25 +6,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import EnvSpec, View
-from rlgen_cli.data.images import pil_to_tensor, resize
+from rlgen_cli.data.folder import read_picture
 
 MIN_JPEG_SIZE = 16  # pixels a side from which a JPEG's size says something of the picture
 
 
 def load_reference(path: str, shape: tuple[int, int, int]) -> Tensor:
     """The picture at `path` as float [1, C, H, W] in [0, 1], as large as the environment's."""
-    planes, high, _ = shape
-    try:
-        with Image.open(Path(path)) as image:
-            pixels = pil_to_tensor(image.convert("L" if planes == 1 else "RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"reference: {path} is no picture that can be read ({error}).") from None
-    return resize(pixels.unsqueeze(0), high).float() / 255
+    return read_picture(Path(path), shape, "reference").float() / 255
 
 
 class Colourfulness:

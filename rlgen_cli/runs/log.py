@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import reader_gone
+from rlgen_cli.runs.records import record_of
 
 log = logging.getLogger("rlgen_cli")
 SILENCE = 5.0  # seconds after which a line says how far a run is
@@ -188,15 +189,6 @@ class RunLog:
         kept = [record for record in records if record.get("stage") != self.stage or record["step"] <= step]
         write_atomic(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         return max((float(record["seconds"]) for record in kept if record.get("stage") == self.stage), default=0.0)
-
-
-def record_of(line: bytes) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None where a kill or the disk has left no whole one."""
-    try:
-        record: dict[str, Any] = json.loads(line)
-        return record if {type(record["step"]), type(record["seconds"])} <= {int, float} else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def say(text: str) -> None:

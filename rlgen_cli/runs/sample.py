@@ -1,4 +1,4 @@
-"""`rlgen sample`: what a run's agent makes, as files."""
+"""`rlgen sample` and `rlgen draw`: what a run's agent makes, as files."""
 
 import json
 from pathlib import Path
@@ -6,28 +6,185 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
-from rlgen_cli.core.errors import require
+from rlgen_cli.core.errors import UserError, nearest, require
+from rlgen_cli.core.protocols import ChoosesData, Env
 from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.specs import State
+from rlgen_cli.data.folder import read_picture
 from rlgen_cli.evaluation.evaluate import unique
+from rlgen_cli.evaluation.media.pictures import Look
 from rlgen_cli.evaluation.media.registry import FORMATS, medium
-from rlgen_cli.evaluation.rollout import Said, rollout, unsaid
+from rlgen_cli.evaluation.rollout import Rollout, Said, rollout, unsaid
+from rlgen_cli.rewards.reward import WeightedSum
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.open import open_run
+
+MOST_ENLARGED = 64  # times
+
+
+class Samples:
+    """N finished samples, and how they came about.
+
+    Attributes:
+        view: what rewards see of them: `view.sample` are pictures, float [N, C, H, W] in [0, 1], or tokens, int64
+            [N, T, F]; `view.context` has targets and labels.
+        scores: each term of the reward, unweighted, [N].
+        record: as the file scores.json has it: counts, mean scores, diversity.
+    """
+
+    def __init__(self, env: Env, reward: WeightedSum, made: Rollout, told: dict[str, Any]) -> None:
+        self.env, self.made, self.view = env, made, env.view(made.final)
+        self.scores = reward.score(self.view)
+        shown = medium(env)
+        self.record: dict[str, Any] = {
+            **told,
+            "scores": {name: round(float(score.mean()), 6) for name, score in self.scores.items()},
+            "diversity": round(shown.diversity(self.view.sample), 6),
+            "unique": round(unique(self.view.sample), 6),
+            **{name: round(value, 4) for name, value in shown.numbers(self.view).items()},
+        }
+
+    def save(
+        self, out: Path | str, formats: list[str] | None = None, soundfont: Path | str | None = None,
+        look: Look | None = None,
+    ) -> Path:  # fmt: skip
+        """Write files of `formats` (None: all that such samples have) and scores.json into a folder; returns it.
+
+        Args:
+            soundfont: a file (SF2) that plays the wav. look: of pictures: their scale and background.
+
+        Raises:
+            UserError: for a format or a look that such samples do not have.
+        """
+        out, made_as = Path(out), medium(self.env, Path(soundfont) if soundfont else None, look)
+        formats = formats_of(self.env) if formats is None else formats
+        for name in formats:
+            able = ", ".join(made_as.formats)
+            require(name in made_as.formats, f"format: must be of {able} for this run, got {name}.")
+        out.mkdir(parents=True, exist_ok=True)
+        made_as.write(self.made, formats, out)
+        (out / "scores.json").write_text(json.dumps(self.record, indent=1) + "\n")
+        return out
 
 
 def sample(config: DictConfig) -> Path:
     """Load the agent of `config.run` and write `config.n` samples; returns where they lie."""
-    formats = [config.format] if isinstance(config.format, str) else config.format and list(config.format)
+    formats = formats_named(config.format)
+    look = look_of(config)
+    run, session, name = open_run(config)
+    medium(session.envs["test"], look=look)  # before anything is made
+    name = name if config.label is None else f"{name}_{config.label}"
+    made = make_samples(session, config.split, config.n, config.seed, label=config.label)
+    return made.save(config.out or run / "samples" / name, formats, config.soundfont, look)
+
+
+def draw(config: DictConfig) -> Path:
+    """Let the agent of `config.run` draw the picture `config.image`, `config.n` times; returns where that lies."""
+    formats = formats_named(config.format)
+    look = look_of(config)
+    run, session, name = open_run(config)
+    made = draw_picture(session, config.image, config.n, config.seed)
+    return made.save(config.out or run / "samples" / f"{Path(config.image).stem}_{name}", formats, look=look)
+
+
+def look_of(config: DictConfig) -> Look:
+    """How pictures are to be written.
+
+    Raises:
+        UserError: for a value out of range.
+    """
+    for name, most in {"scale": MOST_ENLARGED, "columns": 10_000}.items():
+        value = config[name]
+        fits = (name == "columns" and value is None) or (isinstance(value, int) and 1 <= value <= most)
+        require(fits, f"{name}: must be a whole number from 1 to {most}, got {value}.")
+    for name in ("smooth", "transparent"):
+        require(isinstance(config[name], bool), f"{name}: must be true or false, got {config[name]}.")
+    return Look(config.scale, config.smooth, config.transparent, config.columns)
+
+
+def formats_named(given: Any) -> list[str] | None:
+    """The formats as they are asked for, of which each is known.
+
+    Raises:
+        UserError: for one that is not.
+    """
+    formats = [given] if isinstance(given, str) else given and list(given)
     for name in formats or []:
         require(name in FORMATS, f"format: must be of {', '.join(sorted(FORMATS))}, got {name}.")
-    run, session, name = open_run(config)
-    out = Path(config.out) if config.out else run / "samples" / name
-    write_samples(session, config.split, config.n, config.seed, formats, out, config.soundfont)
-    return out
+    return formats or None
+
+
+def formats_of(env: Env) -> list[str]:
+    """The formats that an environment's samples have."""
+    return list(medium(env).formats)
 
 
 @torch.no_grad()
+def make_samples(
+    session: Session, split: str, n: int, seed: int, formats: list[str] | None = None, said: Said = unsaid,
+    label: str | int | None = None,
+) -> Samples:  # fmt: skip
+    """N samples on the data of `split`.
+
+    Args:
+        formats: what they will be written as, which says whether each step is kept; null: all.
+        label: of all of them, by name or number; null: any.
+
+    Raises:
+        UserError: for a split or a label that there is not.
+    """
+    require(split in session.envs, f"split: must be one of {', '.join(session.envs)}, got {split}.")
+    env, rng = session.envs[split], stream(seed, "sample", session.device)
+    state = env.reset(n, rng) if label is None else labelled(env, n, rng, label)
+    return played(session, env, state, rng, {"n": n, "seed": seed, "split": split}, formats, said)
+
+
+@torch.no_grad()
+def draw_picture(session: Session, image: Path | str, n: int = 1, seed: int = 0) -> Samples:
+    """What the agent makes of a picture of one's own, resized to the environment's, N times.
+
+    Raises:
+        UserError: for a file that is no picture, or a run that sees none.
+    """
+    env, rng = session.envs["test"], stream(seed, "sample", session.device)
+    if not isinstance(env, ChoosesData) or "target" not in env.spec.context:
+        raise UserError("draw: this run sees no picture to draw; train with reward=target or task=inpaint.")
+    picture = read_picture(Path(image), env.spec.picture().shape, "image").to(session.device)
+    env = env.with_picture(picture)
+    state = env.start_from(torch.zeros(n, dtype=torch.long, device=session.device), rng)
+    return played(session, env, state, rng, {"n": n, "seed": seed, "image": Path(image).name}, None)
+
+
+def played(
+    session: Session, env: Env, state: State, rng: torch.Generator, told: dict[str, Any], formats: list[str] | None,
+    said: Said = unsaid,
+) -> Samples:  # fmt: skip
+    """The samples that the actor makes of states that begin."""
+    wanted = formats_of(env) if formats is None else formats
+    made = rollout(env, session.actor, state, rng, record="gif" in wanted or "svg" in wanted, said=said)
+    return Samples(env, session.reward, made, told)
+
+
+def labelled(env: Env, n: int, rng: torch.Generator, label: str | int) -> State:
+    """Episodes that begin with data of a label.
+
+    Raises:
+        UserError: for a label that there is not, and where labels are not seen.
+    """
+    names = env.spec.class_names
+    if not isinstance(env, ChoosesData) or not names:
+        raise UserError("label: this run was not asked for labels; train with env.condition=label.")
+    wanted = names.index(str(label)) if str(label) in names else label
+    if not isinstance(wanted, int) or not 0 <= wanted < len(names):
+        raise UserError(f"label: there is no {label}; {nearest(str(label), names)}")
+    able = (env.labels == wanted).nonzero().squeeze(1)
+    require(len(able) > 0, f"label: no data of this split has {label}.")
+    chosen: Tensor = able[torch.randint(len(able), (n,), generator=rng, device=able.device)]
+    return env.start_from(chosen, rng)
+
+
 def write_samples(
     session: Session,
     split: str,
@@ -40,26 +197,6 @@ def write_samples(
 ) -> dict[str, Any]:
     """N samples on the data of `split` in `formats` (null: all that the environment has), and their scores, which are
     returned, too."""
-    require(split in session.envs, f"split: must be one of {', '.join(session.envs)}, got {split}.")
-    env = session.envs[split]
-    made_as = medium(env, Path(soundfont) if soundfont else None)
-    formats = list(made_as.formats) if formats is None else formats
-    for name in formats:
-        require(name in made_as.formats, f"format: must be of {', '.join(made_as.formats)} for this run, got {name}.")
-    rng = stream(seed, "sample", session.device)
-    made = rollout(env, session.actor, env.reset(n, rng), rng, record="gif" in formats or "svg" in formats, said=said)
-    view = env.view(made.final)
-    out.mkdir(parents=True, exist_ok=True)
-    made_as.write(made, formats, out)
-    scores = {name: round(float(score.mean()), 6) for name, score in session.reward.score(view).items()}
-    record: dict[str, Any] = {
-        "n": n,
-        "seed": seed,
-        "split": split,
-        "scores": scores,
-        "diversity": round(made_as.diversity(view.sample), 6),
-        "unique": round(unique(view.sample), 6),
-        **{name: round(value, 4) for name, value in made_as.numbers(view).items()},
-    }
-    (out / "scores.json").write_text(json.dumps(record, indent=1) + "\n")
-    return record
+    made = make_samples(session, split, n, seed, formats, said)
+    made.save(out, formats, soundfont)
+    return made.record

@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from rlgen_cli.runs.log import record_of
+from rlgen_cli.runs.records import record_of
 from rlgen_cli.runs.states import state_of
 
 PLACE = tempfile.TemporaryDirectory(prefix="fuzz_records_")

@@ -1,7 +1,8 @@
 """The canvas: an agent draws on it, mark by mark."""
 
+import copy
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -209,6 +210,14 @@ class Canvas:
         stopped = torch.zeros(n, dtype=torch.bool, device=device)
         canvas = self.start(self.images[index], self.palette, rng)
         return CanvasState(canvas, pen, zero, zero, index.to(torch.int32), noise, stopped)
+
+    def with_picture(self, picture: Tensor) -> Self:
+        """The same canvas for one picture, uint8 [1, C, H, W], in the place of the data."""
+        other = copy.copy(self)
+        other.images, other.labels = picture, self.labels[:1]
+        if other.previewing is not None:
+            other.gain_scale = other.previewing.preview_scale / other._target_squares().unsqueeze(1)
+        return other
 
     def step(self, state: CanvasState, action: Tensor) -> CanvasState:
         action, stops = self._split_stop(action)

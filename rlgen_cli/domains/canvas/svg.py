@@ -38,9 +38,9 @@ def svg_marks(drawing: Drawing, sample: int) -> list[str]:
     return paths
 
 
-def write_svg(path: Path, drawing: Drawing, sample: int) -> None:
-    """One sample as an SVG of its own."""
-    path.write_text(_document(drawing.size, drawing.size, [_tile(drawing, sample, 0, 0)]))
+def write_svg(path: Path, drawing: Drawing, sample: int, paper: bool = True) -> None:
+    """One sample as an SVG of its own, on paper of the background's colour or on nothing."""
+    path.write_text(_document(drawing.size, drawing.size, [_tile(drawing, sample, 0, 0, paper)]))
 
 
 def write_svg_grid(path: Path, drawing: Drawing, columns: int) -> None:
@@ -56,13 +56,13 @@ def _document(wide: int, high: int, tiles: list[str]) -> str:
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *tiles, "</svg>", ""])
 
 
-def _tile(drawing: Drawing, sample: int, x: int, y: int) -> str:
+def _tile(drawing: Drawing, sample: int, x: int, y: int, paper: bool = True) -> str:
     """A nested SVG clips strokes that leave the canvas."""
     size = drawing.size
     head = f'<svg x="{x}" y="{y}" width="{size}" height="{size}" viewBox="0 0 {size} {size}">'
     sheet = f'<rect width="{size}" height="{size}" fill="{_colour(drawing.background)}"/>'
     group = '<g fill="none" stroke-linecap="round" stroke-linejoin="round">'
-    return "\n".join([head, sheet, group, *svg_marks(drawing, sample), "</g></svg>"])
+    return "\n".join([head, *([sheet] if paper else []), group, *svg_marks(drawing, sample), "</g></svg>"])
 
 
 def _colour(colour: Tensor) -> str:

@@ -1,7 +1,8 @@
 """Steering a generator of pictures: an episode moves a point in its latent space, or in the space of its channels'
 gains and biases, and the sample is what the generator makes there."""
 
-from typing import Any, Literal, NamedTuple
+import copy
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -151,6 +152,12 @@ class LatentPictures:
         step = torch.zeros(n, dtype=torch.int16, device=self.device)
         state = LatentPictureState(self.steering.space.start(z), truth, damaged, known, z, index.to(torch.int32), step)
         return state._replace(picture=self._make(state.point, state).round().to(torch.uint8))
+
+    def with_picture(self, picture: Tensor) -> Self:
+        """The same environment for one picture, uint8 [1, C, H, W], in the place of the data."""
+        other = copy.copy(self)
+        other.images, other.labels = picture, self.labels[:1]
+        return other
 
     def _make(self, point: Tensor, state: LatentPictureState) -> Tensor:
         """What the generator makes of the points, float [N, C, H, W] from 0 to 255."""

@@ -2,14 +2,18 @@
 
 import functools
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import DrawsStrokes, Env
 from rlgen_cli.core.specs import State, Stroke, View
+from rlgen_cli.domains.canvas.enlarged import enlarged
 from rlgen_cli.domains.canvas.svg import Drawing, write_svg, write_svg_grid
 from rlgen_cli.evaluation.media.raster import (
     beside,
@@ -24,14 +28,30 @@ from rlgen_cli.evaluation.media.raster import (
 from rlgen_cli.evaluation.rollout import Rollout
 
 
+class Look(NamedTuple):
+    """How single pictures are written.
+
+    Attributes:
+        scale: side of a pixel: drawings are rasterised from their strokes, other pictures enlarged. smooth: between
+            pixels, where these are enlarged. transparent: the background of a canvas is left out. columns: of the grid.
+    """
+
+    scale: int = 1
+    smooth: bool = False
+    transparent: bool = False
+    columns: int | None = None
+
+
 class PictureMedium:
-    """`env` makes pictures."""
+    """`env` makes pictures; `look` says how they are written."""
 
     formats: tuple[str, ...] = ("png", "gif", "svg")
     last = 64  # samples that the end of a run leaves
 
-    def __init__(self, env: Env) -> None:
-        self.env = env
+    def __init__(self, env: Env, look: Look) -> None:
+        self.env, self.look = env, look
+        able = not look.transparent or isinstance(env, DrawsStrokes)
+        require(able, "transparent: leaves out the background of a canvas, and this run has none.")
 
     def sheet(self, view: View, limit: int = 64) -> Tensor:
         return captioned_sheet(view, limit, self.env.spec.class_names)
@@ -60,21 +80,41 @@ class PictureMedium:
         vectors = isinstance(env, DrawsStrokes)
         if "svg" in formats and not vectors:
             require(len(formats) > 1, "format: this environment makes no strokes, so it has no svg; use png or gif.")
+        drawing = drawing_of(env, made) if isinstance(env, DrawsStrokes) and made.actions else None
+        began_blank = drawing is not None and is_blank(env.view(made.states[0]))
         if "png" in formats:
-            write_png(out / "grid.png", captioned_sheet(view, n, env.spec.class_names))
-            for i, image in enumerate(repaired(view)):
-                write_png(out / f"{i:03d}.png", (image.expand(3, -1, -1) * 255).round().to(torch.uint8))
+            sheet = captioned_sheet(view, n, env.spec.class_names, columns=self.look.columns)
+            write_png(out / "grid.png", sheet)
+            for i, image in enumerate(self._single(view, drawing if began_blank else None)):
+                write_png(out / f"{i:03d}.png", (image * 255).round().to(torch.uint8))
         if "gif" in formats:
             shown = [grid(env.view(state).sample) for state in _some(made, 128)]
             write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
             write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
-        if "svg" in formats and isinstance(env, DrawsStrokes):
-            strokes: list[Stroke] = [env.stroke(s, a) for s, a in zip(made.states, made.actions, strict=True)]
-            strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
-            drawing = Drawing(strokes, env.size, env.background.cpu(), env.square_marks)
-            write_svg_grid(out / "grid.svg", drawing, math.ceil(math.sqrt(n)))
+        if "svg" in formats and drawing is not None:
+            write_svg_grid(out / "grid.svg", drawing, self.look.columns or math.ceil(math.sqrt(n)))
             for i in range(n):
-                write_svg(out / f"{i:03d}.svg", drawing, i)
+                write_svg(out / f"{i:03d}.svg", drawing, i, paper=not self.look.transparent)
+
+    def _single(self, view: View, drawing: Drawing | None) -> Iterator[Tensor]:
+        """The pictures as they are written one by one, float [3, H, W] in [0, 1], or [4, H, W] where they are
+        transparent.
+
+        Args:
+            drawing: the strokes, where there is nothing on the canvas but them.
+        """
+        look, plain = self.look, repaired(view).cpu()
+        if drawing is not None and not drawing.square_marks and look != Look(columns=look.columns):
+            for i in range(len(plain)):
+                picture, covered = enlarged(drawing, i, look.scale).split([plain.shape[1], 1])
+                yield torch.cat([picture.expand(3, -1, -1), covered][: 1 + look.transparent])
+            return
+        background = view.info["background"].cpu().view(len(plain), -1, 1, 1) if look.transparent else None
+        covered = None if background is None else (plain != background).any(1, keepdim=True).float()
+        pictures = plain.expand(-1, 3, -1, -1)
+        pictures = pictures if covered is None else torch.cat([pictures, covered], 1)
+        for picture in pictures:
+            yield resized(picture, look.scale, look.smooth)
 
 
 def _some(made: Rollout, most: int) -> list[State]:
@@ -106,11 +146,11 @@ def diversity(samples: Tensor) -> float:
     return float((samples - samples.roll(1, 0)).square().flatten(1).mean(1).sqrt().mean())
 
 
-def panels(view: View, limit: int) -> dict[str, Tensor]:
+def panels(view: View, limit: int, columns: int | None = None) -> dict[str, Tensor]:
     """The samples as a grid, uint8 [3, H, W]; before it what was given, after it the targets, where there are any."""
     context = view.context
     found = {"given": context.get("damaged"), "made": repaired(view), "wanted": context.get("target")}
-    return {name: grid(pictures[:limit]) for name, pictures in found.items() if pictures is not None}
+    return {name: grid(pictures[:limit], columns) for name, pictures in found.items() if pictures is not None}
 
 
 def sheet(view: View, limit: int = 64) -> Tensor:
@@ -118,15 +158,40 @@ def sheet(view: View, limit: int = 64) -> Tensor:
     return functools.reduce(beside, panels(view, limit).values())
 
 
-def captioned_sheet(view: View, limit: int, class_names: tuple[str, ...], least: int = 512) -> Tensor:
+def is_blank(view: View) -> bool:
+    """Whether there is nothing but the background on all canvases."""
+    background = view.info["background"].view(len(view.sample), -1, 1, 1)
+    return bool((view.sample == background).all())
+
+
+def drawing_of(env: DrawsStrokes, made: Rollout) -> Drawing:
+    """The strokes of samples whose steps were recorded."""
+    strokes: list[Stroke] = [env.stroke(s, a) for s, a in zip(made.states, made.actions, strict=True)]
+    strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
+    return Drawing(strokes, env.size, env.background.cpu(), env.square_marks)
+
+
+def resized(picture: Tensor, scale: int, smooth: bool) -> Tensor:
+    """A picture [C, H, W] in [0, 1], `scale` times as large."""
+    if scale == 1:
+        return picture
+    if not smooth:
+        return magnified(picture, scale)
+    large = interpolate(picture.unsqueeze(0), scale_factor=float(scale), mode="bicubic", antialias=True)
+    return large[0].clamp(0, 1)
+
+
+def captioned_sheet(
+    view: View, limit: int, class_names: tuple[str, ...], least: int = 512, columns: int | None = None
+) -> Tensor:
     """The panels side by side, enlarged to about `least` pixels, each with its name above it where there are several;
     at the right the names of the labels that were asked for, uint8 [3, H, W]."""
-    found = panels(view, limit)
+    found = panels(view, limit, columns)
     factor = max(1, round(least / max(sum(panel.shape[2] for panel in found.values()), found["made"].shape[1])))
     shown = {name: magnified(panel, factor) for name, panel in found.items()}
     if "label" in view.context:
         asked = [class_names[i] for i in view.context["label"][:limit].tolist()]
-        shown["asked"] = words_grid(asked, view.sample.shape[-1], factor)
+        shown["asked"] = words_grid(asked, view.sample.shape[-1], factor, columns)
     if len(shown) == 1:
         return shown["made"]
     return functools.reduce(beside, (captioned(panel, name) for name, panel in shown.items()))

@@ -42,9 +42,9 @@ def captioned(sheet: Tensor, text: str) -> Tensor:
     return torch.cat([pil_to_tensor(strip).to(sheet.device), sheet], 1)
 
 
-def words_grid(words: list[str], side: int, factor: int, gap: int = 2) -> Tensor:
+def words_grid(words: list[str], side: int, factor: int, columns: int | None = None, gap: int = 2) -> Tensor:
     """Words as the tiles of a `grid` of pictures of `side` pixels that is enlarged by `factor`, uint8 [3, H, W]."""
-    columns = math.ceil(math.sqrt(len(words)))
+    columns = columns or math.ceil(math.sqrt(len(words)))
     pitch, room = (side + gap) * factor, side * factor
     rows = math.ceil(len(words) / columns)
     sheet = Image.new("RGB", (columns * pitch + gap * factor, rows * pitch + gap * factor), (128, 128, 128))
@@ -69,7 +69,7 @@ def magnified(sheet: Tensor, factor: int) -> Tensor:
 
 
 def write_png(path: Path, sheet: Tensor) -> None:
-    """A uint8 sheet [3, H, W]."""
+    """A uint8 sheet [3, H, W], or [4, H, W] with a transparent part."""
     _image(sheet).save(path, optimize=True)
 
 

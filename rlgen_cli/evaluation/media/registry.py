@@ -9,7 +9,7 @@ from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env
 from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.media.music import MakesMusic, MusicMedium
-from rlgen_cli.evaluation.media.pictures import PictureMedium
+from rlgen_cli.evaluation.media.pictures import Look, PictureMedium
 from rlgen_cli.evaluation.media.text import MakesText, TextMedium
 from rlgen_cli.evaluation.rollout import Rollout
 
@@ -43,10 +43,18 @@ class Medium(Protocol):
         ...
 
 
-def medium(env: Env, soundfont: Path | None = None) -> Medium:
-    """The medium of what `env` makes."""
+def medium(env: Env, soundfont: Path | None = None, look: Look | None = None) -> Medium:
+    """The medium of what `env` makes.
+
+    Args:
+        soundfont: a file that plays music. look: how single pictures are written.
+
+    Raises:
+        UserError: for what such samples cannot have.
+    """
     if "picture" in env.spec.kinds:
-        return PictureMedium(env)
+        return PictureMedium(env, look or Look())
+    require(look in (None, Look()), "scale, smooth, transparent, columns: are of pictures, and this run makes none.")
     if "music" in env.spec.kinds:
         assert isinstance(env, MakesMusic)
         return MusicMedium(env, soundfont)
