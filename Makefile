@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup setup-locked lock release audit demo test test-all test-slow test-bfloat16 test-faults fuzz coverage check \
-  benchmarks benchmarks-quick clean
+  benchmarks benchmarks-quick browser clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,10 @@ setup-locked:
 	$(PIP) install --no-deps --no-build-isolation -e .
 	$(PIP) check
 	touch $(VENV)/.ready $(VENV)/.benchmarks
+
+# What the tests of the report's page draw it in.
+browser:
+	command -v chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
 TOOLS := build/tools
 $(TOOLS): .ci/tools.txt

@@ -21,7 +21,7 @@ from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.generators.architectures import MLPGenerator
-from tests.conftest import compose, small, write_chorales, write_clip, write_idx, write_tunes
+from tests.conftest import compose, small, write_chorales, write_clip, write_idx, write_picture, write_tunes
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,6 +31,7 @@ documents = pytest.mark.parametrize("document", DOCUMENTS, ids=[path.stem for pa
 NOT_RUN = {
     "make": "installs, or takes minutes; its targets are looked up",
     "pip install": "needs the network",
+    "rlgen watch": "serves until it is stopped",
 }
 WRITTEN = {"bars.py", "env/bars.yaml"}  # by rlgen new, in the guide
 SHORT = [
@@ -90,7 +91,7 @@ def run_line(line: str) -> None:
         return
     if words[0] == "PYTHONPATH=.":  # the working folder is on the path
         words = words[1:]
-    if words[0] == "rlgen":
+    if words[0] == "rlgen" and " ".join(words[:2]) not in NOT_RUN:
         cli.dispatch(runnable(words[1], words[2:]))
         return
     assert any(line.startswith(f"{start} ") for start in NOT_RUN), f"this line is neither run nor listed: {line}"
@@ -133,6 +134,8 @@ def filled(word: str, words: list[str]) -> str:
     """A word with its placeholders filled in."""
     if word.startswith("env.generator.path="):
         return word.replace("FOLDER", str(write_generator(Path("generator"))))
+    if word == "image=FILE":
+        return f"image={write_picture(Path('mine.png'))}"
     if "FILE" in word:
         Path("text.txt").write_text("the quick brown fox jumps over the lazy dog " * 9)
     if "RUN" in word and not Path("outputs/earlier").exists():

@@ -57,6 +57,21 @@ def read_config(path: Path, trust: Trust) -> DictConfig:
     Raises:
         UserError: for a file that is none, and for one that names what neither this package's YAMLs nor `trust` name.
     """
+    node = plain_config(path)
+    found = migrations.readable(node.pop(migrations.KEY, migrations.UNNAMED), f"run: {path}")
+    node = migrations.current_config(node, found)
+    check_components(node, trust)
+    config = OmegaConf.create(node)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def plain_config(path: Path) -> dict[str, Any]:
+    """The values of the config at `path`, of which nothing is built.
+
+    Raises:
+        UserError: for a file that is none.
+    """
     try:
         node = yaml.load(read_bytes(path, SIZE, "run").decode("utf-8"), PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -64,12 +79,7 @@ def read_config(path: Path, trust: Trust) -> DictConfig:
         raise UserError(f"run: {path} is no config of a run ({' '.join(reason.split())[:100]}).") from None
     require(isinstance(node, dict), f"run: {path} is no config of a run (it holds no keys).")
     _check_plain(node, path)
-    found = migrations.readable(node.pop(migrations.KEY, migrations.UNNAMED), f"run: {path}")
-    node = migrations.current_config(node, found)
-    check_components(node, trust)
-    config = OmegaConf.create(node)
-    assert isinstance(config, DictConfig)
-    return config
+    return dict(node)
 
 
 def check_components(node: Any, trust: Trust, path: str = "") -> None:
