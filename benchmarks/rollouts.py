@@ -1,26 +1,16 @@
 """Finished samples of a session's actor on test data."""
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.protocols import Env
+from rlgen_cli.core.protocols import ChoosesData, Env
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import State, View
 from rlgen_cli.core.tree import join
 from rlgen_cli.evaluation.rollout import Rollout, rollout
 from rlgen_cli.runs.assemble import Session
-
-
-@runtime_checkable
-class StartsFrom(Protocol):
-    """An environment of pictures whose episodes can begin with given pictures of the data."""
-
-    def start_from(self, index: Tensor, rng: torch.Generator) -> State:
-        """Fresh episodes whose data pictures are `index` [N]."""
-        ...
 
 
 def samples(session: Session, count: int, name: str, at_once: int = 500) -> View:
@@ -53,9 +43,9 @@ def finished_view(session: Session, state: State, rng: torch.Generator) -> View:
     return env.view(rollout(env, session.actor, state, rng).final)
 
 
-def starts_from(env: Env) -> StartsFrom:
+def starts_from(env: Env) -> ChoosesData:
     """The environment, known to have `start_from`."""
-    assert isinstance(env, StartsFrom)
+    assert isinstance(env, ChoosesData)
     return env
 
 

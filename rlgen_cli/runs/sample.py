@@ -59,7 +59,7 @@ class Samples:
             UserError: for a format or a look that such samples do not have.
         """
         out, made_as = Path(out), medium(self.env, Path(soundfont) if soundfont else None, look)
-        formats = formats_of(self.env) if formats is None else formats
+        formats = list(made_as.formats) if formats is None else formats
         for name in formats:
             able = ", ".join(made_as.formats)
             require(name in made_as.formats, f"format: must be of {able} for this run, got {name}.")
@@ -76,7 +76,8 @@ def sample(config: DictConfig) -> Path:
     run, session, name = open_run(config)
     medium(session.envs["test"], look=look)  # before anything is made
     name = name if config.label is None else f"{name}_{config.label}"
-    made = make_samples(session, config.split, config.n, config.seed, label=config.label)
+    steps = None if look.scale > 1 or look.transparent else formats  # strokes are drawn anew from all steps
+    made = make_samples(session, config.split, config.n, config.seed, steps, label=config.label)
     return made.save(config.out or run / "samples" / name, formats, config.soundfont, look)
 
 
@@ -114,11 +115,6 @@ def formats_named(given: Any) -> list[str] | None:
     for name in formats or []:
         require(name in FORMATS, f"format: must be of {', '.join(sorted(FORMATS))}, got {name}.")
     return formats or None
-
-
-def formats_of(env: Env) -> list[str]:
-    """The formats that an environment's samples have."""
-    return list(medium(env).formats)
 
 
 @torch.no_grad()
@@ -162,7 +158,7 @@ def played(
     said: Said = unsaid,
 ) -> Samples:  # fmt: skip
     """The samples that the actor makes of states that begin."""
-    wanted = formats_of(env) if formats is None else formats
+    wanted = medium(env).formats if formats is None else formats
     made = rollout(env, session.actor, state, rng, record="gif" in wanted or "svg" in wanted, said=said)
     return Samples(env, session.reward, made, told)
 
