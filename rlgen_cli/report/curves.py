@@ -48,7 +48,8 @@ def band(runs: list[Run], name: str) -> Band | None:
     steps = np.unique(np.concatenate([np.asarray(curve.steps) for curve in curves]))
     begin, end = max(min(curve.steps) for curve in curves), min(max(curve.steps) for curve in curves)
     shared = steps[(steps >= begin) & (steps <= end)]
-    steps = thinned(shared if len(shared) else steps)
+    steps = shared if len(shared) else steps
+    steps = steps[evenly(len(steps), POINTS)]
     values = np.stack([at(curve, steps) for curve in curves])  # [runs, steps]
     mean, low, high = (rounded(part) for part in (values.mean(0), values.min(0), values.max(0)))
     return Band(rounded(steps), mean, low, high, len(curves))
@@ -61,10 +62,9 @@ def at(curve: Curve, steps: np.ndarray) -> np.ndarray:
     return np.interp(steps, known, [newest[step] for step in known])
 
 
-def thinned(steps: np.ndarray) -> np.ndarray:
-    """At most `POINTS` of them, from the first to the last."""
-    index = np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int)
-    return steps[index]
+def evenly(count: int, most: int) -> list[int]:
+    """Indices of at most `most` of so many things, from the first to the last."""
+    return [int(i) for i in np.linspace(0, count - 1, min(count, most)).round()]
 
 
 def rounded(values: np.ndarray) -> list[float]:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from rlgen_cli.core.files import MIB, content_of, read_bytes
 from rlgen_cli.domains.music.datasets.midi_file import Rejected, read_midi
 from rlgen_cli.domains.music.notes import STEPS_PER_BEAT
+from rlgen_cli.report.curves import evenly
 
 SHEETS, DRAWINGS, MELODIES, TEXTS = 40, 12, 8, 12  # of a run, at most
 LARGEST = 4 * MIB  # of a file
@@ -19,9 +20,10 @@ CURVE = re.compile(r"M[-\d. ]+Q[-\d. ]+")
 
 def made_by(folder: Path) -> dict[str, Any]:
     """The samples in a run's folder: grids over the training, and the last ones one by one."""
-    last = folder / "samples" / "final"
+    last, grids = folder / "samples" / "final", sheets(folder)
+    shown = [grids[i] for i in evenly(len(grids), SHEETS)]
     return {
-        "sheets": [{"step": step_of(path), "src": picture(path)} for path in thinned(sheets(folder))],
+        "sheets": [{"step": step_of(path), "src": picture(path)} for path in shown],
         "final": picture(last / "grid.png"),
         "strip": picture(last / "strip.png"),
         "drawings": [found for path in numbered(last, "svg", DRAWINGS) if (found := drawing(path))],
@@ -38,12 +40,6 @@ def sheets(folder: Path) -> list[Path]:
 def step_of(sheet: Path) -> int:
     """When a grid was made."""
     return int(sheet.stem[5:])
-
-
-def thinned(paths: list[Path]) -> list[Path]:
-    """At most `SHEETS` of them, from the first to the last, evenly."""
-    count = min(len(paths), SHEETS)
-    return [paths[round(i * (len(paths) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def numbered(folder: Path, suffix: str, limit: int) -> list[Path]:
