@@ -92,7 +92,7 @@ def print_help(command: str, arguments: list[str]) -> None:
             choice = compose.value_of(kind, words) or by_env
             print(f"\n{kind}={choice}, which rlgen list {kind} shows others of")
             if choice in choices(kind, folders):
-                print_keys(keys(kind, choice, place_of(kind, choice), folders))
+                print_keys(keys(kind, choice, place_of(kind, choice, folders), folders))
 
 
 def print_group(name: str, folders: list[Path]) -> None:
@@ -115,7 +115,7 @@ def print_choice(group: str, choice: str, folders: list[Path]) -> None:
     print(f"{group}={choice}  {description(text_of(group, choice, folders))}")
     if words := said(group, choice, folders):
         print(f"  goes with {' '.join(words)}")
-    print_keys(keys(group, choice, place_of(group, choice), folders))
+    print_keys(keys(group, choice, place_of(group, choice, folders), folders))
 
 
 def print_keys(found: dict[str, Key]) -> None:
@@ -124,15 +124,29 @@ def print_keys(found: dict[str, Key]) -> None:
         print(f"  {key.name:40} {key.value:20} {key.comment}".rstrip())
 
 
-def place_of(group: str, choice: str) -> str:
-    """Where a group's keys lie in the config."""
+def place_of(group: str, choice: str, folders: list[Path]) -> str:
+    """Where a choice's keys lie in the config."""
     if group == "reward/term":
-        return f"reward.terms.{choice}"
+        together = text_of(group, choice, folders).startswith("# @package reward.terms\n")  # several terms
+        return "reward.terms" if together else f"reward.terms.{choice}"
     return compose.place_of(group) or (group if group in CHOSEN_FIRST else "")
 
 
 def keys(group: str, choice: str, place: str, folders: list[Path]) -> dict[str, Key]:
-    """The keys of a choice by name, those of YAMLs that it builds on first, and its components as `group=choice`."""
+    """The keys of a choice by name, those of YAMLs that it builds on first, and its components as `group=choice`. A
+    value that it sets for a key of another YAML is explained as it is there."""
+    found = stated(group, choice, place, folders)
+    if any(not key.comment for key in found.values()):
+        known = elsewhere(group, choice, folders)
+        for word in said(group, choice, folders):
+            name, _, other = word.partition("=")
+            known = comments_of(name, other, folders) | known
+        found = {name: key._replace(comment=key.comment or known.get(name, "")) for name, key in found.items()}
+    return found
+
+
+def stated(group: str, choice: str, place: str, folders: list[Path]) -> dict[str, Key]:
+    """The same, as the YAML and those that it builds on have them."""
     text = text_of(group, choice, folders)
     found: dict[str, Key] = {}
     for base in (yaml.safe_load(text) or {}).get("defaults", []):
@@ -140,12 +154,38 @@ def keys(group: str, choice: str, place: str, folders: list[Path]) -> dict[str, 
             found |= component(*next(iter(base.items())), folders)
         elif base != "_self_":
             name = str(base).partition("@")[0]
-            found |= keys("" if name.startswith("/") else group, name.lstrip("/"), place, folders)
+            found |= stated("" if name.startswith("/") else group, name.lstrip("/"), place, folders)
     comments = [line.partition("  # ")[2] for line in text.splitlines()]
     for key in leaves(yaml.compose(text), place, comments):
         found = {name: known for name, known in found.items() if not name.startswith(f"{key.name}.")}
         found[key.name] = key._replace(comment=key.comment or found.get(key.name, key).comment)
     return found
+
+
+def elsewhere(group: str, choice: str, folders: list[Path]) -> dict[str, str]:
+    """The comments of the keys that a choice's components have, and for what stands beside all else, of rlgen train."""
+    text = text_of(group, choice, folders)
+    found: dict[str, str] = {}
+    if text.startswith("# @package _global_\n"):
+        found |= {key.name: key.comment for key in stated("", "train", "", folders).values()}
+    for base in (yaml.safe_load(text) or {}).get("defaults", []):
+        for part, chosen in base.items() if isinstance(base, dict) else ():
+            found |= comments_of(part_of(group, str(part)), str(chosen), folders)
+    return found
+
+
+def comments_of(group: str, choice: str, folders: list[Path]) -> dict[str, str]:
+    """The comments of a choice's keys and of its components'; none where there is no such choice."""
+    if choice not in choices(group, folders):
+        return {}
+    own = stated(group, choice, place_of(group, choice, folders), folders)
+    return elsewhere(group, choice, folders) | {key.name: key.comment for key in own.values() if key.comment}
+
+
+def part_of(group: str, part: str) -> str:
+    """The group that an entry of a defaults list chooses from; one without a slash lies below the YAML's own group."""
+    part = part.removeprefix("override ").removeprefix("optional ").partition("@")[0]
+    return part.lstrip("/") if part.startswith("/") else f"{group}/{part}"
 
 
 def component(part: str, chosen: object, folders: list[Path]) -> dict[str, Key]:
@@ -155,7 +195,7 @@ def component(part: str, chosen: object, folders: list[Path]) -> dict[str, Key]:
     if name.startswith("hydra/"):
         return {}
     if name == "network/kind":  # the agent's choice, not the user's
-        return keys(name, str(chosen), "agent.network", folders)
+        return stated(name, str(chosen), "agent.network", folders)
     if "goes_with" in str(chosen):
         return {part: Key(f"{name}=", "as env says", f"rlgen list {name}")}
     return {
@@ -163,18 +203,19 @@ def component(part: str, chosen: object, folders: list[Path]) -> dict[str, Key]:
     }
 
 
-def leaves(node: yaml.Node | None, path: str, comments: list[str]) -> Iterator[Key]:
-    """The values below a YAML node, with the comments of their lines."""
+def leaves(node: yaml.Node | None, path: str, comments: list[str], above: str = "") -> Iterator[Key]:
+    """The values below a YAML node, with the comments of their lines, or those `above` them."""
     if not isinstance(node, yaml.MappingNode):
         return
     for name, value in node.value:
         if name.value in ("defaults", "hydra") or name.value.startswith("_"):
             continue
         inner = path if name.value == "<<" else f"{path}.{name.value}".lstrip(".")
+        comment = comments[name.start_mark.line] or above
         if isinstance(value, yaml.MappingNode):
-            yield from leaves(value, inner, comments)
+            yield from leaves(value, inner, comments, comment)
         else:
-            yield Key(inner, written(value), comments[name.start_mark.line])
+            yield Key(inner, written(value), comment)
 
 
 def written(node: yaml.Node) -> str:
