@@ -1,6 +1,7 @@
 """Policy gradient: REINFORCE (Williams 1992) with a choice of baseline.
 
 Deviations from the papers, numbered:
+
 1. The discount of a step's own place in the episode (γ^t before each term) is left out, as is usual.
 2. An update sees the newest `max_steps` steps. Where episodes may end early, it also sees as many steps before them,
    and learns from each episode once, when its end is there: leaving out those that an update's first or last step cuts
@@ -8,6 +9,13 @@ Deviations from the papers, numbered:
 3. Monte-Carlo rollouts (Yu et al. 2017, eq. 4) replace the return after each step by its mean over `rollouts`
    continuations by the same policy. With an anchor, a step then pays for its own action's distance from the prior; what
    its continuations would pay is left out.
+
+When to use it: for episodes of one or few steps (`steering=set_latent`, `env.max_steps=1`), for a reward without a
+gradient at the end of an episode, and with `baseline=group` where many samples of one start can be compared.
+
+What to expect: it steers a generator as well as anything here does (docs/results/steer.md) and repairs pictures
+(docs/results/repair_inpaint.md). Over forty steps of drawing it ended no better than a blank canvas, where the other
+agents learned (docs/results/agents.md).
 """
 
 import functools

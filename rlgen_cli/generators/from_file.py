@@ -4,6 +4,11 @@ What a file can do decides how it is read. Weights (safetensors) beside a config
 can do nothing; an ONNX graph computes and nothing else, and lets no gradient through; a pickle, TorchScript or an
 exported program can run anything when it is read (torch.load's documentation says so, and for `.pt2` it is how its
 parts are stored), so it is read only where the user names it in `trust`.
+
+When to use it: where a trained generator of pictures is there already.
+
+What to expect: an ONNX file takes agents and search without gradients; weights with a config take all of them
+(docs/latent.md has the table).
 """
 
 import hashlib

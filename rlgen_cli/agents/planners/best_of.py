@@ -1,4 +1,8 @@
-"""The best of many tries: a baseline at a price, and a polish of what a policy says (`start.guide`)."""
+"""The best of many tries: a baseline at a price, and a polish of what a policy says (`start.guide`).
+
+When to use it: as the price of not learning, and after training: the best of many tries near a policy's move was
+better than the move in label and coverage (docs/results/steer.md).
+"""
 
 import torch
 from torch import Tensor

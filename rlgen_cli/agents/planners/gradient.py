@@ -1,4 +1,8 @@
-"""Gradient ascent on each action: a baseline that searches, and a polish (`start.guide=RUN`, `samples=1`)."""
+"""Gradient ascent on each action: a baseline that searches, and a polish (`start.guide=RUN`, `samples=1`).
+
+When to use it: as a baseline where environment and reward have gradients. As a polish of a repair it fits what is
+known, and lowers the figure for what is hidden (docs/results/repair_inpaint.md).
+"""
 
 import torch
 from torch import Tensor

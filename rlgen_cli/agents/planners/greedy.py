@@ -2,6 +2,9 @@
 
 A scripted baseline, possible because environments are functions over a state. It sees the true reward. Where no action
 improves the sample it follows the environment's expert, if there is one (`core.protocols.HasExpert`).
+
+When to use it: as what a learner should beat: in copying digits by pen it is better than the published agent
+(docs/results/resketch.md). It needs as many steps of the environment as there are actions, for each step.
 """
 
 import torch

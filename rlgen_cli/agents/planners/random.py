@@ -1,4 +1,8 @@
-"""Uniform actions: what every learner must beat."""
+"""Uniform actions: what every learner must beat.
+
+When to use it: as a row of a table, or to see what an environment of your own makes. A training says its scores
+anyway.
+"""
 
 import torch
 from torch import Tensor

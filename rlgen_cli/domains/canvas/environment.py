@@ -1,4 +1,13 @@
-"""The canvas: an agent draws on it, mark by mark."""
+"""The canvas: an agent draws on it, mark by mark.
+
+When to use it: for pictures that are made of marks, as copies of given ones or from nothing, and where the order of
+the strokes or a vector file matters. Canvases have at most 128 pixels a side and 32 colours; for photographs it is
+not made.
+
+What to expect: copies are learned in minutes on a processor (docs/results/resketch.md, docs/results/sprites.md), by
+the pathwise gradient with the least error (docs/results/learning_to_paint.md). Drawing from nothing takes millions of
+steps, a discriminator and a classifier, and is judged by what accepts it (docs/results/digits.md).
+"""
 
 import copy
 from collections.abc import Callable

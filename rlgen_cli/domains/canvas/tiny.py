@@ -1,4 +1,8 @@
-"""The smallest canvas: ink the cells of a pattern. Every agent must solve it in seconds, so the tests use it."""
+"""The smallest canvas: ink the cells of a pattern. Every agent must solve it in seconds, so the tests use it.
+
+When to use it: in tests, and to see within seconds that an agent of your own learns. It makes nothing worth looking
+at.
+"""
 
 from typing import NamedTuple
 

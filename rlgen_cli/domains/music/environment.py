@@ -1,4 +1,12 @@
-"""Sequences, token by token: melodies, notes with dynamics, chorales, or any vocabulary."""
+"""Sequences, token by token: melodies, notes with dynamics, chorales, or any vocabulary.
+
+When to use it: where rules or a discriminator say what is wanted of a sequence, or a pretrained model of sequences is
+to be tuned to a reward and stay near what it was.
+
+What to expect: rules are kept nearly always after minutes (docs/results/rl_tuner.md). A greedy DQN plays few pieces
+(docs/results/tunes.md); a prior with a price on leaving it is what keeps them different. Text reads like nonsense
+made of words (docs/results/text.md).
+"""
 
 from typing import Any, Literal, NamedTuple
 
