@@ -2,12 +2,12 @@
 # on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
 # make test-faults: kills, signals, damaged files and full disks (a quarter of an hour), counted in docs/results/faults.md.
 # make setup-locked: the same environment from files whose hashes are in locks/.  make release: dist/ with checksums and a
-# list of what is in it (SBOM).
+# list of what is in it (SBOM).  make docs: the documentation's site.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup setup-locked lock release audit demo test test-all test-slow test-bfloat16 test-faults fuzz coverage check \
+.PHONY: setup setup-locked lock release audit demo test test-all test-slow test-bfloat16 test-faults fuzz coverage check docs \
   benchmarks benchmarks-quick browser clean
 
 setup: $(VENV)/.ready
@@ -108,8 +108,12 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BENCHMARKS := precision speed gpu time_to startup music resketch digits sprites learning_to_paint agents spiral vs_sb3 \
-  rl_tuner seqgan organ tunes text gan steer latent fused dqn_gan
+# The pages of docs/, one for each choice of the command line, and the Python API: build/site/index.html. Needs no network.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+BENCHMARKS := demo precision speed gpu time_to startup music resketch digits sprites learning_to_paint agents spiral \
+  vs_sb3 rl_tuner seqgan organ tunes text gan steer latent fused dqn_gan
 
 # Long: about ten hours on two cores. Interrupted, it goes on where it was; what is complete for this version of the
 # code is skipped. Each writes its table and pictures below docs/results.
