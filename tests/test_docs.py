@@ -31,6 +31,8 @@ documents = pytest.mark.parametrize("document", DOCUMENTS, ids=[path.stem for pa
 NOT_RUN = {
     "make": "installs, or takes minutes; its targets are looked up",
     "pip install": "needs the network",
+    "uv": "needs the network",
+    "docker": "needs a daemon",
     "rlgen watch": "serves until it is stopped",
 }
 WRITTEN = {"bars.py", "env/bars.yaml"}  # by rlgen new, in the guide
@@ -42,6 +44,7 @@ SHORT = [
 KEPT = ("agent.anchor.prior",)
 # Files that runs and generators of the user's own have, and files of examples.
 OF_RUNS = {"status.json", "metrics.jsonl", "scores.json", "samples.txt", "config.json"}
+RECIPES = "| recipe | what it does | tuned for | table |"
 
 
 class Block(NamedTuple):
@@ -291,16 +294,22 @@ def table(document: Path, header: str) -> list[list[str]]:
     return rows
 
 
-def test_the_readmes_table_has_every_choice():
-    rows = {
-        row[0].strip("`+="): re.findall(r"`(\w+)`", row[1]) for row in table(ROOT / "README.md", "| group | choices |")
-    }
+def test_the_table_of_choices_has_every_choice():
+    choices_page = ROOT / "docs" / "choices.md"
+    rows = {row[0].strip("`+="): re.findall(r"`(\w+)`", row[1]) for row in table(choices_page, "| group | choices |")}
     assert set(rows) == set(GROUPS.values()) - {"term"}
     rows["reward/term"] = [*rows["reward/term"], *rows["reward"]]
     for group, named in rows.items():
         terms_or_rewards = {*choices(group), *(choices("reward") if group == "reward/term" else ())}
         assert set(choices(group)) <= set(named), f"{group}= lacks some"
         assert set(named) <= terms_or_rewards, f"{group}= has too many"
+
+
+def test_the_table_of_recipes_has_every_experiment_with_the_agents_it_is_tuned_for():
+    rows = {row[0].strip("`").partition("=")[2]: row[2] for row in table(ROOT / "docs" / "recipes.md", RECIPES)}
+    assert sorted(rows) == choices("experiment")
+    for name, agents in rows.items():
+        assert sorted(re.findall(r"`agent=(\w+)`", agents)) == choices(f"experiment/tuned/{name}")
 
 
 # Old choices for which the nearest valid name is the new one, so that they need no entry.
