@@ -33,7 +33,8 @@ class Run:
     """A run, opened.
 
     Attributes:
-        folder: where it lies. session: its objects, with the weights of a checkpoint.
+        folder: where it lies.
+        session: its objects, with the weights of a checkpoint.
     """
 
     folder: Path
@@ -63,7 +64,9 @@ class Run:
         """N finished samples.
 
         Args:
-            seed: of the episodes and the actions. label: of all samples, by name or number; None: any.
+            n: how many.
+            seed: of the episodes and the actions.
+            label: of all samples, by name or number; None: any.
             split: train, valid or test: whose data gives targets and labels.
 
         Raises:
@@ -85,7 +88,8 @@ def open(run: Path | str = "latest", *, device: str = "auto", trust: Sequence[st
 
     Args:
         run: a folder, `latest` (below outputs/), or `best` (the latest run's best checkpoint).
-        device: auto, cpu or cuda. trust: modules outside rlgen that the run's config may import.
+        device: auto, cpu or cuda.
+        trust: modules outside rlgen that the run's config may import.
 
     Raises:
         UserError: where there is none, or it would import what is not trusted.
@@ -98,6 +102,10 @@ def open(run: Path | str = "latest", *, device: str = "auto", trust: Sequence[st
 
 def train(*overrides: str, folder: Path | str) -> Run:
     """Train as `rlgen train OVERRIDES` does, in a new folder, and open the run.
+
+    Args:
+        overrides: words of the command line.
+        folder: a new one, of the run.
 
     Raises:
         UserError: for words that the command line would refuse.

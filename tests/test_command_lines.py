@@ -175,16 +175,25 @@ def test_published_files_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert composed("train", ["data=mnist", two, "data.root=elsewhere"]).data.root == "elsewhere"
 
 
-# Mixes of terms, and terms of one kind many times over, whose lines say nothing new.
-REPEATING = {"reward", "experiment", "task"}
-TOGETHER = {"music_theory", "no_correlation"}
-
-
-@pytest.mark.parametrize("group", sorted(set(GROUPS.values()) - REPEATING))
+@pytest.mark.parametrize("group", sorted(set(GROUPS.values())))
 def test_every_key_has_a_line(group: str) -> None:
-    for choice in set(choices(group)) - (TOGETHER if group == "reward/term" else set()):
-        for key in keys(group, choice, place_of(group, choice), [config_folder()]).values():
-            assert key.comment or key.name.endswith("=") or ".md5." in key.name, f"{group}={choice}: {key.name}"
+    folders = [config_folder()]
+    for choice in choices(group):
+        for key in keys(group, choice, place_of(group, choice, folders), folders).values():
+            assert key.comment, f"{group}={choice}: {key.name}"
+
+
+def test_a_key_that_an_experiment_sets_is_explained_as_where_it_comes_from(rlgen: Rlgen) -> None:
+    _, out, _ = rlgen("list", "experiment=resketch")
+    assert re.search(r"total_steps +1400000 +environment steps", out)  # rlgen train's
+    assert re.search(r"env\.brush\.reach +3 +the longest move", out)  # its brush's
+    assert re.search(r"env\.start +mean +prior \(z", rlgen("list", "task=inpaint")[1])  # of what goes with it
+
+
+def test_terms_that_share_a_yaml_are_named_as_the_config_has_them(rlgen: Rlgen) -> None:
+    _, out, _ = rlgen("list", "term=music_theory")
+    assert re.search(r"reward\.terms\.leap_doubled\.weight +1\.0 +of this score", out)
+    assert composed("train", ["reward=music_theory"]).reward.terms.leap_doubled.weight == 1.0
 
 
 def test_lists_show_what_a_choice_builds_on(rlgen: Rlgen) -> None:

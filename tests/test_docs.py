@@ -35,7 +35,7 @@ NOT_RUN = {
     "docker": "needs a daemon",
     "rlgen watch": "serves until it is stopped",
 }
-WRITTEN = {"bars.py", "env/bars.yaml"}  # by rlgen new, in the guide
+WRITTEN = {"bars.py", "elite.py", "env/bars.yaml"}  # by rlgen new, in the guide
 SHORT = [
     "total_steps=64", "log_interval=32", "eval_interval=64", "epochs=1", "env.bar=16", "env.brush.grid=4",
     "env.steering.directions=4", "agent.network.recurrent.width=8", "agent.network.body.embed=4",
@@ -78,7 +78,7 @@ def test_code_blocks_run(document, tmp_path, monkeypatch):
     for block in blocks(document):
         if block.file is not None:
             Path(block.file).parent.mkdir(parents=True, exist_ok=True)
-            Path(block.file).write_text(block.text)
+            Path(block.file).write_text(block.text.partition("\n")[2])
         elif block.language == "python":
             exec(compile(block.text, f"{document.name}, python", "exec"), {})
         elif block.language == "bash":
@@ -117,7 +117,7 @@ def runnable(command: str, words: list[str]) -> list[str]:
     node, there = OmegaConf.to_container(config.hydra.runtime.choices), OmegaConf.to_container(config)
     real = real_data(config) if "data" in config else []
     assert isinstance(node, dict)
-    shrunk = small(f"env={node['env']}", f"agent={node['agent']}", f"reward={node['reward']}")[3:]
+    shrunk = small(f"env={node['env']}", f"agent={node['agent']}", f"reward={node.get('reward', 'none')}")[3:]
     own = {word.partition("=")[0] for word in words if word.startswith(KEPT)}
     shrunk = [word for word in [*shrunk, *SHORT] if has(there, word.partition("=")[0])]
     shrunk = [word for word in shrunk if word.partition("=")[0] not in own]

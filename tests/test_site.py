@@ -1,10 +1,9 @@
 """The documentation's site: what is made of YAMLs and docstrings, and that it builds strictly and fetches nothing."""
 
-import importlib.util
 import re
+import runpy
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -17,23 +16,14 @@ pytest.importorskip("mkdocstrings", reason="needs rlgen[docs]")
 ROOT = Path(__file__).parent.parent
 
 
-def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rlgen_docs_hooks", ROOT / "docs" / "hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-HOOKS = hooks()
-PAGES: dict[str, str] = HOOKS.pages()
+HOOKS = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+PAGES: dict[str, str] = HOOKS["pages"]()
 CHOICES = [(group, choice) for group in GROUPS.values() for choice in choices(group)]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES])
 def test_every_choice_has_a_page_that_explains_each_of_its_keys(group, choice):
-    page = PAGES[HOOKS.place(group, choice if group in HOOKS.OWN_PAGES else None)]
+    page = PAGES[HOOKS["place"](group, choice if group in HOOKS["OWN_PAGES"] else None)]
     word = f"{'+' if group == 'reward/term' else ''}{group}={choice}"
     assert re.search(rf"^#+ `{re.escape(word)}`$", page, re.M)
     about = page.split(f" `{word}`\n", 1)[1]
@@ -53,7 +43,7 @@ def test_the_examples_of_all_pages_compose():
 def test_agents_and_environments_say_when_to_use_them_and_what_to_expect():
     for group in ("env", "agent", "generator"):
         for choice in choices(group):
-            modules = {name.rpartition(".")[0] for name in HOOKS.classes(group, choice)}
+            modules = {name.rpartition(".")[0] for name in HOOKS["classes"](group, choice)}
             text = "".join((ROOT / f"{module.replace('.', '/')}.py").read_text() for module in modules)
             assert "\nWhen to use it: " in text, f"{group}={choice}"
 
