@@ -32,6 +32,7 @@ NOT_RUN = {
     "make": "installs, or takes minutes; its targets are looked up",
     "pip install": "needs the network",
     "rlgen watch": "serves until it is stopped",
+    "rlgen push": "needs the network; test_export.py runs it with a hub of its own",
 }
 WRITTEN = {"bars.py", "env/bars.yaml"}  # by rlgen new, in the guide
 SHORT = [
@@ -39,9 +40,9 @@ SHORT = [
     "env.steering.directions=4", "agent.network.recurrent.width=8", "agent.network.body.embed=4",
 ]  # fmt: skip
 # Of the small settings, what a line says itself is kept.
-KEPT = ("agent.anchor.prior",)
+KEPT = ("agent.anchor.prior", "env.size=")
 # Files that runs and generators of the user's own have, and files of examples.
-OF_RUNS = {"status.json", "metrics.jsonl", "scores.json", "samples.txt", "config.json"}
+OF_RUNS = {"mine/policy.onnx", "status.json", "metrics.jsonl", "scores.json", "samples.txt", "config.json"}
 
 
 class Block(NamedTuple):

@@ -29,6 +29,8 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen report [KEY=VALUE …]   a page of what runs left to see, as in  rlgen report runs=outputs/multirun
   rlgen watch [KEY=VALUE …]    that page of a running training, in the browser
   rlgen plot [KEY=VALUE …]     curves for a paper, as in  rlgen plot runs=outputs/multirun y=return out=return.svg
+  rlgen export [KEY=VALUE …]   a run to take with you, as in  rlgen export run=latest to=FOLDER
+  rlgen push [KEY=VALUE …]     the same, to a hub of models, as in  rlgen push run=latest repo=USER/NAME
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment and others
   rlgen list GROUP=CHOICE      the keys of a choice with their defaults, as in  rlgen list agent=ppo
   rlgen list runs [FOLDER]     the runs below outputs/: running, finished, stopped, preempted, failed or stale
@@ -49,10 +51,13 @@ READERS = {
     "report": ("rlgen_cli.report.page", "report"),
     "watch": ("rlgen_cli.report.watch", "watch"),
     "plot": ("rlgen_cli.report.plot", "plot"),
+    "export": ("rlgen_cli.runs.export", "export"),
+    "push": ("rlgen_cli.runs.hub", "push"),
 }
 HYDRA_COMMANDS = (*TRAINERS, *READERS)
 COMMANDS = (*HYDRA_COMMANDS, "list", "new", "doctor")
-WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report"}  # what is called otherwise than its command
+# What a command's result is called where it is not called after the command.
+WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report", "push": "pushed"}
 # Flags with which Hydra shows something and runs nothing.
 SHOWS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
@@ -226,7 +231,7 @@ def read_task(command: str) -> Callable[["DictConfig"], None]:
             read = getattr(importlib.import_module(module), name)
         written = read(config)
         if written is not None:
-            print(f"{WRITTEN.get(command, command)}: {shown(written)}")
+            print(f"{WRITTEN.get(command, command)}: {shown(written) if isinstance(written, Path) else written}")
 
     return task
 
