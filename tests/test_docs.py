@@ -21,6 +21,7 @@ from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.generators.architectures import MLPGenerator
+from rlgen_cli.sweeps.sweep import first_value
 from tests.conftest import compose, small, write_chorales, write_clip, write_idx, write_picture, write_tunes
 
 ROOT = Path(__file__).parent.parent
@@ -111,7 +112,9 @@ def runnable(command: str, words: list[str]) -> list[str]:
         return [command, *words, "total_steps=96"]
     if command not in cli.TRAINERS:
         return [command, *words]
-    config = composed(command, words, keep_hydra=True)
+    if any(word.startswith("sweep.resume=") for word in words):
+        return [command, *words]
+    config = composed(command, [first_value(word) for word in words if word != "-m"], keep_hydra=True)
     node, there = OmegaConf.to_container(config.hydra.runtime.choices), OmegaConf.to_container(config)
     real = real_data(config) if "data" in config else []
     assert isinstance(node, dict)
@@ -224,6 +227,8 @@ def check_setting(word: str, where: str) -> None:
     match = SETTING.fullmatch(word)
     assert match is not None, where
     group, rest, value = match.groups()
+    if group.startswith("hydra"):
+        return
     if rest is None and group in GROUPS.values():
         for choice in re.split(r"[|,]", value.strip("[]")):
             there = not choice or choice in choices(group) or choice in ("X", "RUN", "NAME")

@@ -43,7 +43,6 @@ HELP = """rlgen: reinforcement learning that makes things
   eval "$(rlgen -sc install=bash)"   tab completion (zsh: with bashcompinit; fish: -sc install=fish)
 """
 TRAINERS = ("train", "pretrain")
-PREEMPTED = 75  # the exit code of a run that a signal stopped after it was saved (EX_TEMPFAIL of sysexits.h)
 READERS = {
     "sample": ("rlgen_cli.runs.sample", "sample"),
     "draw": ("rlgen_cli.runs.sample", "draw"),
@@ -140,7 +139,9 @@ def run(command: str, arguments: list[str]) -> None:
     if not shows and not value_of("resume", arguments):
         for word, why in added(command, arguments).items():
             print(f"{word} is taken, since it goes with {why}")
-    if sweeps(arguments) or shows:
+    if command in TRAINERS and not shows and (sweeps(arguments) or value_of("sweep.resume", arguments)):
+        sweep(command, arguments)
+    elif sweeps(arguments) or shows:
         under_hydra(command, arguments)
     elif command in TRAINERS and (wanted := value_of("resume", arguments)):
         end(resume(command, wanted, arguments))
@@ -170,9 +171,23 @@ def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]
     return status
 
 
+def sweep(command: str, arguments: list[str]) -> None:
+    """Many trainings, each in a process of its own.
+
+    Raises:
+        UserError: at the end, where one has not finished.
+    """
+    from rlgen_cli.sweeps.sweep import sweep as run_all
+
+    if not run_all(command, arguments):
+        raise UserError("not every job of this sweep has finished; the table above says which and why.")
+
+
 def end(status: str) -> None:
     """Exit with a code of its own where a signal stopped a run, so that `rlgen train … && …` does not go on."""
     if status == "preempted":
+        from rlgen_cli.runs.states import PREEMPTED
+
         sys.exit(PREEMPTED)
 
 
@@ -247,39 +262,18 @@ def run_folder(config: "DictConfig") -> Path:
 
 
 def under_hydra(command: str, arguments: list[str]) -> None:
-    """Sweeps, help and other flags: Hydra composes, and calls the task for each job."""
+    """Flags that show something, and sweeps of what reads runs: Hydra composes, and calls the task for each job."""
     from rlgen_cli.config.compose import config_folders, import_from, placed, register_resolvers, with_hydra_errors
 
     register_resolvers(config_folders(arguments))
     import_from(config_folders(arguments)[:-1])
     sys.argv = [os.path.basename(sys.argv[0]), *placed(command, arguments)]
     errors: list[Exception] = []
-    with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command, arguments), errors)))
+    with_hydra_errors(command, arguments, lambda: start(command, quietly(read_task(command), errors)))
     if len(errors) == 1:
         raise errors[0]
     if errors:
         raise UserError(f"{len(errors)} jobs of this sweep failed; each said why above.")
-
-
-def job_task(command: str, arguments: list[str]) -> Callable[["DictConfig"], Any]:
-    """The task of one job, in the folder that Hydra gives it."""
-    from rlgen_cli.config.compose import check_optional, drop_replaced
-
-    if command not in TRAINERS:
-        return read_task(command)
-
-    def task(config: "DictConfig") -> str:
-        from hydra.core.hydra_config import HydraConfig
-
-        check_optional(HydraConfig.get().runtime.choices, arguments)
-        drop_replaced(config, HydraConfig.get().runtime.choices, arguments)
-        status = begin(command, config, Path(HydraConfig.get().runtime.output_dir), arguments)
-        if status == "preempted":
-            print("the sweep ends here; the jobs after this one have not begun", file=sys.stderr)
-        end(status)
-        return status
-
-    return task
 
 
 def quietly(task: Callable[["DictConfig"], Any], errors: list[Exception]) -> Callable[["DictConfig"], Any]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from rlgen_cli.core import migrations
 from rlgen_cli.core.capacity import memory
 from rlgen_cli.core.errors import UserError, described
-from rlgen_cli.core.files import read_bytes, read_json
+from rlgen_cli.core.files import read_bytes, read_json, sync, write_synced
 
 log = logging.getLogger(__name__)
 TENSOR, BYTES, NUMBERED = "__tensor__", "__bytes__", "__numbered__"
@@ -57,10 +57,10 @@ def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
         for part in parts:
             (partial / part).mkdir(parents=True)
         for name, content in files.items():
-            _write_synced(partial / name, content)
+            write_synced(partial / name, content)
         for part in parts:
-            _sync(partial / part)
-        _sync(partial)
+            sync(partial / part)
+        sync(partial)
         _replace(folder, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # what a failure left half-written
@@ -154,17 +154,6 @@ def recover(folder: Path, name: str = "*") -> None:
             partial.unlink()
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace a file at once: readers see the old or the new content, never half."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write_synced(partial, content)
-        os.replace(partial, path)
-        _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)  # what a failure left half-written
-
-
 def _unravel(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """`tree` with its tensors and bytes moved into `tensors` and named in their place."""
     if isinstance(tree, Tensor):
@@ -238,19 +227,4 @@ def _replace(folder: Path, new: Path) -> None:
         shutil.rmtree(old)
     else:
         os.replace(new, folder)
-    _sync(folder.parent)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder.parent)

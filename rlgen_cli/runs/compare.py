@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rlgen_cli.agents.planners.random import Random
-from rlgen_cli.core.checkpoint import write_atomic
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.core.protocols import Env
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import View

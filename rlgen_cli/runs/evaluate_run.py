@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.stages import Helpers
 from rlgen_cli.data.images import Images

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import reader_gone
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.runs.records import record_of
 
 log = logging.getLogger("rlgen_cli")
