@@ -80,6 +80,7 @@ def test_a_run_is_one_page_without_network(runs, rlgen, tmp_path):
     assert run["status"] == "finished"
     assert run["step"] == 160
     assert run["results"]["scores"].keys() == {"samples", "random", "real"}
+    assert run["results"]["diversity"].keys() == run["results"]["unique"].keys() == {"samples", "random", "real"}
     assert {"return", "eval/total", "eval/diversity"} == set(found["first"])
     assert [sheet["step"] for sheet in run["made"]["sheets"]] == [80, 160]
     assert len(run["made"]["drawings"]) == 12
@@ -145,6 +146,21 @@ def test_what_is_no_finite_number_is_left_out(tmp_path):
         "seconds": Curve([1.0, 3.0], [1.0, 1.0]), "d": Curve([1.0], [1.0]), "gan/seconds": Curve([2.0], [1.0]),
         "gan/loss": Curve([2.0], [0.5]),
     }  # fmt: skip
+
+
+def test_a_score_has_one_name_whatever_version_recorded_it(tmp_path):
+    lines = [{"step": 1, "eval/target": 1.0, "eval/total": 3.0, "eval/diversity": 4.0, "eval/unique": 5.0}]
+    lines += [{"step": 2, "eval/score/target": 2.0, "eval/total": 6.0, "score/target": 0.5}]
+    found = curves_of(written(tmp_path, "old", lines).folder)
+    assert found.keys() == {
+        "seconds",
+        "score/target",
+        "eval/score/target",
+        "eval/total",
+        "eval/diversity",
+        "eval/unique",
+    }
+    assert found["eval/score/target"] == Curve([1.0, 2.0], [1.0, 2.0])
 
 
 def test_samples_stand_beside_the_nearest_training_pictures(runs, rlgen, tmp_path):
