@@ -12,7 +12,7 @@ from rlgen_cli.agents.planners.best_of import BestOf
 from rlgen_cli.agents.planners.cem import CEM
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core.specs import EnvSpec, SequenceSpec, View
-from rlgen_cli.domains.music.encodings import Chorale, Melody, Notes
+from rlgen_cli.domains.music.encodings import Chorale, Melody, MusicEncoding, Notes
 from rlgen_cli.domains.music.statistics import LENGTHS, features, lengths, rl_tuner_statistics
 from rlgen_cli.evaluation.distances import density, divergence, from_corpus, overlap, scott
 from rlgen_cli.evaluation.novelty import nearest, nearest_known
@@ -21,14 +21,14 @@ from rlgen_cli.runs.baselines import asked, env_steps, settings
 from rlgen_cli.runs.evaluate_run import evaluate_run
 from rlgen_cli.runs.open import open_run
 from rlgen_cli.runs.trainer import train
-from tests.conftest import session, small
+from tests.conftest import session, small, write_chorales
 
 LOW = 48
 CODE = {name: code for code, name in enumerate("C.D.EF.G.A.B", 14)}  # of the octave from middle C
 REST, HOLD = 0, 1
 
 
-def spec_of(encoding, length: int) -> EnvSpec:
+def spec_of(encoding: MusicEncoding, length: int) -> EnvSpec:
     sample = SequenceSpec(length, encoding.vocabulary, encoding, 8)
     return EnvSpec({}, action=None, sample=sample, max_steps=length, kinds=encoding.kinds)  # type: ignore[arg-type]
 
@@ -226,3 +226,28 @@ def test_a_term_is_not_taken_for_another_number_of_its_name(tmp_path):
     assert shown["eval/score/diversity"] != shown["eval/diversity"]
     numbers = evaluated(tmp_path / "run")["numbers"]
     assert numbers["score/diversity"]["samples"] != numbers["diversity"]["samples"]
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "missing"),
+    [
+        (["env=music", "encoding=notes"], "overlap/note_lengths", "rl_tuner/in_motif"),
+        (["env=music", "encoding=chorale", "data=jsb", "reward=harmony"], "overlap/pitch_range", "rl_tuner/in_motif"),
+        (["env=music", "data=text", "encoding=tokens", "reward=sequence_novelty"], "copies", "groove"),
+        (["env=latent_music", "reward=groove"], "rl_tuner/in_motif", "frechet"),
+        (["env=tiny"], "unique", "frechet"),
+    ],
+    ids=["notes", "chorales", "text", "a generator of melodies", "no data"],
+)
+def test_every_kind_of_sample_is_compared(words, there, missing, tmp_path):
+    """With the numbers that it can have, of samples and (where there are any) of real data."""
+    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog " * 99)
+    more = {"data=text": ["data.path=text.txt"], "data=jsb": ["env.bar=16", "data.path=jsb.json"]}
+    write_chorales(Path("jsb.json"), 400)
+    data = next((word for word in words if word in more), None)
+    given = [word for word in small(*words, "agent=random") if data is None or not word.startswith("data.")]
+    train(session(*given, *more.get(str(data), [])), tmp_path / "run")
+    record = evaluated(tmp_path / "run")
+    assert there in record["numbers"]
+    assert missing not in record["numbers"]
+    assert ("real" in record["columns"]) == (words != ["env=tiny"])

@@ -24,7 +24,7 @@ PITCHES = 128
 def piece_statistics(view: View, spec: EnvSpec) -> dict[str, float]:
     """Mean over the pieces of the entropy of the pitch classes (bits), of how alike neighbouring bars' rhythms are, and
     of the share of notes in the scale that fits best: the same numbers as the terms of these names give."""
-    scores = {
+    scores: dict[str, PitchEntropy | Groove | ScaleConsistency] = {
         "pitch_entropy": PitchEntropy(spec=spec),
         "groove": Groove(spec=spec),
         "scale_consistency": ScaleConsistency(spec=spec),
