@@ -43,7 +43,15 @@ SHORT = [
 # Of the small settings, what a line says itself is kept.
 KEPT = ("agent.anchor.prior", "env.size=")
 # Files that runs and generators of the user's own have, and files of examples.
-OF_RUNS = {"mine/policy.onnx", "status.json", "metrics.jsonl", "scores.json", "samples.txt", "config.json"}
+OF_RUNS = {
+    "mine/policy.onnx",
+    "status.json",
+    "metrics.jsonl",
+    "scores.json",
+    "results.json",
+    "samples.txt",
+    "config.json",
+}
 
 
 class Block(NamedTuple):

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,14 @@ def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # what a failure left half-written
 
 
-def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
+def load(
+    folder: Path, part: str, device: torch.device | str, only: Collection[str] | None = None
+) -> dict[str, Any]:  # fmt: skip
     """The components of one part of a checkpoint, each of its files checked against the manifest; tensors are on the
     device, bytes stay bytes.
+
+    Args:
+        only: components by name, where not all are needed; the files of others are not read.
 
     Raises:
         UserError: for a missing or damaged file, or a checkpoint of another version.
@@ -77,13 +82,15 @@ def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
     contents = {
         name.partition("/")[2]: _content(folder, name, digest)
         for name, digest in digests.items()
-        if name.partition("/")[0] == part
+        if name.partition("/")[0] == part and (only is None or Path(name).stem in {"state", *only})
     }
     if "state.json" not in contents:
         raise UserError(f"checkpoint: {folder} has no part {part}.")
     try:
         components = {}
         for name, tree in json.loads(contents["state.json"]).items():
+            if only is not None and name not in only:
+                continue
             content = contents.get(f"{name}.safetensors")
             tensors = {} if content is None else load_tensors(content)
             components[name] = _ravel(tree, tensors, device)
