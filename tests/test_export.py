@@ -59,6 +59,14 @@ def test_an_export_opens_anywhere_and_makes_the_same(folder, rlgen, tmp_path, mo
     assert "to: . is there already; name a new folder." in err
 
 
+def test_a_term_that_learned_goes_along(rlgen, tmp_path):
+    run = rlgen_cli.train(*small("env=pixel", "agent=dqn", "reward=adversarial"), folder=tmp_path / "run")
+    assert rlgen("export", "run=run", "to=mine", "n=2")[0] == 0
+    assert rlgen_cli.open("mine").sample(5).record["scores"] == run.sample(5).record["scores"] != {}
+    kept = {path.stem for path in Path().glob("mine/checkpoints/*/training/*.safetensors")}
+    assert kept == {"adversarial"}  # of what only the training needs, nothing else
+
+
 def test_the_card_says_what_the_run_is(folder, rlgen, tmp_path):
     rlgen("export", f"run={folder}", "to=mine", "n=4")
     card = (tmp_path / "mine" / "README.md").read_text()

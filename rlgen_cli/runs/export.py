@@ -49,7 +49,9 @@ def export_to(out: Path, config: DictConfig) -> Path:
             shutil.copyfile(run / name, out / name)
     (out / "config.yaml").write_text(yaml.safe_dump(portable(plain_config(run / "config.yaml")), sort_keys=False))
     step = checkpoint.newest(run, "policy").name
-    checkpoint.save(out / "checkpoints" / step, {"policy": session.policy_state()})
+    learned = {name: term.state_dict() for name, term in session.reward.learners().items()}
+    parts = {"policy": session.policy_state()} | ({"training": learned} if learned else {})
+    checkpoint.save(out / "checkpoints" / step, parts)
     for stage in session.stages:  # what was fitted before the training, such as a generator
         place = next(filter(checkpoint.intact, places_of(stage, run)))
         shutil.copytree(place, out / "stages" / stage.name / "result")
