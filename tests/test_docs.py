@@ -118,7 +118,7 @@ def runnable(command: str, words: list[str]) -> list[str]:
         return [command, *words, "n=5", "updates=2"]
     if any(word.startswith("resume=") for word in words):
         return [command, *words, "total_steps=96"]
-    if command not in cli.TRAINERS:
+    if command not in (*cli.TRAINERS, "tune"):
         return [command, *words]
     if any(word.startswith("sweep.resume=") for word in words):
         return [command, *words]
@@ -130,7 +130,7 @@ def runnable(command: str, words: list[str]) -> list[str]:
     own = {word.partition("=")[0] for word in words if word.startswith(KEPT)}
     shrunk = [word for word in [*shrunk, *SHORT] if has(there, word.partition("=")[0])]
     shrunk = [word for word in shrunk if word.partition("=")[0] not in own]
-    return [command, *words, *shrunk, *real]
+    return [command, *words, *shrunk, *real, *(["tune.trials=1"] if command == "tune" else [])]
 
 
 def has(tree: Any, key: str) -> bool:

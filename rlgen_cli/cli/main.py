@@ -21,6 +21,7 @@ HELP = """rlgen: reinforcement learning that makes things
 
   rlgen train [KEY=VALUE …]    train an agent, as in  rlgen train env=pixel agent=dqn reward=target
                                -m sweeps: rlgen train -m seed=1,2,3;  resume=FOLDER|latest goes on in a run's folder
+  rlgen tune [KEY=VALUE …]     a search for settings, as in  rlgen tune env=pixel agent=ppo tune.trials=20
   rlgen pretrain [KEY=VALUE …] a sequence model, as in  rlgen pretrain data=midi data.path=FOLDER, or a GAN, as in
                                rlgen pretrain env=latent_gan data=mnist
   rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
@@ -53,7 +54,7 @@ READERS = {
     "export": ("rlgen_cli.runs.export", "export"),
     "push": ("rlgen_cli.runs.hub", "push"),
 }
-HYDRA_COMMANDS = (*TRAINERS, *READERS)
+HYDRA_COMMANDS = (*TRAINERS, *READERS, "tune")
 COMMANDS = (*HYDRA_COMMANDS, "list", "new", "doctor")
 # What a command's result is called where it is not called after the command.
 WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report", "push": "pushed"}
@@ -148,6 +149,10 @@ def run(command: str, arguments: list[str]) -> None:
     elif command in TRAINERS:
         config = composed(command, arguments, keep_hydra=True)
         end(begin(command, config, run_folder(config), arguments))
+    elif command == "tune":
+        from rlgen_cli.tuning.study import tune
+
+        end(tune(composed(command, arguments, keep_hydra=True), arguments))
     else:
         read_task(command)(composed(command, arguments))
 

@@ -28,7 +28,7 @@ OPTIONAL = (
     "damage",
     "network/recurrent",
 )  # what a config can be composed without
-DEFAULT_ENV = {"train": "pixel", "pretrain": "music"}
+DEFAULT_ENV = {"train": "pixel", "pretrain": "music", "tune": "pixel"}
 DEFAULT_AGENT = "dqn"
 COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network", "network/body", "network/kind")
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +27,7 @@ from rlgen_cli.runs.states import PREEMPTED, write_failure
 
 # What asks a training to stop; the one that a terminal sends reaches the sweep alone, which passes it on.
 PASSED_ON = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+LOOK = 1.0  # seconds between two looks at a job
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 LAST_LINES = 30  # of what a job says on stderr, among which a reason is looked for
 
@@ -85,9 +86,14 @@ def revived(command: str, flags: list[str]) -> Worker:
     return Worker(command, flags, elsewhere=True)
 
 
-def run_process(command: list[str]) -> tuple[int, list[str]]:
+def never() -> bool:
+    """Nothing asks a process to stop."""
+    return False
+
+
+def run_process(command: list[str], stop: Callable[[], bool] = never) -> tuple[int, list[str]]:
     """Run a command to its end; its exit code and the last lines of its stderr, which is shown, too. Signals that ask
-    this process to stop go to the command, and are waited for."""
+    this process to stop go to the command, and are waited for; so does `stop`, which is asked every second."""
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
         preexec_fn=end_with_parent if sys.platform == "linux" else None,  # it only makes a system call
@@ -97,6 +103,11 @@ def run_process(command: list[str]) -> tuple[int, list[str]]:
         reader.start()
         try:
             with passed_on(process):
+                while process.poll() is None and not stop():
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(LOOK)
+                if process.poll() is None:  # once, since a second signal would end it without a checkpoint
+                    process.terminate()
                 code = process.wait()
         except BaseException:  # with which a launcher ends its job, as submitit's does when it is preempted
             process.terminate()
