@@ -166,7 +166,7 @@ def postgresql() -> Iterator[str]:
             pytest.fail("there is no PostgreSQL server below /usr/lib/postgresql")
         pytest.skip("PostgreSQL is not installed")
     home = Path(tempfile.mkdtemp())
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    user: list[str | Path] = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if user:
         shutil.chown(home, "postgres")
     tool = POSTGRES[-1]
