@@ -211,6 +211,8 @@ def known_keys() -> set[str]:
         together = file.read_text().startswith("# @package reward.terms\n")
         place = "reward.terms" if together else f"reward.terms.{file.stem}"
         found |= set(leaves(yaml.safe_load(file.read_text()), place))
+    for file in (config_folder() / "logger").glob("*.yaml"):
+        found |= set(leaves(yaml.safe_load(file.read_text()), f"logger.{file.stem}"))
     return found
 
 
