@@ -41,7 +41,7 @@ SHORT = [
 # Of the small settings, what a line says itself is kept.
 KEPT = ("agent.anchor.prior",)
 # Files that runs and generators of the user's own have, and files of examples.
-OF_RUNS = {"status.json", "metrics.jsonl", "scores.json", "samples.txt", "config.json"}
+OF_RUNS = {"config.yaml", "status.json", "metrics.jsonl", "scores.json", "samples.txt", "config.json"}
 
 
 class Block(NamedTuple):
