@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
-from rlgen_cli.core.checkpoint import write_atomic
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.images import Splits
 from rlgen_cli.evaluation.media.music import MakesMusic, MusicMedium

@@ -412,7 +412,7 @@ def test_a_users_own_logger_is_one_file_and_one_yaml(rlgen: Rlgen, own: None) ->
         "begin None 0",
         "scalars 40 return score/target seconds steps_per_second",
         "scalars 80 return score/target seconds steps_per_second",
-        "scalars 80 eval/diversity eval/target eval/total eval/unique",
+        "scalars 80 eval/diversity eval/score/target eval/total eval/unique",
         "picture 80 samples 3",
         "close stopped",
     ]

@@ -29,6 +29,8 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen report [KEY=VALUE …]   a page of what runs left to see, as in  rlgen report runs=outputs/multirun
   rlgen watch [KEY=VALUE …]    that page of a running training, in the browser
   rlgen plot [KEY=VALUE …]     curves for a paper, as in  rlgen plot runs=outputs/multirun y=return out=return.svg
+  rlgen export [KEY=VALUE …]   a run to take with you, as in  rlgen export run=latest to=FOLDER
+  rlgen push [KEY=VALUE …]     the same, to a hub of models, as in  rlgen push run=latest repo=USER/NAME
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment and others
   rlgen list GROUP=CHOICE      the keys of a choice with their defaults, as in  rlgen list agent=ppo
   rlgen list runs [FOLDER]     the runs below outputs/: running, finished, stopped, preempted, failed or stale
@@ -41,7 +43,6 @@ HELP = """rlgen: reinforcement learning that makes things
   eval "$(rlgen -sc install=bash)"   tab completion (zsh: with bashcompinit; fish: -sc install=fish)
 """
 TRAINERS = ("train", "pretrain")
-PREEMPTED = 75  # the exit code of a run that a signal stopped after it was saved (EX_TEMPFAIL of sysexits.h)
 READERS = {
     "sample": ("rlgen_cli.runs.sample", "sample"),
     "draw": ("rlgen_cli.runs.sample", "draw"),
@@ -49,10 +50,13 @@ READERS = {
     "report": ("rlgen_cli.report.page", "report"),
     "watch": ("rlgen_cli.report.watch", "watch"),
     "plot": ("rlgen_cli.report.plot", "plot"),
+    "export": ("rlgen_cli.runs.export", "export"),
+    "push": ("rlgen_cli.runs.hub", "push"),
 }
 HYDRA_COMMANDS = (*TRAINERS, *READERS)
 COMMANDS = (*HYDRA_COMMANDS, "list", "new", "doctor")
-WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report"}  # what is called otherwise than its command
+# What a command's result is called where it is not called after the command.
+WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report", "push": "pushed"}
 # Flags with which Hydra shows something and runs nothing.
 SHOWS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
@@ -135,7 +139,9 @@ def run(command: str, arguments: list[str]) -> None:
     if not shows and not value_of("resume", arguments):
         for word, why in added(command, arguments).items():
             print(f"{word} is taken, since it goes with {why}")
-    if sweeps(arguments) or shows:
+    if command in TRAINERS and not shows and (sweeps(arguments) or value_of("sweep.resume", arguments)):
+        sweep(command, arguments)
+    elif sweeps(arguments) or shows:
         under_hydra(command, arguments)
     elif command in TRAINERS and (wanted := value_of("resume", arguments)):
         end(resume(command, wanted, arguments))
@@ -165,9 +171,23 @@ def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]
     return status
 
 
+def sweep(command: str, arguments: list[str]) -> None:
+    """Many trainings, each in a process of its own.
+
+    Raises:
+        UserError: at the end, where one has not finished.
+    """
+    from rlgen_cli.sweeps.sweep import sweep as run_all
+
+    if not run_all(command, arguments):
+        raise UserError("not every job of this sweep has finished; the table above says which and why.")
+
+
 def end(status: str) -> None:
     """Exit with a code of its own where a signal stopped a run, so that `rlgen train … && …` does not go on."""
     if status == "preempted":
+        from rlgen_cli.runs.states import PREEMPTED
+
         sys.exit(PREEMPTED)
 
 
@@ -228,7 +248,7 @@ def read_task(command: str) -> Callable[["DictConfig"], None]:
             read = getattr(importlib.import_module(module), name)
         written = read(config)
         if written is not None:
-            print(f"{WRITTEN.get(command, command)}: {shown(written)}")
+            print(f"{WRITTEN.get(command, command)}: {shown(written) if isinstance(written, Path) else written}")
 
     return task
 
@@ -244,39 +264,18 @@ def run_folder(config: "DictConfig") -> Path:
 
 
 def under_hydra(command: str, arguments: list[str]) -> None:
-    """Sweeps, help and other flags: Hydra composes, and calls the task for each job."""
+    """Flags that show something, and sweeps of what reads runs: Hydra composes, and calls the task for each job."""
     from rlgen_cli.config.compose import config_folders, import_from, placed, register_resolvers, with_hydra_errors
 
     register_resolvers(config_folders(arguments))
     import_from(config_folders(arguments)[:-1])
     sys.argv = [os.path.basename(sys.argv[0]), *placed(command, arguments)]
     errors: list[Exception] = []
-    with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command, arguments), errors)))
+    with_hydra_errors(command, arguments, lambda: start(command, quietly(read_task(command), errors)))
     if len(errors) == 1:
         raise errors[0]
     if errors:
         raise UserError(f"{len(errors)} jobs of this sweep failed; each said why above.")
-
-
-def job_task(command: str, arguments: list[str]) -> Callable[["DictConfig"], Any]:
-    """The task of one job, in the folder that Hydra gives it."""
-    from rlgen_cli.config.compose import check_optional, drop_replaced
-
-    if command not in TRAINERS:
-        return read_task(command)
-
-    def task(config: "DictConfig") -> str:
-        from hydra.core.hydra_config import HydraConfig
-
-        check_optional(HydraConfig.get().runtime.choices, arguments)
-        drop_replaced(config, HydraConfig.get().runtime.choices, arguments)
-        status = begin(command, config, Path(HydraConfig.get().runtime.output_dir), arguments)
-        if status == "preempted":
-            print("the sweep ends here; the jobs after this one have not begun", file=sys.stderr)
-        end(status)
-        return status
-
-    return task
 
 
 def quietly(task: Callable[["DictConfig"], Any], errors: list[Exception]) -> Callable[["DictConfig"], Any]:

@@ -6,18 +6,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from rlgen_cli.core.files import content_of
 from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.folder import LARGEST_FILE, decoded
 from rlgen_cli.data.images import Images, pil_to_tensor, to_channels
 from rlgen_cli.evaluation.media.raster import beside, enlarge, grid
+from rlgen_cli.evaluation.novelty import nearest
 from rlgen_cli.report.made import data_url, numbered
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.saved_run import config_of
-
-AT_ONCE = 4096  # training pictures that are compared at a time
 
 
 def nearest_sheet(folder: Path, count: int, trust: list[str]) -> str | None:
@@ -37,16 +35,8 @@ def nearest_sheet(folder: Path, count: int, trust: list[str]) -> str | None:
     if made.shape[1:] != real.shape[1:]:
         return None
     columns = 4 if len(made) > 2 else 1
-    sheets = [grid(part.float() / 255, columns) for part in (made, real[nearest(made, real)])]
+    sheets = [grid(part.float() / 255, columns) for part in (made, real[nearest(made, real)[1]])]
     shown = enlarge(beside(*sheets), 640).permute(1, 2, 0).numpy()
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(shown)).save(out, "PNG", optimize=True)
     return data_url(out.getvalue())
-
-
-def nearest(made: Tensor, real: Tensor) -> Tensor:
-    """The index of the real picture with the least squared difference from each made one, int64 [N]; uint8 pictures
-    [N, C, H, W] and [M, C, H, W]."""
-    flat = made.flatten(1).float()
-    parts = [torch.cdist(flat, part.flatten(1).float()) for part in real.split(AT_ONCE)]
-    return torch.cat(parts, 1).argmin(1)

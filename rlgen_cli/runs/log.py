@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import reader_gone
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.runs.records import NO_METRIC, record_of
 
 if TYPE_CHECKING:

@@ -67,6 +67,10 @@ def find_run(name: str) -> tuple[Path, Path | None]:
     Raises:
         UserError: where there is none.
     """
+    if name.startswith("hf://"):
+        from rlgen_cli.runs.hub import fetched  # here, since few runs come from there
+
+        return fetched(name), None
     if name == "latest":
         return latest_run("run"), None
     if name == "best":
@@ -87,7 +91,8 @@ def find_run(name: str) -> tuple[Path, Path | None]:
 
 
 def latest_run(key: str) -> Path:
-    """The run below outputs/ that was written last; `key` is what asks for it."""
-    runs = sorted(Path("outputs").rglob("status.json"), key=lambda path: path.stat().st_mtime)
+    """The run below outputs/ that was written last, but for those that came from the hub; `key` is what asks for it."""
+    found = (path for path in Path("outputs").rglob("status.json") if path.parts[1] != "hub")
+    runs = sorted(found, key=lambda path: path.stat().st_mtime)
     require(bool(runs), f"{key}: there is no run below outputs/ yet; train one first.")
     return runs[-1].parent

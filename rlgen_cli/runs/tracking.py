@@ -12,9 +12,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from rlgen_cli.config.instantiate import component, plain
-from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import UserError, described, require
-from rlgen_cli.core.files import read_json
+from rlgen_cli.core.files import read_json, write_atomic
 from rlgen_cli.core.tracking import TrackedRun, Tracker
 from rlgen_cli.runs.log import say
 

@@ -283,7 +283,7 @@ def show(session: Session, step: int, run: RunLog) -> float:
         device=session.device,
         said=run.meanwhile("evaluation"),
     )
-    scores = {f"eval/{name}": score for name, score in result.scores.items()}
+    scores = {f"eval/score/{name}": score for name, score in result.scores.items()}
     spread = {"eval/diversity": result.diversity, "eval/unique": result.unique}
     run.scalars(step, scores | {"eval/total": result.total} | spread)
     made_as = medium(env)

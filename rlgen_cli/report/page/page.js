@@ -320,8 +320,11 @@ function resultsTable(results) {
   const columns = Object.keys(scores);
   const names = [...new Set(columns.flatMap((column) => Object.keys(scores[column] ?? {})))];
   if (!names.length) return [];
-  const rows = names.map((name) => [name, ...columns.map((column) => scores[column]?.[name] ?? "")]);
-  return [element("h3", {}, "Scores of the last samples, beside those of random actions and of real data"), table(["score", ...columns], rows)];
+  const rows = names.map((name) => [`score/${name}`, ...columns.map((column) => scores[column]?.[name] ?? "")]);
+  for (const name of ["diversity", "unique"]) { // which runs of earlier versions have not
+    if (results[name]) rows.push([name, ...columns.map((column) => results[name][column] ?? "")]);
+  }
+  return [element("h3", {}, "Scores of the last samples, and how different they are, beside random actions and real data"), table(["", ...columns], rows)];
 }
 
 function madeSection(run, several) {
