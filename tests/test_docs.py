@@ -45,6 +45,7 @@ KEPT = ("agent.anchor.prior", "env.size=")
 # Files that runs and generators of the user's own have, and files of examples.
 OF_RUNS = {
     "mine/policy.onnx",
+    "config.yaml",
     "status.json",
     "metrics.jsonl",
     "scores.json",
@@ -223,6 +224,8 @@ def known_keys() -> set[str]:
         together = file.read_text().startswith("# @package reward.terms\n")
         place = "reward.terms" if together else f"reward.terms.{file.stem}"
         found |= set(leaves(yaml.safe_load(file.read_text()), place))
+    for file in (config_folder() / "logger").glob("*.yaml"):
+        found |= set(leaves(yaml.safe_load(file.read_text()), f"logger.{file.stem}"))
     return found
 
 

@@ -20,7 +20,7 @@ GROUPS = {
     "body": "network/body", "recurrent": "network/recurrent", "brush": "brush", "start": "start",
     "encoding": "encoding", "generator": "generator", "steering": "steering", "damage": "damage", "task": "task",
     "replay": "replay", "backup": "backup", "exploration": "exploration", "target_update": "target_update",
-    "optimizer": "optimizer", "baseline": "baseline", "experiment": "experiment",
+    "optimizer": "optimizer", "baseline": "baseline", "logger": "logger", "experiment": "experiment",
 }  # fmt: skip
 FLAGS = {
     "-m": "several jobs, one for each value: rlgen train -m seed=1,2,3",
@@ -128,6 +128,8 @@ def place_of(group: str, choice: str) -> str:
     """Where a group's keys lie in the config."""
     if group == "reward/term":
         return f"reward.terms.{choice}"
+    if group == "logger":
+        return f"logger.{choice}"
     return compose.place_of(group) or (group if group in CHOSEN_FIRST else "")
 
 

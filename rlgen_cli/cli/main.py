@@ -172,7 +172,7 @@ def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]
     session.command = shlex.join(["rlgen", command, *arguments])
     with exits_refused():
         status = train(session, folder)
-    say(command, status, folder, own_words(config, arguments))
+    say(command, status, folder, own_words(config, arguments, training=status != "finished"))
     return status
 
 
@@ -222,14 +222,16 @@ def exits_refused() -> Iterator[None]:
         ) from error
 
 
-def own_words(config: "DictConfig", arguments: list[str]) -> str:
-    """What a command that opens the run needs besides, where it is made of the user's own components."""
+def own_words(config: "DictConfig", arguments: list[str], training: bool) -> str:
+    """What a command that opens the run, or goes on with it (`training`), needs besides, where it is made of the user's
+    own components."""
     from omegaconf import OmegaConf
 
     from rlgen_cli.config.compose import config_folders
     from rlgen_cli.config.saved import modules
 
-    named = modules(OmegaConf.to_container(config))
+    used = {key: node for key, node in config.items() if training or key != "logger"}
+    named = modules(OmegaConf.to_container(OmegaConf.create(used)))
     folders = "".join(f" --config-dir {folder}" for folder in config_folders(arguments)[:-1])
     return f'{folders} "trust=[{",".join(named)}]"' if named else ""
 

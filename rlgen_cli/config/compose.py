@@ -30,7 +30,7 @@ OPTIONAL = (
 )  # what a config can be composed without
 DEFAULT_ENV = {"train": "pixel", "pretrain": "music", "tune": "pixel"}
 DEFAULT_AGENT = "dqn"
-COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network", "network/body", "network/kind")
+COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network", "network/body", "network/kind", "logger")
 
 
 def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> DictConfig:

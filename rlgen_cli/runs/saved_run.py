@@ -15,9 +15,9 @@ from rlgen_cli.core.files import read_json
 from rlgen_cli.core.trust import Trust
 
 
-def config_of(folder: Path, trust: Trust) -> DictConfig:
+def config_of(folder: Path, trust: Trust, training: bool = False) -> DictConfig:
     """The config that a run was made with, as data; whom to trust, when to stop and where it lies are not for it to
-    say.
+    say, and who records it matters only where it is trained (`training`).
 
     Raises:
         UserError: where there is none, or it names what is neither rlgen's nor trusted, or the folder holds a link or
@@ -26,7 +26,7 @@ def config_of(folder: Path, trust: Trust) -> DictConfig:
     path = folder / "config.yaml"
     require(path.exists(), f"run: {folder} is no run's folder (it holds no config.yaml).")
     require_plain(folder)
-    config = read_config(path, trust)
+    config = read_config(path, trust, without=None if training else "logger")
     config.stop_at, config.resume, config.trust = None, None, sorted(trust)
     return config
 
@@ -34,7 +34,7 @@ def config_of(folder: Path, trust: Trust) -> DictConfig:
 def continued(folder: Path, changes: dict[str, Any]) -> DictConfig:
     """The config of a run that goes on; `changes` are new top-level settings such as total_steps."""
     require((folder / "config.yaml").exists(), f"resume: {folder} is no run's folder (it holds no config.yaml).")
-    config = config_of(folder, Trust(changes.get("trust", [])))
+    config = config_of(folder, Trust(changes.get("trust", [])), training=True)
     for key, value in changes.items():
         OmegaConf.update(config, key, value)
     return config

@@ -85,7 +85,7 @@ def fit_stage(stage: Stage, session: Session, home: Path, stop_at: int | None) -
 def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at: int | None) -> str:
     """The updates of a stage that are still to come; "", "stopped" or "preempted", as above."""
     home.mkdir(parents=True, exist_ok=True)
-    run = RunLog(home.parents[1], progress.step, stage.updates, None, stage=stage.name)
+    run = RunLog(home.parents[1], progress.step, stage.updates, session.trackers, stage=stage.name)
     stop_at = min(stage.updates, stop_at or stage.updates)
     with Interrupt() as interrupt, logged_failure(run, progress):
         patient = True

@@ -30,9 +30,9 @@ def synthesise(piece: Piece, rate: int = RATE) -> np.ndarray:
 def write_wav(path: Path, piece: Piece, soundfont: Path | None = None) -> None:
     """16 bit mono; with a `soundfont` (SF2, SF3) its first instrument plays all voices."""
     if soundfont is None:
-        _write(path, synthesise(piece), RATE)
+        write_wave(path, synthesise(piece), RATE)
     else:
-        _write(path, _sampled(piece, soundfont), SOUNDFONT_RATE)
+        write_wave(path, _sampled(piece, soundfont), SOUNDFONT_RATE)
 
 
 def _samples_per_step(piece: Piece, rate: int) -> float:
@@ -106,7 +106,8 @@ def _events(piece: Piece, samples: float) -> list[tuple[int, int, int, int, int]
     return sorted(on + off)
 
 
-def _write(path: Path, sound: np.ndarray, rate: int) -> None:
+def write_wave(path: Path, sound: np.ndarray, rate: int) -> None:
+    """A mono WAV file of a wave [S] in [−1, 1], 16 bits a sample."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
