@@ -401,9 +401,9 @@ def sweep(rlgen: Rlgen, body: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize("end", ["sys.exit(0)", *many("raise ValueError('no')", "raise MemoryError")])
 def test_a_job_that_fails_is_named_and_the_others_go_on(end, rlgen):
     body = f"import torch\n    if open('seen', 'a').write('x') and open('seen').read().count('x') == 3: {end}\n    return x.mean((1, 2, 3))"
-    code, _, err = sweep(rlgen, body)
+    code, out, err = sweep(rlgen, body)
     assert code == 2, err
-    assert err.count("rlgen: job 0: reward.terms.function.path: score.py:score failed on samples") == 1, err
+    assert out.count("job 0 failed: reward.terms.function.path: score.py:score failed on samples") == 1, out
     assert [status(f"sweep/{job}")["status"] for job in range(3)] == ["failed", "finished", "finished"]
 
 

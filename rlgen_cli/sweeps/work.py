@@ -58,6 +58,7 @@ class Worker:
         folder = Path(os.path.relpath(hydra.runtime.output_dir))
         status = self.run(folder, list(hydra.overrides.task), modules(OmegaConf.to_container(config)))
         if status == "preempted" and not self.elsewhere:
+            print("the sweep ends here; the jobs after this one have not begun", file=sys.stderr)
             sys.exit(PREEMPTED)
         return status
 
