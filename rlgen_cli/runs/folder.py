@@ -87,7 +87,8 @@ class logged_failure:
         stopped = isinstance(error, KeyboardInterrupt)
         self.run.failure(f"{'stopped' if stopped else 'failed'} at step {self.position.step}", error)
         with contextlib.suppress(OSError):  # the disk may be what failed
-            said, step = f"{kind.__name__}: {error}", self.position.step
+            said = str(error) if isinstance(error, UserError) else f"{kind.__name__}: {error}"
+            step = self.position.step
             self.run.status("preempted" if stopped else "failed", step, error=said, best=self.position.best)
         self.run.close()
         if isinstance(error, OSError):
