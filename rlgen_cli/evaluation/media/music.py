@@ -12,6 +12,7 @@ from rlgen_cli.domains.music.notes import Piece
 from rlgen_cli.domains.music.piano_roll import roll_grid
 from rlgen_cli.domains.music.sound import RATE, synthesise, write_wav
 from rlgen_cli.evaluation.media.raster import write_png
+from rlgen_cli.evaluation.media.style import Sound
 from rlgen_cli.evaluation.media.text import token_diversity
 from rlgen_cli.evaluation.rollout import Rollout
 
@@ -30,13 +31,14 @@ class MakesMusic(Protocol):
 
 
 class MusicMedium:
-    """A `soundfont` (a file) plays the notes instead of our own synthesis."""
+    """Pieces of `env`; `sound` says how they are to sound."""
 
     formats: tuple[str, ...] = ("png", "midi", "wav")
+    usual = formats
     last = 16  # samples that the end of a run leaves
 
-    def __init__(self, env: MakesMusic, soundfont: Path | None = None) -> None:
-        self.env, self.soundfont = env, soundfont
+    def __init__(self, env: MakesMusic, sound: Sound) -> None:
+        self.env, self.sound = env, sound
 
     def pieces(self, sample: Tensor) -> list[Piece]:
         return pieces(self.env.encoding.roll(sample), self.env.bar, self.env.tempo)
@@ -56,6 +58,10 @@ class MusicMedium:
         """The first piece, float [S] in [−1, 1], and its rate."""
         return torch.from_numpy(synthesise(self.pieces(view.sample[:1])[0], RATE)), RATE
 
+    def needs_steps(self, formats: list[str]) -> bool:
+        """Only the finished piece is written."""
+        return False
+
     def write(self, made: Rollout, formats: list[str], out: Path) -> None:
         """One file each, and a sheet of the first pieces' rolls."""
         from rlgen_cli.domains.music.midi import write_midi  # here, since every run imports this module, and few mido
@@ -65,7 +71,7 @@ class MusicMedium:
             if "midi" in formats:
                 write_midi(out / f"{i:03d}.mid", piece)
             if "wav" in formats:
-                write_wav(out / f"{i:03d}.wav", piece, self.soundfont)
+                write_wav(out / f"{i:03d}.wav", piece, self.sound.soundfont)
             if "png" in formats:
                 write_png(out / f"{i:03d}.png", roll_grid([piece]))
         if "png" in formats:

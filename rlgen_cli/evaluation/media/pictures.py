@@ -1,10 +1,9 @@
-"""Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG."""
+"""Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG, still or animated."""
 
 import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import DrawsStrokes, Env
 from rlgen_cli.core.specs import State, Stroke, View
 from rlgen_cli.domains.canvas.enlarged import enlarged
-from rlgen_cli.domains.canvas.svg import Drawing, write_svg, write_svg_grid
+from rlgen_cli.domains.canvas.svg import Drawing, Timing, write_svg, write_svg_grid
 from rlgen_cli.evaluation.media.raster import (
     beside,
     captioned,
@@ -25,33 +24,30 @@ from rlgen_cli.evaluation.media.raster import (
     write_gif,
     write_png,
 )
+from rlgen_cli.evaluation.media.style import Look, Style
 from rlgen_cli.evaluation.rollout import Rollout
 
-
-class Look(NamedTuple):
-    """How single pictures are written.
-
-    Attributes:
-        scale: side of a pixel: drawings are rasterised from their strokes, other pictures enlarged. smooth: between
-            pixels, where these are enlarged. transparent: the background of a canvas is left out. columns: of the grid.
-    """
-
-    scale: int = 1
-    smooth: bool = False
-    transparent: bool = False
-    columns: int | None = None
+VECTORS = ("svg", "animated_svg")
 
 
 class PictureMedium:
-    """`env` makes pictures; `look` says how they are written."""
+    """`env` makes pictures; `style` says how they are written."""
 
-    formats: tuple[str, ...] = ("png", "gif", "svg")
+    formats: tuple[str, ...] = ("png", "gif", *VECTORS)
     last = 64  # samples that the end of a run leaves
 
-    def __init__(self, env: Env, look: Look) -> None:
-        self.env, self.look = env, look
-        able = not look.transparent or isinstance(env, DrawsStrokes)
+    def __init__(self, env: Env, style: Style) -> None:
+        self.env, self.look, self.style = env, style.look, style
+        strokes = isinstance(env, DrawsStrokes)
+        if not strokes:
+            self.formats = tuple(name for name in self.formats if name not in VECTORS)
+        self.usual: tuple[str, ...] = tuple(name for name in ("png", "gif", "svg") if name in self.formats)
+        able = strokes or not self.look.transparent
         require(able, "transparent: leaves out the background of a canvas, and this run has none.")
+
+    def needs_steps(self, formats: list[str]) -> bool:
+        """Whether all but the PNG of plain pixels are made from how a picture came about."""
+        return formats != ["png"] or self.look.scale > 1 or self.look.transparent
 
     def sheet(self, view: View, limit: int = 64) -> Tensor:
         return captioned_sheet(view, limit, self.env.spec.class_names)
@@ -73,17 +69,12 @@ class PictureMedium:
         }
 
     def write(self, made: Rollout, formats: list[str], out: Path) -> None:
-        """A grid and one file each; a time-lapse; vectors, which are left out where several formats are asked for and
-        the environment makes no strokes."""
+        """A grid and one file each; a time-lapse and a strip; vectors."""
         env, view = self.env, self.env.view(made.final)
-        n = len(view.sample)
-        vectors = isinstance(env, DrawsStrokes)
-        if "svg" in formats and not vectors:
-            require(len(formats) > 1, "format: this environment makes no strokes, so it has no svg; use png or gif.")
         drawing = drawing_of(env, made) if isinstance(env, DrawsStrokes) and made.actions else None
         began_blank = drawing is not None and is_blank(env.view(made.states[0]))
         if "png" in formats:
-            sheet = captioned_sheet(view, n, env.spec.class_names, columns=self.look.columns)
+            sheet = captioned_sheet(view, len(view.sample), env.spec.class_names, columns=self.look.columns)
             write_png(out / "grid.png", sheet)
             for i, image in enumerate(self._single(view, drawing if began_blank else None)):
                 write_png(out / f"{i:03d}.png", (image * 255).round().to(torch.uint8))
@@ -91,10 +82,19 @@ class PictureMedium:
             shown = [grid(env.view(state).sample) for state in _some(made, 128)]
             write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
             write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
-        if "svg" in formats and drawing is not None:
-            write_svg_grid(out / "grid.svg", drawing, self.look.columns or math.ceil(math.sqrt(n)))
+        if drawing is not None:
+            self._write_vectors(drawing, len(view.sample), formats, out)
+
+    def _write_vectors(self, drawing: Drawing, n: int, formats: list[str], out: Path) -> None:
+        """The strokes of N samples."""
+        columns, film = self.look.columns or math.ceil(math.sqrt(n)), self.style.film
+        timings = {"svg": None, "animated_svg": Timing(film.seconds, film.loop)}
+        for name in timings.keys() & set(formats):
+            called = "animated_" if name == "animated_svg" else ""
+            write_svg_grid(out / f"{called}grid.svg", drawing, columns, timings[name])
             for i in range(n):
-                write_svg(out / f"{i:03d}.svg", drawing, i, paper=not self.look.transparent)
+                file = out / f"{called}{i:03d}.svg"
+                write_svg(file, drawing, i, paper=not self.look.transparent, timing=timings[name])
 
     def _single(self, view: View, drawing: Drawing | None) -> Iterator[Tensor]:
         """The pictures as they are written one by one, float [3, H, W] in [0, 1], or [4, H, W] where they are

@@ -35,6 +35,7 @@ class TextMedium:
     """Lines of text, and a picture of them."""
 
     formats: tuple[str, ...] = ("txt", "png")
+    usual = formats
     last = 64  # samples that the end of a run leaves
 
     def __init__(self, env: MakesText) -> None:
@@ -53,6 +54,10 @@ class TextMedium:
 
     def audio(self, view: View) -> None:
         """Text is silent."""
+
+    def needs_steps(self, formats: list[str]) -> bool:
+        """Only the finished text is written."""
+        return False
 
     def write(self, made: Rollout, formats: list[str], out: Path) -> None:
         view = self.env.view(made.final)
