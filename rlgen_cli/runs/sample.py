@@ -19,6 +19,7 @@ from rlgen_cli.evaluation.media.style import Style
 from rlgen_cli.evaluation.rollout import Rollout, Said, rollout, unsaid
 from rlgen_cli.rewards.reward import WeightedSum
 from rlgen_cli.runs.assemble import Session
+from rlgen_cli.runs.log import say
 from rlgen_cli.runs.open import open_run
 from rlgen_cli.runs.style import style_of
 
@@ -30,7 +31,7 @@ class Samples:
         view: what rewards see of them: `view.sample` are pictures, float [N, C, H, W] in [0, 1], or tokens, int64
             [N, T, F]; `view.context` has targets and labels.
         scores: each term of the reward, unweighted, [N].
-        record: as the file scores.json has it: counts, mean scores, diversity.
+        record: as the file scores.json has it: counts, mean scores, diversity, the pens of what a plotter draws.
     """
 
     def __init__(self, env: Env, reward: WeightedSum, made: Rollout, told: dict[str, Any]) -> None:
@@ -57,7 +58,7 @@ class Samples:
         out, made_as = Path(out), medium(self.env, style)
         formats = checked(made_as, formats)
         out.mkdir(parents=True, exist_ok=True)
-        made_as.write(self.made, formats, out)
+        self.record |= made_as.write(self.made, formats, out)
         (out / "scores.json").write_text(json.dumps(self.record, indent=1) + "\n")
         return out
 
@@ -69,7 +70,7 @@ def sample(config: DictConfig) -> Path:
     name = name if config.label is None else f"{name}_{config.label}"
     steps = needs_steps(session, formats, style)
     made = make_samples(session, config.split, config.n, config.seed, steps, label=config.label)
-    return made.save(config.out or run / "samples" / name, formats, style)
+    return saved(made, config.out or run / "samples" / name, formats, style)
 
 
 def draw(config: DictConfig) -> Path:
@@ -78,7 +79,17 @@ def draw(config: DictConfig) -> Path:
     run, session, name = open_run(config)
     needs_steps(session, formats, style)
     made = draw_picture(session, config.image, config.n, config.seed)
-    return made.save(config.out or run / "samples" / f"{Path(config.image).stem}_{name}", formats, style)
+    return saved(made, config.out or run / "samples" / f"{Path(config.image).stem}_{name}", formats, style)
+
+
+def saved(made: Samples, out: Path | str, formats: list[str] | None, style: Style) -> Path:
+    """Write the samples, and say what a plotter's pens are and what they cannot draw; returns where they lie."""
+    written = made.save(out, formats, style)
+    plotted = made.record.get("plotter")
+    if plotted:
+        pens = ", ".join(f"{number} {colour}" for number, colour in enumerate(plotted["pens"], 1))
+        say(f"plotter: pens {pens or 'none'}; {plotted['strokes_left_out']} strokes hardly show and are left out")
+    return written
 
 
 def needs_steps(session: Session, formats: list[str] | None, style: Style | None = None) -> bool:

@@ -1,7 +1,7 @@
 """Music: MIDI, sound, and piano rolls."""
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class MusicMedium:
         """Only the finished piece is written."""
         return False
 
-    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
+    def write(self, made: Rollout, formats: list[str], out: Path) -> dict[str, Any]:
         """One file each, and a sheet of the first pieces' rolls."""
         from rlgen_cli.domains.music.midi import write_midi  # here, since every run imports this module, and few mido
 
@@ -76,3 +76,4 @@ class MusicMedium:
                 write_png(out / f"{i:03d}.png", roll_grid([piece]))
         if "png" in formats:
             write_png(out / "grid.png", self.sheet(view))
+        return {}

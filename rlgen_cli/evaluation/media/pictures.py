@@ -1,9 +1,11 @@
-"""Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG, still or animated."""
+"""Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG, still or animated, and for a
+plotter."""
 
 import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import DrawsStrokes, Env
 from rlgen_cli.core.specs import State, Stroke, View
 from rlgen_cli.domains.canvas.enlarged import enlarged
+from rlgen_cli.domains.canvas.plotter import Page, pens_of, plot, write_gcode, write_hpgl
 from rlgen_cli.domains.canvas.svg import Drawing, Timing, write_svg, write_svg_grid
 from rlgen_cli.evaluation.media.raster import (
     beside,
@@ -27,7 +30,8 @@ from rlgen_cli.evaluation.media.raster import (
 from rlgen_cli.evaluation.media.style import Look, Style
 from rlgen_cli.evaluation.rollout import Rollout
 
-VECTORS = ("svg", "animated_svg")
+PLOTS = ("hpgl", "gcode")
+VECTORS = ("svg", "animated_svg", *PLOTS)
 
 
 class PictureMedium:
@@ -39,11 +43,13 @@ class PictureMedium:
     def __init__(self, env: Env, style: Style) -> None:
         self.env, self.look, self.style = env, style.look, style
         strokes = isinstance(env, DrawsStrokes)
-        if not strokes:
-            self.formats = tuple(name for name in self.formats if name not in VECTORS)
+        lacking = (PLOTS if env.square_marks else ()) if isinstance(env, DrawsStrokes) else VECTORS
+        self.formats = tuple(name for name in self.formats if name not in lacking)
         self.usual: tuple[str, ...] = tuple(name for name in ("png", "gif", "svg") if name in self.formats)
         able = strokes or not self.look.transparent
         require(able, "transparent: leaves out the background of a canvas, and this run has none.")
+        plots = "hpgl" in self.formats or style.page == Page()
+        require(plots, "plotter: draws strokes, and this run makes none.")
 
     def needs_steps(self, formats: list[str]) -> bool:
         """Whether all but the PNG of plain pixels are made from how a picture came about."""
@@ -68,8 +74,8 @@ class PictureMedium:
             "psnr_damaged": psnr(context["damaged"], context["target"]),
         }
 
-    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
-        """A grid and one file each; a time-lapse and a strip; vectors."""
+    def write(self, made: Rollout, formats: list[str], out: Path) -> dict[str, Any]:
+        """A grid and one file each; a time-lapse and a strip; vectors. Tells the pens of a plotter."""
         env, view = self.env, self.env.view(made.final)
         drawing = drawing_of(env, made) if isinstance(env, DrawsStrokes) and made.actions else None
         began_blank = drawing is not None and is_blank(env.view(made.states[0]))
@@ -82,8 +88,11 @@ class PictureMedium:
             shown = [grid(env.view(state).sample) for state in _some(made, 128)]
             write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
             write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
-        if drawing is not None:
-            self._write_vectors(drawing, len(view.sample), formats, out)
+        if drawing is None:
+            return {}
+        self._write_vectors(drawing, len(view.sample), formats, out)
+        plots = [name for name in PLOTS if name in formats]
+        return {"plotter": self._write_plots(drawing, len(view.sample), plots, out)} if plots else {}
 
     def _write_vectors(self, drawing: Drawing, n: int, formats: list[str], out: Path) -> None:
         """The strokes of N samples."""
@@ -95,6 +104,19 @@ class PictureMedium:
             for i in range(n):
                 file = out / f"{called}{i:03d}.svg"
                 write_svg(file, drawing, i, paper=not self.look.transparent, timing=timings[name])
+
+    def _write_plots(self, drawing: Drawing, n: int, formats: list[str], out: Path) -> dict[str, Any]:
+        """A page for each of N samples, all with the same pens."""
+        page, left_out, lines = self.style.page, 0, 0
+        pens = pens_of(drawing, page.pens)
+        for i in range(n):
+            plotted = plot(drawing, i, page, pens)
+            left_out, lines = left_out + plotted.left_out, lines + len(plotted.lines)
+            if "hpgl" in formats:
+                write_hpgl(out / f"{i:03d}.hpgl", plotted, page)
+            if "gcode" in formats:
+                write_gcode(out / f"{i:03d}.gcode", plotted, page, pens)
+        return {"pens": pens, "lines": lines, "strokes_left_out": left_out}
 
     def _single(self, view: View, drawing: Drawing | None) -> Iterator[Tensor]:
         """The pictures as they are written one by one, float [3, H, W] in [0, 1], or [4, H, W] where they are

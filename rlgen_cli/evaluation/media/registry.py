@@ -1,13 +1,14 @@
 """The registry of media: how samples of a kind are shown and written."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env
 from rlgen_cli.core.specs import View
+from rlgen_cli.domains.canvas.plotter import Page
 from rlgen_cli.evaluation.media.music import MakesMusic, MusicMedium
 from rlgen_cli.evaluation.media.pictures import PictureMedium
 from rlgen_cli.evaluation.media.style import Film, Look, Sound, Style
@@ -44,8 +45,8 @@ class Medium(Protocol):
         """Whether `formats` show how samples came about, so that all steps are to be recorded."""
         ...
 
-    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
-        """Files of `formats` into the folder `out`."""
+    def write(self, made: Rollout, formats: list[str], out: Path) -> dict[str, Any]:
+        """Files of `formats` into the folder `out`; returns what else there is to tell of them, for scores.json."""
         ...
 
 
@@ -62,6 +63,7 @@ def medium(env: Env, style: Style | None = None) -> Medium:
     pictures, music = "picture" in env.spec.kinds, "music" in env.spec.kinds
     look, film = style.look == Look(), style.film == Film()
     require(pictures or look, "scale, smooth, transparent, columns: are of pictures, and this run makes none.")
+    require(pictures or style.page == Page(), "plotter: draws strokes, and this run makes none.")
     require(pictures or film, "film: is of pictures, and this run makes none.")
     require(music or style.sound == Sound(), "soundfont: plays music, and this run makes none.")
     if pictures:

@@ -1,7 +1,9 @@
-"""How samples are written: what a picture, an animation and a sound are to be like."""
+"""How samples are written: what a picture, an animation, a plotter's page and a sound are to be like."""
 
 from pathlib import Path
 from typing import NamedTuple
+
+from rlgen_cli.domains.canvas.plotter import Page
 
 
 class Look(NamedTuple):
@@ -44,4 +46,5 @@ class Style(NamedTuple):
 
     look: Look = Look()
     film: Film = Film()
+    page: Page = Page()
     sound: Sound = Sound()

@@ -1,7 +1,7 @@
 """Text: one sample a line."""
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -59,12 +59,13 @@ class TextMedium:
         """Only the finished text is written."""
         return False
 
-    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
+    def write(self, made: Rollout, formats: list[str], out: Path) -> dict[str, Any]:
         view = self.env.view(made.final)
         if "txt" in formats:
             (out / "samples.txt").write_text("\n".join(self.env.encoding.text(view.sample)) + "\n", encoding="utf-8")
         if "png" in formats:
             write_png(out / "grid.png", self.sheet(view))
+        return {}
 
 
 def token_diversity(samples: Tensor) -> float:
