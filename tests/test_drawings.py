@@ -87,7 +87,7 @@ def test_a_run_writes_animated_drawings(rlgen, tmp_path):
         (["film.seconds=0"], "film.seconds: must be a number from 0.1 to 3600, got 0."),
         (["film.loop=2"], "film.loop: must be true or false, got 2."),
         (["format=animated_svg"], "format: must be of png, midi, wav for this run, got animated_svg."),
-        (["film.seconds=2"], "film: is of pictures, and this run makes none."),
+        (["film.seconds=2"], "film.seconds, film.loop: are of pictures, and this run makes none."),
     ],
 )
 def test_what_a_song_cannot_have_is_said_in_a_sentence(words, said, song, rlgen):
@@ -107,4 +107,4 @@ def test_an_environment_without_strokes_names_what_it_has(rlgen, tmp_path):
     rlgen_cli.train(*small("env=latent_gan", "agent=random"), folder=tmp_path / "run")
     code, _, err = rlgen("sample", f"run={tmp_path / 'run'}", "n=2", "format=[png,svg]")
     assert code == 2
-    assert "format: must be of png, gif for this run, got svg." in err
+    assert "format: must be of png, gif, mp4, webm for this run, got svg." in err

@@ -230,7 +230,7 @@ def test_a_page_that_cannot_be(word, rlgen):
 def test_pixels_are_not_plotted(rlgen, tmp_path):
     rlgen_cli.train(*small("env=pixel", "brush=pixel", "agent=random", "reward=target"), folder=tmp_path / "run")
     for words, said in (
-        (["format=gcode"], "format: must be of png, gif, svg, animated_svg for this run, got gcode."),
+        (["format=gcode"], "format: must be of png, gif, svg, animated_svg, mp4, webm for this run, got gcode."),
         (["plotter.page=a5"], "plotter: draws strokes, and this run makes none."),
     ):
         code, _, err = rlgen("sample", f"run={tmp_path / 'run'}", *words)

@@ -16,6 +16,7 @@ from rlgen_cli.data.folder import read_picture
 from rlgen_cli.evaluation.evaluate import unique
 from rlgen_cli.evaluation.media.registry import FORMATS, Medium, medium
 from rlgen_cli.evaluation.media.style import Style
+from rlgen_cli.evaluation.media.video import FILMS, require_video
 from rlgen_cli.evaluation.rollout import Rollout, Said, rollout, unsaid
 from rlgen_cli.rewards.reward import WeightedSum
 from rlgen_cli.runs.assemble import Session
@@ -106,12 +107,14 @@ def checked(made_as: Medium, formats: list[str] | None) -> list[str]:
     """The formats, or the usual ones.
 
     Raises:
-        UserError: for one that such samples do not have.
+        UserError: for one that such samples do not have, or that needs what is not installed.
     """
     formats = list(made_as.usual) if formats is None else formats
     for name in formats:
         able = ", ".join(made_as.formats)
         require(name in made_as.formats, f"format: must be of {able} for this run, got {name}.")
+    if set(FILMS) & set(formats):
+        require_video()
     return formats
 
 

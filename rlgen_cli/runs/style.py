@@ -36,7 +36,8 @@ def _look(config: DictConfig) -> Look:
 def _film(film: DictConfig) -> Film:
     check_number("film.seconds", film.seconds, 0.1, LONGEST)
     check_flag("film.loop", film.loop)
-    return Film(float(film.seconds), film.loop)
+    check_whole("film.fps", film.fps, 120)
+    return Film(float(film.seconds), film.loop, film.fps)
 
 
 def _page(plotter: DictConfig) -> Page:
@@ -47,7 +48,7 @@ def _page(plotter: DictConfig) -> Page:
     check_whole("plotter.pens", plotter.pens, 255)
     for name in ("pen_up", "pen_down"):
         line = plotter[name]
-        fits = isinstance(line, str) and line.strip() and line.isprintable()
+        fits = isinstance(line, str) and bool(line.strip()) and line.isprintable()
         require(fits, f"plotter.{name}: must be a line of G-code, as in M3 S90, got {line!r}.")
     return Page(
         width=width,

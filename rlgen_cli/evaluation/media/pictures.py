@@ -1,11 +1,12 @@
-"""Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG, still or animated, and for a
+"""Pictures: grids as PNG, how they came about as GIF, film and strip, strokes as SVG, still or animated, and for a
 plotter."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,10 +15,12 @@ from torch.nn.functional import interpolate
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import DrawsStrokes, Env
 from rlgen_cli.core.specs import State, Stroke, View
-from rlgen_cli.domains.canvas.enlarged import enlarged
+from rlgen_cli.domains.canvas.enlarged import enlarged, stages
 from rlgen_cli.domains.canvas.plotter import Page, pens_of, plot, write_gcode, write_hpgl
-from rlgen_cli.domains.canvas.svg import Drawing, Timing, write_svg, write_svg_grid
+from rlgen_cli.domains.canvas.svg import REST, Drawing, Timing, write_svg, write_svg_grid
 from rlgen_cli.evaluation.media.raster import (
+    GAP,
+    bare,
     beside,
     captioned,
     enlarge,
@@ -28,8 +31,10 @@ from rlgen_cli.evaluation.media.raster import (
     write_png,
 )
 from rlgen_cli.evaluation.media.style import Look, Style
+from rlgen_cli.evaluation.media.video import FILMS, write_film
 from rlgen_cli.evaluation.rollout import Rollout
 
+Shown = TypeVar("Shown")
 PLOTS = ("hpgl", "gcode")
 VECTORS = ("svg", "animated_svg", *PLOTS)
 
@@ -37,7 +42,7 @@ VECTORS = ("svg", "animated_svg", *PLOTS)
 class PictureMedium:
     """`env` makes pictures; `style` says how they are written."""
 
-    formats: tuple[str, ...] = ("png", "gif", *VECTORS)
+    formats: tuple[str, ...] = ("png", "gif", *VECTORS, *FILMS)
     last = 64  # samples that the end of a run leaves
 
     def __init__(self, env: Env, style: Style) -> None:
@@ -88,6 +93,10 @@ class PictureMedium:
             shown = [grid(env.view(state).sample) for state in _some(made, 128)]
             write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
             write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
+        for name in FILMS:
+            if name in formats:
+                frames = self._frames(made, drawing if began_blank else None)
+                write_film(out / f"timelapse.{name}", frames, self.style.film.fps)
         if drawing is None:
             return {}
         self._write_vectors(drawing, len(view.sample), formats, out)
@@ -118,6 +127,24 @@ class PictureMedium:
                 write_gcode(out / f"{i:03d}.gcode", plotted, page, pens)
         return {"pens": pens, "lines": lines, "strokes_left_out": left_out}
 
+    def _frames(self, made: Rollout, drawing: Drawing | None) -> Iterator[Tensor]:
+        """How all samples come about, and a rest, uint8 [3, H, W] each; one sample has no border around it.
+
+        Args:
+            drawing: the strokes, where there is nothing on the canvas but them.
+        """
+        look, film, states = self.look, self.style.film, [*made.states, made.final]
+        steps: Iterator[Tensor] = (self.env.view(state).sample.cpu() for state in states)  # [N, C, H, W] each
+        if drawing is not None and look.scale > 1 and not drawing.square_marks:
+            n = len(drawing.strokes[0].drawn)
+            drawn = (stages(drawing, sample, look.scale) for sample in range(n))
+            steps = (torch.stack(pictures)[:, :-1] for pictures in zip(*drawn, strict=True))
+        else:
+            steps = (torch.stack([resized(picture, look.scale, look.smooth) for picture in step]) for step in steps)
+        shown = (bare(step) if len(step) == 1 else grid(step, look.columns, GAP * look.scale) for step in steps)
+        shown = (sheet if look.scale > 1 else enlarge(sheet, 480) for sheet in shown)
+        yield from timed(shown, len(states), film.seconds, film.fps)
+
     def _single(self, view: View, drawing: Drawing | None) -> Iterator[Tensor]:
         """The pictures as they are written one by one, float [3, H, W] in [0, 1], or [4, H, W] where they are
         transparent.
@@ -142,6 +169,14 @@ class PictureMedium:
 def _some(made: Rollout, most: int) -> list[State]:
     """The beginning, about `most` states on the way, and the end."""
     return [*made.states[:: -(-len(made.states) // most)], made.final]
+
+
+def timed(steps: Iterator[Shown], count: int, seconds: float, fps: int) -> Iterator[Shown]:
+    """Frames that show `count` steps evenly within some seconds, and then rest on the last."""
+    total = max(1, round(seconds * fps))
+    for i, step in enumerate(steps):
+        yield from itertools.repeat(step, (i + 1) * total // count - i * total // count)
+    yield from itertools.repeat(step, round(REST * fps))
 
 
 def strip(steps: list[Tensor]) -> Tensor:

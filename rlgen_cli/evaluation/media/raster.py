@@ -12,10 +12,11 @@ from torch.nn.functional import pad
 from rlgen_cli.data.images import pil_to_tensor
 
 FRAME_MS, LAST_MS = 60, 1500
+GAP = 2  # between pictures, in their own pixels
 CAPTION = 20  # height of a line above a sheet, pixels
 
 
-def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+def grid(images: Tensor, columns: int | None = None, gap: int = GAP) -> Tensor:
     """Pictures [N, C, H, W] in [0, 1] side by side, uint8 [3, H', W'], grey gaps between."""
     n = len(images)
     columns = columns or math.ceil(math.sqrt(n))
@@ -27,6 +28,11 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
     high, wide = tiles.shape[-2:]
     sheet = tiles.view(rows, columns, 3, high, wide).permute(2, 0, 3, 1, 4).reshape(3, rows * high, columns * wide)
     return (pad(sheet, [gap, 0, gap, 0], value=0.5) * 255).round().to(torch.uint8)
+
+
+def bare(image: Tensor) -> Tensor:
+    """One picture [1, C, H, W] in [0, 1] without a border, uint8 [3, H, W]."""
+    return (image[0].expand(3, -1, -1) * 255).round().to(torch.uint8)
 
 
 def beside(left: Tensor, right: Tensor) -> Tensor:
@@ -42,7 +48,7 @@ def captioned(sheet: Tensor, text: str) -> Tensor:
     return torch.cat([pil_to_tensor(strip).to(sheet.device), sheet], 1)
 
 
-def words_grid(words: list[str], side: int, factor: int, columns: int | None = None, gap: int = 2) -> Tensor:
+def words_grid(words: list[str], side: int, factor: int, columns: int | None = None, gap: int = GAP) -> Tensor:
     """Words as the tiles of a `grid` of pictures of `side` pixels that is enlarged by `factor`, uint8 [3, H, W]."""
     columns = columns or math.ceil(math.sqrt(len(words)))
     pitch, room = (side + gap) * factor, side * factor

@@ -61,10 +61,14 @@ def medium(env: Env, style: Style | None = None) -> Medium:
     """
     style = style or Style()
     pictures, music = "picture" in env.spec.kinds, "music" in env.spec.kinds
-    look, film = style.look == Look(), style.film == Film()
-    require(pictures or look, "scale, smooth, transparent, columns: are of pictures, and this run makes none.")
+    timed = style.film._replace(fps=Film().fps) != Film()
+    require(
+        pictures or style.look == Look(),
+        "scale, smooth, transparent, columns: are of pictures, and this run makes none.",
+    )
     require(pictures or style.page == Page(), "plotter: draws strokes, and this run makes none.")
-    require(pictures or film, "film: is of pictures, and this run makes none.")
+    require(pictures or not timed, "film.seconds, film.loop: are of pictures, and this run makes none.")
+    require(pictures or music or style.film == Film(), "film.fps: is of pictures and music, and this run makes text.")
     require(music or style.sound == Sound(), "soundfont: plays music, and this run makes none.")
     if pictures:
         return PictureMedium(env, style)

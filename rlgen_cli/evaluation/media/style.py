@@ -25,10 +25,12 @@ class Film(NamedTuple):
 
     Attributes:
         seconds: from nothing to the finished picture. loop: an animated SVG begins again after a rest.
+        fps: frames a second of mp4 and webm.
     """
 
     seconds: float = 6.0
     loop: bool = True
+    fps: int = 25
 
 
 class Sound(NamedTuple):
