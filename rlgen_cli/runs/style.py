@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.domains.canvas.plotter import Page
+from rlgen_cli.domains.music.instruments import program_of
 from rlgen_cli.evaluation.media.style import Film, Look, Sound, Style
 
 MOST_ENLARGED = 64  # times
@@ -76,9 +77,12 @@ def _size(page: Any) -> tuple[float, float]:
 
 
 def _sound(config: DictConfig) -> Sound:
-    """Of what draws, there is none."""
-    soundfont = config.get("soundfont")
-    return Sound(Path(soundfont).expanduser() if soundfont else None)
+    """What music sounds like; `rlgen draw`, which makes none, has no keys for it."""
+    soundfont, tempo, instrument = (config.get(name) for name in ("soundfont", "tempo", "instrument"))
+    if tempo is not None:
+        check_number("tempo", tempo, 20, 400)
+    program = None if instrument is None else program_of(instrument)
+    return Sound(Path(soundfont).expanduser() if soundfont else None, tempo and float(tempo), program)
 
 
 def check_whole(name: str, value: Any, most: int) -> None:

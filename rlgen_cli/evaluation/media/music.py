@@ -8,9 +8,9 @@ from torch import Tensor
 
 from rlgen_cli.core.specs import State, View
 from rlgen_cli.domains.music.encodings import MusicEncoding, pieces
-from rlgen_cli.domains.music.notes import Piece
+from rlgen_cli.domains.music.notes import Piece, voice_names
 from rlgen_cli.domains.music.piano_roll import roll_grid
-from rlgen_cli.domains.music.sound import RATE, synthesise, write_wav
+from rlgen_cli.domains.music.sound import sounding, write_wav
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.media.style import Sound
 from rlgen_cli.evaluation.media.text import token_diversity
@@ -41,7 +41,7 @@ class MusicMedium:
         self.env, self.sound = env, sound
 
     def pieces(self, sample: Tensor) -> list[Piece]:
-        return pieces(self.env.encoding.roll(sample), self.env.bar, self.env.tempo)
+        return pieces(self.env.encoding.roll(sample), self.env.bar, self.sound.tempo or self.env.tempo)
 
     def sheet(self, view: View, limit: int = SHOWN) -> Tensor:
         """Piano rolls side by side, uint8 [3, H, W]."""
@@ -56,7 +56,8 @@ class MusicMedium:
 
     def audio(self, view: View) -> tuple[Tensor, int]:
         """The first piece, float [S] in [−1, 1], and its rate."""
-        return torch.from_numpy(synthesise(self.pieces(view.sample[:1])[0], RATE)), RATE
+        samples, rate = sounding(self.pieces(view.sample[:1])[0])
+        return torch.from_numpy(samples), rate
 
     def needs_steps(self, formats: list[str]) -> bool:
         """Only the finished piece is written."""
@@ -69,9 +70,9 @@ class MusicMedium:
         view = self.env.view(made.final)
         for i, piece in enumerate(self.pieces(view.sample)):
             if "midi" in formats:
-                write_midi(out / f"{i:03d}.mid", piece)
+                write_midi(out / f"{i:03d}.mid", piece, self.sound.program, voice_names(self.env.encoding.voices))
             if "wav" in formats:
-                write_wav(out / f"{i:03d}.wav", piece, self.sound.soundfont)
+                write_wav(out / f"{i:03d}.wav", piece, self.sound.soundfont, self.sound.program or 0)
             if "png" in formats:
                 write_png(out / f"{i:03d}.png", roll_grid([piece]))
         if "png" in formats:

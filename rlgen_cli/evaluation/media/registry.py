@@ -69,7 +69,7 @@ def medium(env: Env, style: Style | None = None) -> Medium:
     require(pictures or style.page == Page(), "plotter: draws strokes, and this run makes none.")
     require(pictures or not timed, "film.seconds, film.loop: are of pictures, and this run makes none.")
     require(pictures or music or style.film == Film(), "film.fps: is of pictures and music, and this run makes text.")
-    require(music or style.sound == Sound(), "soundfont: plays music, and this run makes none.")
+    require(music or style.sound == Sound(), "soundfont, tempo, instrument: are of music, and this run makes none.")
     if pictures:
         return PictureMedium(env, style)
     if music:

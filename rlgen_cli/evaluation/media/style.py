@@ -37,10 +37,13 @@ class Sound(NamedTuple):
     """How music sounds.
 
     Attributes:
-        soundfont: a file (SF2, SF3) that plays the wav.
+        soundfont: a file (SF2, SF3) that plays wav and films. tempo: beats a minute; None: the environment's.
+        program: of General MIDI, from 0; None: MIDI files say none, and the rest is played by the first, a piano.
     """
 
     soundfont: Path | None = None
+    tempo: float | None = None
+    program: int | None = None
 
 
 class Style(NamedTuple):
