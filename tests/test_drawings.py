@@ -86,7 +86,7 @@ def test_a_run_writes_animated_drawings(rlgen, tmp_path):
     [
         (["film.seconds=0"], "film.seconds: must be a number from 0.1 to 3600, got 0."),
         (["film.loop=2"], "film.loop: must be true or false, got 2."),
-        (["format=animated_svg"], "format: must be of png, midi, wav for this run, got animated_svg."),
+        (["format=animated_svg"], "format: must be of png, midi, wav, mp4, webm for this run, got animated_svg."),
         (["film.seconds=2"], "film.seconds, film.loop: are of pictures, and this run makes none."),
     ],
 )

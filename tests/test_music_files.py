@@ -18,7 +18,17 @@ from rlgen_cli.domains.music.datasets.tunes import TUNES, tonal_melody, tune
 from rlgen_cli.domains.music.instruments import INSTRUMENTS, program_of
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.domains.music.notes import Note, Piece
-from rlgen_cli.domains.music.piano_roll import BAR, VOICES, roll, roll_grid, row_height
+from rlgen_cli.domains.music.piano_roll import (
+    AXIS,
+    BAR,
+    CURSOR,
+    NUMBERS,
+    VOICES,
+    roll,
+    roll_film,
+    roll_grid,
+    row_height,
+)
 from rlgen_cli.domains.music.sound import PEAK, RATE, synthesise, write_wav
 from tests.conftest import SHARED, needs_shared, small
 
@@ -613,11 +623,64 @@ def test_rolls_show_velocity_bars_and_black_keys():
 def test_grids_share_range_and_length():
     pieces = [DUET, TUNES[0], Piece(())]
     sheet = roll_grid(pieces, columns=2, scale=4, gap=6)
-    high, wide = (74 + 2 - (47 - 2) + 1) * row_height(4) + 6, TUNES[0].steps * 4 + 6
+    high, wide = (74 + 2 - (47 - 2) + 1) * row_height(4) + NUMBERS + 6, TUNES[0].steps * 4 + AXIS + 6
     assert sheet.dtype == torch.uint8
     assert sheet.shape == (3, 2 * high + 6, 2 * wide + 6)
     assert (sheet[:, -20, wide + 20 :] == sheet[:, :1, 0]).all()  # no fourth roll
-    assert torch.equal(sheet[:, 6:high, 6:wide][:, :, : 24 * 4], roll(DUET, 192, 45, 76)[:, :, : 24 * 4])
-    least = roll_grid([Piece((Note(0, 4, 60),))], gap=0)
-    assert least.shape == (3, 13 * row_height(4), 16 * 4)
-    assert roll_grid([Piece(())]).shape[0] == 3
+    first = sheet[:, 6 + NUMBERS : high, 6 + AXIS : wide]
+    assert torch.equal(first[:, :, : 24 * 4], roll(DUET, 192, 45, 76)[:, :, : 24 * 4])
+    least = roll_grid([Piece((Note(0, 4, 60),))], scale=4, gap=0)
+    assert least.shape == (3, 13 * row_height(4) + NUMBERS, 16 * 4 + AXIS)
+
+
+def dark(picture):
+    """Where letters are."""
+    return picture.float().mean(0) < 130
+
+
+@pytest.mark.parametrize(
+    ("scale", "named"), [(12, [60, 62, 64, 65, 67, 69, 71, 72]), (4, [60, 64, 67, 72]), (2, [60, 72])]
+)
+def test_as_many_pitches_are_named_as_have_room(scale, named):
+    piece = Piece((Note(0, 4, 62), Note(0, 4, 70)), bar=16)  # rows 60 to 72
+    names = dark(roll_grid([piece], scale=scale, gap=0)[:, NUMBERS:, :AXIS]).any(1).tolist()
+    height = row_height(scale)
+    assert all(any(names[(72 - pitch) * height : (73 - pitch) * height]) for pitch in named)
+    assert sum(inked and not above for above, inked in pairwise([False, *names])) == len(named)  # and no others
+
+
+@pytest.mark.parametrize(("scale", "numbered"), [(8, [0, 1, 2, 3]), (2, [0, 2]), (1, [0])])
+def test_as_many_bars_are_numbered_as_have_room(scale, numbered):
+    piece = Piece((Note(0, 32, 60),), bar=8)
+    above = dark(roll_grid([piece], scale=scale, gap=0)[:, :NUMBERS, AXIS:])
+    bars = above.view(NUMBERS, 4, 8 * scale).any(2).any(0)
+    assert torch.where(bars)[0].tolist() == numbered
+
+
+def test_sheets_are_as_large_as_their_number_allows():
+    piece = Piece((Note(0, 64, 60),))
+    one, many = roll_grid([piece]), roll_grid([piece] * 16)
+    assert one.shape[2] == 64 * 16 + AXIS + 12
+    assert 1000 < many.shape[2] < 1600
+    assert roll_grid([Piece((Note(0, 512, 60),))]).shape[2] == 512 * 4 + AXIS + 12
+
+
+def test_an_empty_piece_says_so_and_voices_are_named():
+    empty = roll_grid([Piece(())], gap=0)
+    assert dark(empty[:, NUMBERS:, AXIS:]).any()
+    plain, told = roll_grid([DUET]), roll_grid([DUET], voices=["Upper", "Lower"])
+    legend = told[:, : told.shape[1] - plain.shape[1]]
+    assert torch.equal(told[:, legend.shape[1] :], plain)
+    assert all((legend == torch.tensor(colour).view(3, 1, 1).byte()).all(0).any() for colour in VOICES[:2])
+    assert not (legend == torch.tensor(VOICES[2]).view(3, 1, 1).byte()).all(0).any()
+
+
+def test_a_line_moves_over_the_roll_as_it_sounds():
+    """At 60 beats a minute a second is four steps of sixteen pixels; two frames a second."""
+    piece = Piece((Note(0, 16, 60),), tempo=60.0)
+    frames = list(roll_film(piece, 2, 5.0))
+    at = [
+        torch.where((frame == torch.tensor(CURSOR).view(3, 1, 1).byte()).all(0).all(0))[0].tolist() for frame in frames
+    ]
+    starts = [6 + AXIS + 32 * i for i in range(8)] + [6 + AXIS + 255] * 2  # it waits at the end
+    assert at == [[x - 1, x] for x in starts]

@@ -1,6 +1,7 @@
 """Films, as a player reads them."""
 
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -95,3 +96,23 @@ def test_a_rate_that_cannot_be(run, rlgen):
     code, _, err = rlgen("sample", f"run={run}", "film.fps=0")
     assert code == 2
     assert "film.fps: must be a whole number from 1 to 120, got 0." in err
+
+
+def test_music_is_filmed_with_its_sound(rlgen, tmp_path):
+    """The roll as the PNG has it, but for the line; a film as long as the wav."""
+    words = ["env=music", "encoding=chorale", "agent=random", "reward=harmony"]
+    rlgen_cli.train(*small(*words), folder=tmp_path / "run")
+    words = ["sample", f"run={tmp_path / 'run'}", "n=1", "format=[png,wav,mp4,webm]", "film.fps=10", "tempo=60"]
+    assert rlgen(*words, "out=song")[0] == 0
+    with wave.open(str(tmp_path / "song" / "000.wav")) as wav:
+        seconds = wav.getnframes() / wav.getframerate()
+    with Image.open(tmp_path / "song" / "000.png") as png:
+        roll = np.asarray(png.convert("RGB"), int)
+    for kind in FILMS:
+        shown, _ = frames(tmp_path / "song" / f"000.{kind}")
+        assert len(shown) == round(10 * seconds)
+        assert np.abs(shown[5, : roll.shape[0], : roll.shape[1]].astype(int) - roll).mean() < 4
+        assert not np.array_equal(shown[0], shown[-1])
+        sound, rate = heard(tmp_path / "song" / f"000.{kind}")
+        assert len(sound) / rate == pytest.approx(seconds, abs=0.1)
+        assert np.abs(sound).max() > 0.3

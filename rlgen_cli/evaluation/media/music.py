@@ -1,4 +1,4 @@
-"""Music: MIDI, sound, and piano rolls."""
+"""Music: MIDI, sound, piano rolls, and films of these."""
 
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -9,11 +9,12 @@ from torch import Tensor
 from rlgen_cli.core.specs import State, View
 from rlgen_cli.domains.music.encodings import MusicEncoding, pieces
 from rlgen_cli.domains.music.notes import Piece, voice_names
-from rlgen_cli.domains.music.piano_roll import roll_grid
+from rlgen_cli.domains.music.piano_roll import roll_film, roll_grid
 from rlgen_cli.domains.music.sound import sounding, write_wav
 from rlgen_cli.evaluation.media.raster import write_png
-from rlgen_cli.evaluation.media.style import Sound
+from rlgen_cli.evaluation.media.style import Style
 from rlgen_cli.evaluation.media.text import token_diversity
+from rlgen_cli.evaluation.media.video import FILMS, write_film
 from rlgen_cli.evaluation.rollout import Rollout
 
 SHOWN = 16  # rolls on a sheet
@@ -31,21 +32,22 @@ class MakesMusic(Protocol):
 
 
 class MusicMedium:
-    """Pieces of `env`; `sound` says how they are to sound."""
+    """Pieces of `env`; `style` says how they are to sound."""
 
-    formats: tuple[str, ...] = ("png", "midi", "wav")
-    usual = formats
+    usual: tuple[str, ...] = ("png", "midi", "wav")
+    formats = (*usual, *FILMS)
     last = 16  # samples that the end of a run leaves
 
-    def __init__(self, env: MakesMusic, sound: Sound) -> None:
-        self.env, self.sound = env, sound
+    def __init__(self, env: MakesMusic, style: Style) -> None:
+        self.env, self.sound, self.fps = env, style.sound, style.film.fps
+        self.voices = voice_names(env.encoding.voices)
 
     def pieces(self, sample: Tensor) -> list[Piece]:
         return pieces(self.env.encoding.roll(sample), self.env.bar, self.sound.tempo or self.env.tempo)
 
     def sheet(self, view: View, limit: int = SHOWN) -> Tensor:
         """Piano rolls side by side, uint8 [3, H, W]."""
-        return roll_grid(self.pieces(view.sample[:limit]))
+        return roll_grid(self.pieces(view.sample[:limit]), voices=self.voices)
 
     def diversity(self, sample: Tensor) -> float:
         return token_diversity(sample)
@@ -67,14 +69,19 @@ class MusicMedium:
         """One file each, and a sheet of the first pieces' rolls."""
         from rlgen_cli.domains.music.midi import write_midi  # here, since every run imports this module, and few mido
 
-        view = self.env.view(made.final)
+        view, program = self.env.view(made.final), self.sound.program
         for i, piece in enumerate(self.pieces(view.sample)):
             if "midi" in formats:
-                write_midi(out / f"{i:03d}.mid", piece, self.sound.program, voice_names(self.env.encoding.voices))
+                write_midi(out / f"{i:03d}.mid", piece, program, self.voices)
             if "wav" in formats:
-                write_wav(out / f"{i:03d}.wav", piece, self.sound.soundfont, self.sound.program or 0)
+                write_wav(out / f"{i:03d}.wav", piece, self.sound.soundfont, program or 0)
             if "png" in formats:
-                write_png(out / f"{i:03d}.png", roll_grid([piece]))
+                write_png(out / f"{i:03d}.png", roll_grid([piece], voices=self.voices))
+            for name in FILMS:
+                if name in formats:
+                    samples, rate = sounding(piece, self.sound.soundfont, program or 0)
+                    frames = roll_film(piece, self.fps, len(samples) / rate, self.voices)
+                    write_film(out / f"{i:03d}.{name}", frames, self.fps, (samples, rate))
         if "png" in formats:
             write_png(out / "grid.png", self.sheet(view))
         return {}

@@ -3,13 +3,12 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rlgen_cli.data.images import pil_to_tensor
+from rlgen_cli.data.images import pil_to_tensor, tensor_to_pil
 
 FRAME_MS, LAST_MS = 60, 1500
 GAP = 2  # between pictures, in their own pixels
@@ -76,15 +75,11 @@ def magnified(sheet: Tensor, factor: int) -> Tensor:
 
 def write_png(path: Path, sheet: Tensor) -> None:
     """A uint8 sheet [3, H, W], or [4, H, W] with a transparent part."""
-    _image(sheet).save(path, optimize=True)
+    tensor_to_pil(sheet).save(path, optimize=True)
 
 
 def write_gif(path: Path, sheets: list[Tensor]) -> None:
     """Uint8 sheets [3, H, W] as an endless time-lapse that rests on its last frame."""
-    frames = [_image(sheet).convert("P", palette=Image.Palette.ADAPTIVE, colors=64) for sheet in sheets]
+    frames = [tensor_to_pil(sheet).convert("P", palette=Image.Palette.ADAPTIVE, colors=64) for sheet in sheets]
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
-
-
-def _image(sheet: Tensor) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(sheet.permute(1, 2, 0).cpu().numpy()))

@@ -74,6 +74,6 @@ def medium(env: Env, style: Style | None = None) -> Medium:
         return PictureMedium(env, style)
     if music:
         assert isinstance(env, MakesMusic)
-        return MusicMedium(env, style.sound)
+        return MusicMedium(env, style)
     assert isinstance(env, MakesText)
     return TextMedium(env)
