@@ -1,13 +1,17 @@
-"""Drawings as they come about: animated SVG."""
+"""Drawings as they come about: animated SVG, strips; and the words on pictures."""
 
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import rlgen_cli
-from rlgen_cli.core.specs import Stroke
+from rlgen_cli.core.specs import Stroke, View
 from rlgen_cli.domains.canvas.svg import Drawing, Timing, write_svg
+from rlgen_cli.evaluation.media.pictures import captioned_sheet
+from rlgen_cli.evaluation.media.raster import CAPTION
 from tests.conftest import small
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -108,3 +112,23 @@ def test_an_environment_without_strokes_names_what_it_has(rlgen, tmp_path):
     code, _, err = rlgen("sample", f"run={tmp_path / 'run'}", "n=2", "format=[png,svg]")
     assert code == 2
     assert "format: must be of png, gif, mp4, webm for this run, got svg." in err
+
+
+def test_a_strip_says_after_how_many_steps_each_column_is(rlgen, tmp_path):
+    """Six steps and the beginning: seven columns of pictures of 12 pixels, 14 with what lies between, five times as
+    large."""
+    rlgen_cli.train(*small("env=pixel", "agent=random", "reward=target"), folder=tmp_path / "run")
+    assert rlgen("sample", f"run={tmp_path / 'run'}", "n=3", "out=out", "format=gif")[0] == 0
+    with Image.open(tmp_path / "out" / "strip.png") as strip:
+        assert strip.size == (5 * (7 * 14 + 2), CAPTION + 5 * (3 * 14 + 2))
+        heads = np.asarray(strip.convert("L").crop((0, 0, 7 * 70, CAPTION))) < 130
+    assert heads.reshape(CAPTION, 7, 70).any((0, 2)).all()  # a number above each
+
+
+def test_several_panels_are_each_large_enough_to_be_seen():
+    """Three of 44 pixels become seven times as large, one alone twelve times; each has its name above it."""
+    pictures, mask = torch.zeros(9, 1, 12, 12), torch.zeros(9, 1, 12, 12, dtype=torch.bool)
+    context = {"target": pictures, "damaged": pictures, "known_mask": mask}
+    high, wide = captioned_sheet(View(pictures, context, {}), 9, ()).shape[1:]
+    assert (high, wide) == (7 * 44 + CAPTION, 3 * 7 * 44 + 2 * 4)
+    assert captioned_sheet(View(pictures, {}, {}), 9, ()).shape == (3, 12 * 44, 12 * 44)

@@ -26,6 +26,7 @@ from rlgen_cli.evaluation.media.raster import (
     enlarge,
     grid,
     magnified,
+    numbered,
     words_grid,
     write_gif,
     write_png,
@@ -90,9 +91,10 @@ class PictureMedium:
             for i, image in enumerate(self._single(view, drawing if began_blank else None)):
                 write_png(out / f"{i:03d}.png", (image * 255).round().to(torch.uint8))
         if "gif" in formats:
-            shown = [grid(env.view(state).sample) for state in _some(made, 128)]
-            write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
-            write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
+            sheets = [grid(repaired(env.view(state)), self.look.columns) for _, state in _some(made, 128)]
+            write_gif(out / "timelapse.gif", [enlarge(sheet, 320) for sheet in sheets])
+            shown = {step: repaired(env.view(state))[:8] for step, state in _some(made, 11)}
+            write_png(out / "strip.png", numbered(enlarge(strip(list(shown.values()))), list(shown)))
         for name in FILMS:
             if name in formats:
                 frames = self._frames(made, drawing if began_blank else None)
@@ -134,7 +136,7 @@ class PictureMedium:
             drawing: the strokes, where there is nothing on the canvas but them.
         """
         look, film, states = self.look, self.style.film, [*made.states, made.final]
-        steps: Iterator[Tensor] = (self.env.view(state).sample.cpu() for state in states)  # [N, C, H, W] each
+        steps: Iterator[Tensor] = (repaired(self.env.view(state)).cpu() for state in states)  # [N, C, H, W] each
         if drawing is not None and look.scale > 1 and not drawing.square_marks:
             n = len(drawing.strokes[0].drawn)
             drawn = (stages(drawing, sample, look.scale) for sample in range(n))
@@ -166,9 +168,10 @@ class PictureMedium:
             yield resized(picture, look.scale, look.smooth)
 
 
-def _some(made: Rollout, most: int) -> list[State]:
-    """The beginning, about `most` states on the way, and the end."""
-    return [*made.states[:: -(-len(made.states) // most)], made.final]
+def _some(made: Rollout, most: int) -> list[tuple[int, State]]:
+    """The beginning, about `most` states on the way, and the end, each with how many steps came before it."""
+    every = -(-len(made.states) // most)
+    return [*list(enumerate(made.states))[::every], (len(made.states), made.final)]
 
 
 def timed(steps: Iterator[Shown], count: int, seconds: float, fps: int) -> Iterator[Shown]:
@@ -238,17 +241,16 @@ def resized(picture: Tensor, scale: int, smooth: bool) -> Tensor:
     return large[0].clamp(0, 1)
 
 
-def captioned_sheet(
-    view: View, limit: int, class_names: tuple[str, ...], least: int = 512, columns: int | None = None
-) -> Tensor:
-    """The panels side by side, enlarged to about `least` pixels, each with its name above it where there are several;
+def captioned_sheet(view: View, limit: int, class_names: tuple[str, ...], columns: int | None = None) -> Tensor:
+    """The panels side by side, enlarged so that they can be seen, each with its name above it where there are several;
     at the right the names of the labels that were asked for, uint8 [3, H, W]."""
     found = panels(view, limit, columns)
-    factor = max(1, round(least / max(sum(panel.shape[2] for panel in found.values()), found["made"].shape[1])))
+    least = 512 if len(found) == 1 else 320  # pixels of each
+    factor = max(1, round(least / max(found["made"].shape)))
     shown = {name: magnified(panel, factor) for name, panel in found.items()}
     if "label" in view.context:
         asked = [class_names[i] for i in view.context["label"][:limit].tolist()]
-        shown["asked"] = words_grid(asked, view.sample.shape[-1], factor, columns)
+        shown["label asked"] = words_grid(asked, view.sample.shape[-1], factor, columns)
     if len(shown) == 1:
         return shown["made"]
     return functools.reduce(beside, (captioned(panel, name) for name, panel in shown.items()))

@@ -47,6 +47,16 @@ def captioned(sheet: Tensor, text: str) -> Tensor:
     return torch.cat([pil_to_tensor(strip).to(sheet.device), sheet], 1)
 
 
+def numbered(sheet: Tensor, steps: list[int]) -> Tensor:
+    """A uint8 sheet [3, H, W] whose columns are some steps and whose rows are samples, with the steps above it."""
+    strip = Image.new("RGB", (sheet.shape[2], CAPTION), "white")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=12)
+    pitch = sheet.shape[2] / len(steps)
+    for i, step in enumerate(steps):
+        draw.text(((i + 0.5) * pitch, CAPTION / 2), str(step) if i else f"step {step}", "black", font, anchor="mm")
+    return torch.cat([pil_to_tensor(strip).to(sheet.device), sheet], 1)
+
+
 def words_grid(words: list[str], side: int, factor: int, columns: int | None = None, gap: int = GAP) -> Tensor:
     """Words as the tiles of a `grid` of pictures of `side` pixels that is enlarged by `factor`, uint8 [3, H, W]."""
     columns = columns or math.ceil(math.sqrt(len(words)))
