@@ -149,7 +149,7 @@ WRONG = {
     "train --experimental-rerun=x.pickle": r"pickle",
     "sample run=nowhere": r"run: nowhere is neither",
     "sample run=latest": r"no run below outputs",
-    "sample run=latest format=bmp": r"format: must be of gif, midi, png, svg, txt, wav",
+    "sample run=latest format=bmp": r"format: must be of animated_svg, gcode, gif, hpgl, midi, mp4, png, svg, txt, wav, webm",
     "sample run=latest n=0": r"n: must be a whole number from 1",
     "sample rum=latest": r"rum: .*did you mean run",
     "list stuff": r"list stuff: .*env",

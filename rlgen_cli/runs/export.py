@@ -56,7 +56,7 @@ def export_to(out: Path, config: DictConfig) -> Path:
         place = next(filter(checkpoint.intact, places_of(stage, run)))
         shutil.copytree(place, out / "stages" / stage.name / "result")
     formats = [name for name in medium(session.envs[config.split]).formats if name in FORMATS]
-    made = make_samples(session, config.split, config.n, config.seed, formats)
+    made = make_samples(session, config.split, config.n, config.seed, record=False)
     made.save(out / "samples" / "final", formats)
     without_onnx = onnx_or_why(out / POLICY, session)
     text = card(session, out, made.record, without_onnx, config.data_licence)
