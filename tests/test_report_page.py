@@ -8,11 +8,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import rlgen_cli
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.domains.music.piano_roll import roll_grid
+from rlgen_cli.domains.music.scores import SequenceNovelty
+from rlgen_cli.evaluation.media.music import MusicMedium
+from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.evaluation.novelty import nearest
 from rlgen_cli.report import page as pages
 from rlgen_cli.report.curves import POINTS, band, metric_names
@@ -172,8 +178,24 @@ def test_samples_stand_beside_the_nearest_training_pictures(runs, rlgen, tmp_pat
     (run,) = data_of((tmp_path / "page.html").read_text())["runs"]
     sheet = Image.open(io.BytesIO(base64.b64decode(run["made"]["nearest"].partition(",")[2])))
     assert sheet.width > sheet.height
+
+
+def test_melodies_stand_beside_the_nearest_training_melodies(runs, rlgen, tmp_path):
     assert rlgen("report", f"run={runs['melody']}", "out=song.html")[0] == 0
-    assert data_of((tmp_path / "song.html").read_text())["runs"][0]["made"]["nearest"] is None
+    (run,) = data_of((tmp_path / "song.html").read_text())["runs"]
+    sheet = Image.open(io.BytesIO(base64.b64decode(run["made"]["nearest"].partition(",")[2])))
+    opened = rlgen_cli.open(runs["melody"])
+    made = opened.sample(16).view.sample[:4]  # those that the run itself has left
+    real = opened.session.data.train  # type: ignore[union-attr]
+    differing = (made.unsqueeze(1) != real.tokens).any(3).sum(2)
+    share, index = SequenceNovelty(real=real, limit=len(real.tokens)).nearest(made)
+    assert torch.equal(differing.gather(1, index.unsqueeze(1)).squeeze(1), differing.amin(1))
+    torch.testing.assert_close(share, differing.amin(1) / made.shape[1])
+    shown = medium(opened.env)
+    assert isinstance(shown, MusicMedium)
+    pairs = torch.stack([made, real.tokens[index]], 1).flatten(0, 1)
+    wanted = roll_grid(shown.pieces(pairs), columns=2, voices=shown.voices)
+    assert np.array_equal(np.asarray(sheet), wanted.permute(1, 2, 0).numpy())
 
 
 def test_the_most_telling_metrics_come_first(runs):

@@ -159,12 +159,17 @@ class SequenceNovelty:
         self.real = real.tokens[:limit]
 
     def __call__(self, view: View) -> Tensor:
-        nearest = torch.full((len(view.sample),), torch.inf, device=view.sample.device)
-        there = (view.sample >= 0).any(2)  # [N, T]
+        return self.nearest(view.sample)[0]
+
+    def nearest(self, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """The share for sequences [N, T, F], float [N], and which training sequence is the nearest, int64 [N]."""
+        there = (sample >= 0).any(2)  # [N, T]
+        differing = []
         for real in self.real.split(256):
-            differs = (view.sample.unsqueeze(1) != real).any(3) & there.unsqueeze(1)
-            nearest = torch.minimum(nearest, differs.sum(2).amin(1).float())
-        return nearest / there.sum(1).clamp(min=1)
+            differs = (sample.unsqueeze(1) != real).any(3) & there.unsqueeze(1)
+            differing.append(differs.sum(2).float())
+        least, index = torch.cat(differing, 1).min(1)
+        return least / there.sum(1).clamp(min=1), index
 
 
 def pitch_classes(roll: Roll) -> Tensor:
