@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: setup setup-locked lock release audit demo test test-all test-slow test-bfloat16 test-faults fuzz coverage check docs \
-  benchmarks benchmarks-quick browser clean
+  benchmarks benchmarks-quick system clean
 
 setup: $(VENV)/.ready
 
@@ -32,9 +32,10 @@ setup-locked:
 	$(PIP) check
 	touch $(VENV)/.ready $(VENV)/.benchmarks
 
-# What the tests of the report's page draw it in.
-browser:
-	command -v chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+# What some tests run: a browser for the report's page, a database for many that search together.
+system:
+	command -v chromium && ls /usr/lib/postgresql || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium postgresql)
 
 TOOLS := build/tools
 $(TOOLS): .ci/tools.txt

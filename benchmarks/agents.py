@@ -37,8 +37,8 @@ def curve(call: Call, name: str, seed: int, steps: int) -> list[tuple[int, float
     words = [*AGENTS[name], *TASK, *mnist(call), *often, f"seed={seed}", f"total_steps={steps}"]
     small = [*QUICK, "eval_interval=64", "env.max_steps=8"]
     folder = trained(call.parts / f"{name}_{seed}_{steps}", [*words, *call.pick([], small)])
-    found = evaluations(folder, "eval/target")
-    return [(record["step"], 1 + record["eval/target"], record["seconds"]) for record in found]
+    found = evaluations(folder, "eval/score/target")
+    return [(record["step"], 1 + record["eval/score/target"], record["seconds"]) for record in found]
 
 
 def interquartile_mean(scores: Array) -> Array:

@@ -27,6 +27,7 @@ from rlgen_cli.core.specs import View
 from rlgen_cli.domains.latent.scores import HiddenRegionError
 from rlgen_cli.evaluation.media.pictures import psnr, repaired, sheet
 from rlgen_cli.evaluation.media.raster import enlarge, write_png
+from rlgen_cli.evaluation.novelty import nearest_known
 from rlgen_cli.runs.assemble import Session
 
 
@@ -73,11 +74,7 @@ def median(x: Tensor) -> Tensor:
 
 def nearest(view: View, candidates: Tensor) -> Tensor:
     """The picture that fits best where the damaged one is as it was, or all of it where nothing is known."""
-    known = view.context["known_mask"]
-    compared = (known | ~known.flatten(1).any(1).view(-1, 1, 1, 1)).float().flatten(1)
-    flat, seen = candidates.flatten(1), view.context["damaged"].flatten(1)
-    away = compared @ flat.square().T - 2 * (compared * seen) @ flat.T
-    return candidates[away.argmin(1)]
+    return candidates[nearest_known(view.context["damaged"], view.context["known_mask"], candidates)]
 
 
 class Repair:

@@ -69,8 +69,8 @@ def painted(session: Session, digits: int) -> Painted:
 def validation(folder: Path) -> Line:
     """(minutes, error / blank in percent) at each evaluation while training, on held-out training digits."""
     blank = float(pictures(data_of(opened(folder)).valid).square().mean())
-    found = evaluations(folder, "eval/target")
-    return [(record["seconds"] / 60, -100 * record["eval/target"] / blank) for record in found]
+    found = evaluations(folder, "eval/score/target")
+    return [(record["seconds"] / 60, -100 * record["eval/score/target"] / blank) for record in found]
 
 
 def runs_of(call: Call) -> list[Path]:

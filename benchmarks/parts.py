@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
-from rlgen_cli.core.checkpoint import write_atomic
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.images import Splits
 from rlgen_cli.evaluation.media.music import MakesMusic, MusicMedium
+from rlgen_cli.evaluation.media.style import Style
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.open import open_run
 from rlgen_cli.runs.pretrain import pretrain
@@ -118,7 +119,7 @@ def music_of(session: Session) -> MusicMedium:
     """How the session's samples are shown and written, which must be music."""
     env = session.envs["test"]
     assert isinstance(env, MakesMusic)
-    return MusicMedium(env)
+    return MusicMedium(env, Style())
 
 
 def step_of(saved: Path) -> int:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from benchmarks.files import NOTE_RNN, SHARED, published
 from benchmarks.harness import Call, run
@@ -25,7 +24,7 @@ from rlgen_cli.core import checkpoint
 from rlgen_cli.core.specs import View
 from rlgen_cli.core.trust import Trust
 from rlgen_cli.domains.music.midi import write_midi
-from rlgen_cli.domains.music.theory import MusicTheory, correlations
+from rlgen_cli.domains.music.statistics import rl_tuner_statistics
 from rlgen_cli.evaluation.evaluate import unique
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.policies.precision import Precision
@@ -50,6 +49,7 @@ ROWS = {
     "mean r_MT": ("", "", "", "", ""),
     "different compositions, %": ("", "", "", "", ""),
 }
+TONIC = 60  # of the rules, as configs/reward/term/music_theory.yaml has it
 SMALL_PPO = [*QUICK, "data.count=40", "env.length=16", "agent.update_epochs=1"]
 SMALL_DQN = [
     *QUICK, "data.count=40", "env.length=16", "agent.learning_starts=64", "agent.batch_size=4",
@@ -90,25 +90,12 @@ def untuned(session: Session) -> PriorLikelihood:
 def statistics(session: Session, count: int, seed: int) -> tuple[dict[str, float], View]:
     """The table's rows for `count` compositions of the session's agent, and these; `seed` is of the compositions."""
     view = samples(session, count, f"rl_tuner/{seed}", at_once=20_000)
-    rules = {name: term.score for name, term in session.reward.terms.items()}
-    steps = {name: rule.steps(view) for name, rule in rules.items() if isinstance(rule, MusicTheory)}  # [N, T] each
-    codes = view.sample.squeeze(2)
-    varied = (codes != codes[:, :1]).any(1)  # the published mean leaves constant melodies out
-    rho = correlations(codes, view.info["num_tokens"])[varied].mean(0).tolist()
-    resolved, doubled = float((steps["leap_resolved"] > 0).sum()), float((steps["leap_doubled"] < 0).sum())
-    theory = torch.stack(list(steps.values())).sum(0)
-    values = [
-        percent(steps["repetition"] < 0), *rho, percent(steps["key"] < 0), percent(steps["tonic"][:, 0] > 0),
-        100 * resolved / max(resolved + doubled, 1), percent(steps["unique_highest"][:, -1] > 0),
-        percent(steps["unique_lowest"][:, -1] > 0), percent(steps["motif"] > 0), percent(steps["repeated_motif"] > 0),
-        float(untuned(session).log_probs(view).mean()), float(theory.mean()), 100 * unique(view.sample),
-    ]  # fmt: skip
+    found = rl_tuner_statistics(view, session.envs["test"].spec, TONIC)
+    theory = found.pop("theory_a_step")
+    lags = {name: value for name, value in found.items() if name.startswith("autocorrelation")}
+    values = [value if name in lags else 100 * value for name, value in found.items()]
+    values += [float(untuned(session).log_probs(view).mean()), theory, 100 * unique(view.sample)]
     return dict(zip(ROWS, values, strict=True)), view
-
-
-def percent(hit: Tensor) -> float:
-    """How often it is true."""
-    return 100 * float(hit.float().mean())
 
 
 def run_of(call: Call, name: str, seed: int) -> Path | None:

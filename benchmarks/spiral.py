@@ -51,8 +51,8 @@ class Point(NamedTuple):
 def distances(folder: Path) -> Line:
     """(thousand steps, squared distance to held-out targets as a share of the blank canvas's, %) at each evaluation."""
     blank = float(pictures(data_of(opened(folder)).valid).square().mean())
-    found = evaluations(folder, "eval/target")
-    return [(record["step"] / 1000, -100 * record["eval/target"] / blank) for record in found]
+    found = evaluations(folder, "eval/score/target")
+    return [(record["step"] / 1000, -100 * record["eval/score/target"] / blank) for record in found]
 
 
 def judged(call: Call, judge: FixedJudge, known: Tensor, folder: Path, picture: str, newest: int) -> list[Point]:

@@ -32,7 +32,7 @@ def tasks(call: Call) -> dict[str, Task]:
     evaluated = ["total_steps=1000000", "eval_interval=20000", "log_interval=20000", "checkpoint_interval=1000000000"]
     resketch = ["experiment=resketch", *mnist(call), *call.pick(evaluated, small)]
     return {
-        "ReSketch, similarity": Task(resketch, "eval/target", 1.0, {0.908: "published", 0.97: "ours"}),
+        "ReSketch, similarity": Task(resketch, "eval/score/target", 1.0, {0.908: "published", 0.97: "ours"}),
     }
 
 

@@ -12,9 +12,10 @@
 The command line does the same by the same functions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -83,19 +84,24 @@ class Run:
         return draw_picture(self.session, image, n, seed)
 
 
-def open(run: Path | str = "latest", *, device: str = "auto", trust: Sequence[str] = ()) -> Run:
+def open(
+    run: Path | str = "latest", *, device: str = "auto", changes: Mapping[str, Any] | None = None,
+    trust: Sequence[str] = (),
+) -> Run:  # fmt: skip
     """The run in a folder, with the weights of its newest checkpoint, or of the checkpoint whose folder is named.
 
     Args:
-        run: a folder, `latest` (below outputs/), or `best` (the latest run's best checkpoint).
+        run: a folder, `latest` (below outputs/), `best` (the latest run's best checkpoint), or `hf://USER/NAME` (on the
+            hub; `…@REVISION` names a version).
         device: auto, cpu or cuda.
+        changes: to the run's own config, by key, as in {"data.path": "pictures"}.
         trust: modules outside rlgen that the run's config may import.
 
     Raises:
         UserError: where there is none, or it would import what is not trusted.
     """
     asked = composed("sample", [f"device={device}"])
-    asked.run, asked.trust = str(run), list(trust)
+    asked.run, asked.set, asked.trust = str(run), dict(changes or {}), list(trust)
     opened = open_run(asked)
     return Run(opened.folder, opened.session)
 

@@ -228,7 +228,7 @@ CONFIGS: dict[str, Change] = {
     "own call": term(_target_=f"{OWN}.config.instantiate.call", target="os.system", values={}, path="", runtime={}),
     "own builder": with_value("agent._target_", f"{OWN}.runs.assemble.build_agent"),
     "own command line": term(_target_=f"{OWN}.cli.main.dispatch", arguments=["new", "env", HARM]),
-    "own writer": term(_target_=f"{OWN}.core.checkpoint.write_atomic", path=HARM, content="x"),
+    "own writer": term(_target_=f"{OWN}.core.files.write_atomic", path=HARM, content="x"),
     "own deleter": term(_target_=f"{OWN}.core.checkpoint.prune", run=".", keep=0, best=None),
     "a module of this package's imports": term(_target_=f"{OWN}.runs.log.subprocess.run", args=SHELL, shell=True),
     "own trust": with_value("env.trust", {"_target_": f"{OWN}.core.trust.Trust", "iterable": ["os"]}),

@@ -40,7 +40,7 @@ def test_train_open_and_sample(folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "made").glob("00*")) == [
         f"00{i}.{kind}" for i in range(6) for kind in ("png", "svg")
     ]
-    with pytest.raises(UserError, match="format: must be of png, gif, svg for this run, got midi"):
+    with pytest.raises(UserError, match=r"format: must be of png, gif, svg, .* for this run, got midi"):
         made.save(tmp_path / "made", formats=["midi"])
 
 
@@ -154,6 +154,8 @@ def test_pictures_are_written_large_and_without_their_background(brush, rlgen, t
         ("scale=0", "scale: must be a whole number from 1 to 64, got 0."),
         ("columns=0", "columns: must be a whole number from 1 to 10000, got 0."),
         ("smooth=1", "smooth: must be true or false, got 1."),
+        ("tempo=90", "soundfont, tempo, instrument: are of music, and this run makes none."),
+        ("instrument=violin", "soundfont, tempo, instrument: are of music, and this run makes none."),
     ],
 )
 def test_a_look_that_there_is_not(word, said, folder, rlgen):

@@ -291,7 +291,9 @@ def test_what_is_no_idx_file_is_named(name, tmp_path):
         mnist(folder).load(28, 1)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(idx((30,), bytes(30)), mtime=0)[:-12], b"\x1f\x8b\x08\0junk"])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(idx((30,), bytes(30)), mtime=0)[:-12], b"\x1f\x8b\x08\0junk"]
+)
 def test_damaged_gzip_is_named(content, tmp_path):
     folder = write_idx(tmp_path / "idx")
     (folder / "t10k-labels-idx1-ubyte").unlink()

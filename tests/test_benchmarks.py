@@ -277,14 +277,14 @@ def test_a_remembered_measurement_is_made_once(tmp_path):
 
 def test_records_are_of_the_training_or_of_one_stage(tmp_path):
     lines = [
-        {"stage": "generator", "step": 5, "seconds": 7.0}, {"step": 10, "seconds": 1.0, "eval/target": -0.5},
+        {"stage": "generator", "step": 5, "seconds": 7.0}, {"step": 10, "seconds": 1.0, "eval/score/target": -0.5},
         {"step": 20, "seconds": 2.0},
     ]  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert parts.seconds_until(tmp_path) == 2.0
     assert parts.seconds_until(tmp_path, 15) == 1.0
     assert parts.seconds_until(tmp_path, stage="generator") == 7.0
-    assert [line["step"] for line in parts.evaluations(tmp_path, "eval/target")] == [10]
+    assert [line["step"] for line in parts.evaluations(tmp_path, "eval/score/target")] == [10]
 
 
 def test_a_table_is_markdown():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlgen_cli.core import checkpoint, seeding
+from rlgen_cli.core import checkpoint, files, seeding
 from rlgen_cli.core.errors import UserError
 
 NET = {"weight": torch.randn(3, 2), "count": torch.tensor(5)}
@@ -194,7 +194,7 @@ def test_a_failure_while_writing_leaves_what_was_there(overwrite, tmp_path, monk
     folder, older = tmp_path / "step_1", {"policy": {"policy": {"x": torch.ones(4)}}}
     if overwrite:
         checkpoint.save(folder, older)
-    write, calls = checkpoint._write_synced, 0
+    write, calls = files.write_synced, 0
     for fails_at in range(100):
         calls = 0
 
@@ -206,7 +206,7 @@ def test_a_failure_while_writing_leaves_what_was_there(overwrite, tmp_path, monk
                 raise OSError(28, "No space left on device")
             write(path, content)
 
-        monkeypatch.setattr(checkpoint, "_write_synced", full)
+        monkeypatch.setattr(checkpoint, "write_synced", full)
         try:
             checkpoint.save(folder, PARTS)
         except OSError:

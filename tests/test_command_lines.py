@@ -277,7 +277,8 @@ def test_the_end_compares_with_random_and_real(rlgen: Rlgen) -> None:
     """Real pictures are perfect copies of themselves, which random pens are not."""
     _, out, _ = rlgen(*shlex.split(f"train {PLANNED} agent=greedy +reward/term=ink_cost hydra.run.dir=run"))
     assert re.search(
-        r"scores of 64 samples \(test data\) +this run +random +real data\n  target +-0\.\d+ +-\d\.\d+ +0\.0000", out
+        r"scores of 64 samples \(test data\) +this run +random +real data\n  score/target +-0\.\d+ +-\d\.\d+ +0\.0000",
+        out,
     )
     scores = json.loads(Path("run/results.json").read_text())["scores"]
     assert scores["samples"]["target"] > scores["random"]["target"]

@@ -21,6 +21,7 @@ from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.generators.architectures import MLPGenerator
+from rlgen_cli.sweeps.sweep import first_value
 from tests.conftest import compose, small, write_chorales, write_clip, write_idx, write_picture, write_tunes
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,7 @@ NOT_RUN = {
     "uv": "needs the network",
     "docker": "needs a daemon",
     "rlgen watch": "serves until it is stopped",
+    "rlgen push": "needs the network; test_export.py runs it with a hub of its own",
 }
 WRITTEN = {"bars.py", "elite.py", "env/bars.yaml"}  # by rlgen new, in the guide
 SHORT = [
@@ -41,9 +43,18 @@ SHORT = [
     "env.steering.directions=4", "agent.network.recurrent.width=8", "agent.network.body.embed=4",
 ]  # fmt: skip
 # Of the small settings, what a line says itself is kept.
-KEPT = ("agent.anchor.prior",)
+KEPT = ("agent.anchor.prior", "env.size=16")
 # Files that runs and generators of the user's own have, and files of examples.
-OF_RUNS = {"status.json", "metrics.jsonl", "scores.json", "samples.txt", "config.json"}
+OF_RUNS = {
+    "mine/policy.onnx",
+    "config.yaml",
+    "status.json",
+    "metrics.jsonl",
+    "scores.json",
+    "results.json",
+    "samples.txt",
+    "config.json",
+}
 RECIPES = "| recipe | what it does | tuned for | table |"
 
 
@@ -111,9 +122,11 @@ def runnable(command: str, words: list[str]) -> list[str]:
         return [command, *words, "n=5", "updates=2"]
     if any(word.startswith("resume=") for word in words):
         return [command, *words, "total_steps=96"]
-    if command not in cli.TRAINERS:
+    if command not in (*cli.TRAINERS, "tune"):
         return [command, *words]
-    config = composed(command, words, keep_hydra=True)
+    if any(word.startswith("sweep.resume=") for word in words):
+        return [command, *words]
+    config = composed(command, [first_value(word) for word in words if word != "-m"], keep_hydra=True)
     node, there = OmegaConf.to_container(config.hydra.runtime.choices), OmegaConf.to_container(config)
     real = real_data(config) if "data" in config else []
     assert isinstance(node, dict)
@@ -121,7 +134,7 @@ def runnable(command: str, words: list[str]) -> list[str]:
     own = {word.partition("=")[0] for word in words if word.startswith(KEPT)}
     shrunk = [word for word in [*shrunk, *SHORT] if has(there, word.partition("=")[0])]
     shrunk = [word for word in shrunk if word.partition("=")[0] not in own]
-    return [command, *words, *shrunk, *real]
+    return [command, *words, *shrunk, *real, *(["tune.trials=1"] if command == "tune" else [])]
 
 
 def has(tree: Any, key: str) -> bool:
@@ -214,6 +227,8 @@ def known_keys() -> set[str]:
         together = file.read_text().startswith("# @package reward.terms\n")
         place = "reward.terms" if together else f"reward.terms.{file.stem}"
         found |= set(leaves(yaml.safe_load(file.read_text()), place))
+    for file in (config_folder() / "logger").glob("*.yaml"):
+        found |= set(leaves(yaml.safe_load(file.read_text()), f"logger.{file.stem}"))
     return found
 
 
@@ -226,6 +241,8 @@ def check_setting(word: str, where: str) -> None:
     match = SETTING.fullmatch(word)
     assert match is not None, where
     group, rest, value = match.groups()
+    if group.startswith("hydra"):
+        return
     if rest is None and group in GROUPS.values():
         for choice in re.split(r"[|,]", value.strip("[]")):
             there = not choice or choice in choices(group) or choice in ("X", "RUN", "NAME")

@@ -131,7 +131,7 @@ TREES = st.recursive(
 FUNCTIONS = st.sampled_from([
     "os.system", "subprocess.Popen", "builtins.eval", "planted.score", "importlib.import_module", "torch.hub.load",
     f"{OWN}.generators.from_file.from_code", f"{OWN}.rewards.function._module", f"{OWN}.config.instantiate.component",
-    f"{OWN}.runs.trainer.train", f"{OWN}.core.checkpoint.write_atomic", f"{OWN}.rewards.function.Function",
+    f"{OWN}.runs.trainer.train", f"{OWN}.core.files.write_atomic", f"{OWN}.rewards.function.Function",
 ])  # fmt: skip
 
 

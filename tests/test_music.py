@@ -443,7 +443,7 @@ def test_scores_of_music_by_hand():
     # Pitch classes: C twice, G, G#, C#, D twice. A flat major holds all but D: 5 of 7; E flat major C, G, G#, D: 6.
     assert score("ScaleConsistency", view, env) == round(6 / 7, 4)
     p = [2 / 7, 2 / 7, 1 / 7, 1 / 7, 1 / 7]
-    assert score("PitchEntropy", view, env) == round(-sum(x * math.log(x) for x in p), 4)
+    assert score("PitchEntropy", view, env) == round(-sum(x * math.log2(x) for x in p), 4)
     # Onsets of the two bars of 8: 0 2 4 6 and 0 2 4: they differ in one step of eight.
     assert score("Groove", view, env) == round(1 - 1 / 8, 4)
 

@@ -10,15 +10,27 @@ import numpy as np
 import pytest
 import torch
 
+import rlgen_cli
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.domains.music.datasets.chorale_file import read_chorales
 from rlgen_cli.domains.music.datasets.midi_file import Rejected, melody, read_folder, read_midi
 from rlgen_cli.domains.music.datasets.tunes import TUNES, tonal_melody, tune
+from rlgen_cli.domains.music.instruments import INSTRUMENTS, program_of
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.domains.music.notes import Note, Piece
-from rlgen_cli.domains.music.piano_roll import BAR, VOICES, roll, roll_grid, row_height
+from rlgen_cli.domains.music.piano_roll import (
+    AXIS,
+    BAR,
+    CURSOR,
+    NUMBERS,
+    VOICES,
+    roll,
+    roll_film,
+    roll_grid,
+    row_height,
+)
 from rlgen_cli.domains.music.sound import PEAK, RATE, synthesise, write_wav
-from tests.conftest import SHARED, needs_shared
+from tests.conftest import SHARED, needs_shared, small
 
 WHITE_KEYS = {0, 2, 4, 5, 7, 9, 11}
 DUET = Piece(
@@ -464,6 +476,13 @@ def test_a_soundfont_plays_the_piece(tmp_path):
         write_wav(tmp_path / "a.wav", piece, tmp_path / "bad.sf2")
 
 
+def test_a_soundfont_without_the_instrument_is_named(tmp_path):
+    pytest.importorskip("tinysoundfont")
+    (tmp_path / "sine.sf2").write_bytes(sine_font())
+    with pytest.raises(UserError, match=r"soundfont: .*sine\.sf2 has no instrument 41, violin\."):
+        write_wav(tmp_path / "a.wav", DUET, tmp_path / "sine.sf2", program=40)
+
+
 def test_soundfonts_that_cannot_be_used_are_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"soundfont: there is no file .*none\.sf2"):
         write_wav(tmp_path / "a.wav", DUET, tmp_path / "none.sf2")
@@ -478,6 +497,82 @@ def test_soundfonts_that_cannot_be_used_are_named(tmp_path, monkeypatch):
     (tmp_path / "a.sf2").write_bytes(b"")
     with pytest.raises(UserError, match=r"soundfont: needs tinysoundfont: pip install 'rlgen\[soundfont\]'"):
         write_wav(tmp_path / "a.wav", DUET, tmp_path / "a.sf2")
+
+
+def test_instruments_sound_differently_and_hold_or_fade():
+    """After three seconds a bowed tone is almost as loud as at first, a plucked one is gone; both have their pitch."""
+    piece = Piece((Note(0, 16, 69),), tempo=60.0)
+    guitar, violin = (synthesise(piece, program=program_of(name)) for name in ("nylon guitar", "violin"))
+    for sound, left in ((guitar, (0.0, 0.05)), (violin, (0.5, 1.0))):
+        early, late = (np.abs(sound[round(at * RATE) : round((at + 0.2) * RATE)]).max() for at in (0.1, 3.0))
+        assert left[0] <= late / early <= left[1]
+        assert abs(loudest(sound[:RATE], RATE) - 440) < 2
+    assert np.array_equal(synthesise(piece), synthesise(piece, program=0))
+    assert not np.array_equal(synthesise(piece, program=40), synthesise(piece, program=56))
+
+
+# Instruments
+
+
+def test_instruments_have_general_midis_numbers():
+    assert len(INSTRUMENTS) == len(set(INSTRUMENTS)) == 128
+    named = {"acoustic grand piano": 1, "church organ": 20, "violin": 41, "trumpet": 57, "flute": 74, "gunshot": 128}
+    for name, number in named.items():
+        assert program_of(name) == program_of(number) == number - 1
+    assert program_of("Church_Organ") == 19
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(0, "got 0, as in violin."), (129, "got 129"), ("violine", "did you mean violin"), (True, "got True")],
+)
+def test_an_instrument_that_there_is_not(given, said):
+    with pytest.raises(UserError, match=f"instrument: must be from 1 to 128, or a name of General MIDI, .*{said}"):
+        program_of(given)
+
+
+def test_tracks_are_named_and_have_an_instrument(tmp_path):
+    write_midi(tmp_path / "a.mid", DUET, 19, ("Upper", "Lower"))
+    tracks = mido.MidiFile(tmp_path / "a.mid").tracks
+    assert [track.name for track in tracks] == ["Upper", "Lower"]
+    changes = [[(m.channel, m.program) for m in track if m.type == "program_change"] for track in tracks]
+    assert changes == [[(0, 19)], [(1, 19)]]
+    assert read_midi(tmp_path / "a.mid").notes == DUET.notes
+
+
+@pytest.fixture(scope="module")
+def chorale(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chorale") / "run"
+    rlgen_cli.train(*small("env=music", "encoding=chorale", "agent=random", "reward=harmony"), folder=folder)
+    return folder
+
+
+def test_a_run_of_chorales_is_written_for_four_voices_at_another_tempo(chorale, rlgen, tmp_path):
+    words = ["sample", f"run={chorale}", "n=2", "format=[midi,wav]"]
+    assert rlgen(*words, "out=plain")[0] == 0
+    assert rlgen(*words, "tempo=50", "instrument=church organ", "out=slow")[0] == 0
+    plain, slow = (mido.MidiFile(tmp_path / folder / "000.mid") for folder in ("plain", "slow"))
+    for file, tempo, programs in ((plain, 100, []), (slow, 50, [19] * 4)):
+        assert [track.name for track in file.tracks] == ["Soprano", "Alto", "Tenor", "Bass"]
+        assert [m.tempo for m in file.tracks[0] if m.type == "set_tempo"] == [60_000_000 / tempo]
+        assert [m.program for track in file.tracks for m in track if m.type == "program_change"] == programs
+    seconds = [read_wav(tmp_path / folder / "000.wav")[0].nframes / RATE for folder in ("plain", "slow")]
+    assert slow.length == pytest.approx(2 * plain.length)
+    assert seconds == pytest.approx([plain.length, slow.length], abs=0.1)  # and a tone's end
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("tempo=10", "tempo: must be a number from 20 to 400, got 10."),
+        ("instrument=violine", "did you mean violin"),
+        ("plotter.pens=3", "plotter: draws strokes, and this run makes none."),
+    ],
+)
+def test_what_music_cannot_have_is_said_in_a_sentence(word, said, chorale, rlgen):
+    code, _, err = rlgen("sample", f"run={chorale}", word)
+    assert (code, err.strip().count("\n")) == (2, 0)
+    assert said in err
 
 
 # Pictures
@@ -528,11 +623,64 @@ def test_rolls_show_velocity_bars_and_black_keys():
 def test_grids_share_range_and_length():
     pieces = [DUET, TUNES[0], Piece(())]
     sheet = roll_grid(pieces, columns=2, scale=4, gap=6)
-    high, wide = (74 + 2 - (47 - 2) + 1) * row_height(4) + 6, TUNES[0].steps * 4 + 6
+    high, wide = (74 + 2 - (47 - 2) + 1) * row_height(4) + NUMBERS + 6, TUNES[0].steps * 4 + AXIS + 6
     assert sheet.dtype == torch.uint8
     assert sheet.shape == (3, 2 * high + 6, 2 * wide + 6)
     assert (sheet[:, -20, wide + 20 :] == sheet[:, :1, 0]).all()  # no fourth roll
-    assert torch.equal(sheet[:, 6:high, 6:wide][:, :, : 24 * 4], roll(DUET, 192, 45, 76)[:, :, : 24 * 4])
-    least = roll_grid([Piece((Note(0, 4, 60),))], gap=0)
-    assert least.shape == (3, 13 * row_height(4), 16 * 4)
-    assert roll_grid([Piece(())]).shape[0] == 3
+    first = sheet[:, 6 + NUMBERS : high, 6 + AXIS : wide]
+    assert torch.equal(first[:, :, : 24 * 4], roll(DUET, 192, 45, 76)[:, :, : 24 * 4])
+    least = roll_grid([Piece((Note(0, 4, 60),))], scale=4, gap=0)
+    assert least.shape == (3, 13 * row_height(4) + NUMBERS, 16 * 4 + AXIS)
+
+
+def dark(picture):
+    """Where letters are."""
+    return picture.float().mean(0) < 130
+
+
+@pytest.mark.parametrize(
+    ("scale", "named"), [(12, [60, 62, 64, 65, 67, 69, 71, 72]), (4, [60, 64, 67, 72]), (2, [60, 72])]
+)
+def test_as_many_pitches_are_named_as_have_room(scale, named):
+    piece = Piece((Note(0, 4, 62), Note(0, 4, 70)), bar=16)  # rows 60 to 72
+    names = dark(roll_grid([piece], scale=scale, gap=0)[:, NUMBERS:, :AXIS]).any(1).tolist()
+    height = row_height(scale)
+    assert all(any(names[(72 - pitch) * height : (73 - pitch) * height]) for pitch in named)
+    assert sum(inked and not above for above, inked in pairwise([False, *names])) == len(named)  # and no others
+
+
+@pytest.mark.parametrize(("scale", "numbered"), [(8, [0, 1, 2, 3]), (2, [0, 2]), (1, [0])])
+def test_as_many_bars_are_numbered_as_have_room(scale, numbered):
+    piece = Piece((Note(0, 32, 60),), bar=8)
+    above = dark(roll_grid([piece], scale=scale, gap=0)[:, :NUMBERS, AXIS:])
+    bars = above.view(NUMBERS, 4, 8 * scale).any(2).any(0)
+    assert torch.where(bars)[0].tolist() == numbered
+
+
+def test_sheets_are_as_large_as_their_number_allows():
+    piece = Piece((Note(0, 64, 60),))
+    one, many = roll_grid([piece]), roll_grid([piece] * 16)
+    assert one.shape[2] == 64 * 16 + AXIS + 12
+    assert 1000 < many.shape[2] < 1600
+    assert roll_grid([Piece((Note(0, 512, 60),))]).shape[2] == 512 * 4 + AXIS + 12
+
+
+def test_an_empty_piece_says_so_and_voices_are_named():
+    empty = roll_grid([Piece(())], gap=0)
+    assert dark(empty[:, NUMBERS:, AXIS:]).any()
+    plain, told = roll_grid([DUET]), roll_grid([DUET], voices=["Upper", "Lower"])
+    legend = told[:, : told.shape[1] - plain.shape[1]]
+    assert torch.equal(told[:, legend.shape[1] :], plain)
+    assert all((legend == torch.tensor(colour).view(3, 1, 1).byte()).all(0).any() for colour in VOICES[:2])
+    assert not (legend == torch.tensor(VOICES[2]).view(3, 1, 1).byte()).all(0).any()
+
+
+def test_a_line_moves_over_the_roll_as_it_sounds():
+    """At 60 beats a minute a second is four steps of sixteen pixels; two frames a second."""
+    piece = Piece((Note(0, 16, 60),), tempo=60.0)
+    frames = list(roll_film(piece, 2, 5.0))
+    at = [
+        torch.where((frame == torch.tensor(CURSOR).view(3, 1, 1).byte()).all(0).all(0))[0].tolist() for frame in frames
+    ]
+    starts = [6 + AXIS + 32 * i for i in range(8)] + [6 + AXIS + 255] * 2  # it waits at the end
+    assert at == [[x - 1, x] for x in starts]

@@ -13,8 +13,8 @@ from rlgen_cli.core.specs import View
 from rlgen_cli.core.stages import Helpers
 from rlgen_cli.data.images import Images
 from rlgen_cli.evaluation.distances import vendi
-from rlgen_cli.evaluation.judge import Judge, judge_of
-from rlgen_cli.evaluation.report import compared, judged, table, within
+from rlgen_cli.evaluation.judge import Judge, accuracy, judge_of
+from rlgen_cli.evaluation.report import PictureNumbers, better, compared, table, within
 from rlgen_cli.runs.evaluate_run import evaluate_run
 from rlgen_cli.runs.trainer import train
 from tests.conftest import session, small
@@ -48,21 +48,28 @@ def fitted_judge(real: Images, updates: int) -> Judge:
 def test_the_judge_tells_real_from_noise(classes):
     real, other = stripes(400, 0, classes), stripes(300, 1, classes)
     judge = fitted_judge(other, 30)
+    numbers = PictureNumbers(judge, real, 200, 0)
     label = {"label": torch.arange(200) % 2} if classes else {}
     fresh = stripes(200, 2).images.float() / 255
-    good = judged(judge, View(fresh, label, {}), real, other, 0)["judge"]
-    noise = judged(judge, View(torch.rand(200, 1, 16, 16), label, {}), real, other, 0)["judge"]
-    assert good["counts"] == {"samples": 200, "real": 200, "reference": 200}
-    assert noise["samples"]["frechet"] > 20 * good["samples"]["frechet"]
-    assert noise["samples"]["frechet"] > 20 * good["real"]["frechet"]
-    assert good["samples"]["coverage"] > 0.9
-    assert noise["samples"]["coverage"] < 0.1
-    assert noise["samples"]["precision"] < 0.1
-    assert ("asked" in good["samples"]) == bool(classes)
+    good = numbers(View(fresh, label, {}))
+    noise = numbers(View(torch.rand(200, 1, 16, 16), label, {}))
+    assert noise["frechet"] > 20 * good["frechet"]
+    assert good["coverage"] > 0.9
+    assert noise["coverage"] < 0.1
+    assert noise["precision"] < 0.1
+    assert noise["novelty_features"] > 2 * good["novelty_features"]
+    assert ("label_accuracy" in good) == bool(classes)
     if classes:
-        assert good["samples"]["asked"] == good["real"]["asked"] == 1.0
-        wrong = judged(judge, View(fresh, {"label": 1 - label["label"]}, {}), real, other, 0)["judge"]
-        assert wrong["samples"]["asked"] == 0.0
+        assert good["label_accuracy"] == 1.0
+        assert numbers(View(fresh, {"label": 1 - label["label"]}, {}))["label_accuracy"] == 0.0
+
+
+def test_the_judge_is_judged_by_pictures_that_it_has_not_seen():
+    judge = fitted_judge(stripes(300, 1), 30)
+    assert accuracy(judge, stripes(100, 2)) == 1.0
+    swapped = Images(stripes(100, 2).images, 1 - stripes(100, 2).labels, ("across", "down"))
+    assert accuracy(judge, swapped) == 0.0
+    assert 0.3 < accuracy(fitted_judge(stripes(300, 1, ()), 30), stripes(100, 2, ())) < 0.8  # half a turn is unseen
 
 
 def test_a_judge_depends_on_its_pictures_and_updates_alone():
@@ -96,34 +103,59 @@ def test_of_too_few_nothing_is_said():
 @pytest.mark.parametrize("words", [["env=pixel"], ["env=latent_gan"], ["env=pixel", "reward=adversarial_classifier"]])
 def test_a_run_of_pictures(words, tmp_path, capsys):
     train(session(*small(*words, "agent=random"), "data.per_class=20"), tmp_path / "run")
+    capsys.readouterr()  # what the training said
     out = evaluate_run(asked(tmp_path / "run"))
     assert out == tmp_path / "run" / "eval" / "step_000000160_test_n60_seed0.json"
     record = json.loads(out.read_text())
-    assert record["judge"]["samples"].keys() >= {"frechet", "kernel", "precision", "recall", "density", "coverage"}
-    assert record["judge"]["counts"]["samples"] == 60
-    assert "Fréchet distance" in capsys.readouterr().out
+    shown = {"frechet", "kernel", "precision", "recall", "density", "coverage", "vendi", "novelty_pixels", "unique"}
+    assert shown <= record["numbers"].keys() == record["better"].keys()
+    assert list(record["columns"])[:3] == ["samples", "real", "random"]
+    assert record["columns"]["samples"]["n"] == 60
+    assert record["numbers"]["frechet"].keys() == record["columns"].keys()
+    printed = capsys.readouterr().out
+    assert "↓ frechet" in printed
+    assert all(len(line) <= 100 for line in printed.splitlines())
+    lines = out.with_suffix(".csv").read_text().splitlines()
+    assert lines[0].startswith(",better,samples,real,random")
+    assert len(lines) == 4 + len(record["numbers"])
     again = evaluate_run(asked(tmp_path / "run", f"out='{tmp_path / 'b'}'"))
     assert json.loads(again.read_text()) == record  # the same again
 
 
-def test_a_run_of_music_has_no_judge_of_pictures(tmp_path, capsys):
+def test_a_run_of_music_is_compared_with_its_corpus(tmp_path, capsys):
     train(session(*small("env=music", "agent=random")), tmp_path / "run")
-    record = json.loads(evaluate_run(asked(tmp_path / "run", "n=7")).read_text())
+    record = json.loads(evaluate_run(asked(tmp_path / "run", "n=70", "split=train")).read_text())
     assert "judge" not in record
-    assert record["n"] == 7
-    assert record["scores"]
-    assert "Fréchet" not in capsys.readouterr().out
+    assert record["numbers"]["copies"]["real"] == 1.0  # of the training split
+    assert record["numbers"]["sequence_novelty"]["real"] == 0.0
+    assert record["numbers"]["overlap/pitch_range"]["real"] > record["numbers"]["overlap/pitch_range"]["samples"]
+    assert {"pitch_entropy", "groove", "scale_consistency", "rl_tuner/not_in_key"} <= record["numbers"].keys()
+    assert "frechet" not in capsys.readouterr().out
 
 
-def test_the_table_has_both_columns():
-    judge = {"counts": {"samples": 9, "real": 8, "reference": 7}, "samples": {"frechet": 2.0}, "real": {"asked": 0.5}}
-    shown = table({"n": 9, "run": "r", "split": "test", "scores": {"ink": 0.25}, "unique": 1.0, "judge": judge})
-    assert [line.split() for line in shown.splitlines()][1:] == [
-        ["ink", "0.2500"], ["unique", "1.0000", "share", "of", "different", "samples"],
-        ["samples", "real", "against", "7", "real", "pictures"], ["n", "9", "8"],
-        ["Fréchet", "distance", "2.0000", "lower", "is", "better"],
-        ["asked", "label", "recognised", "0.5000", "share"],
-    ]  # fmt: skip
+def test_the_table_names_counts_and_directions():
+    record = {
+        "n": 9, "run": "r", "split": "test", "seed": 3, "left_out": ["baseline cem: cannot act here."],
+        "judge": {"accuracy": 0.975, "knows": "pictures' labels", "chance": 0.1}, "training": 7,
+        "columns": {
+            "samples": {"n": 9, "env_steps": 4, "network_passes": 4}, "real": {"n": 8, "env_steps": 0, "network_passes": 0},
+        },
+        "numbers": {"score/ink": {"samples": 0.25}, "frechet": {"samples": 2.0, "real": 1234.56}, "vendi": {"real": 3.0}},
+    }  # fmt: skip
+    assert [" ".join(line.split()) for line in table(record).splitlines()][1:] == [
+        "judge: knows 97.5% of the held-out pictures' labels (chance 10.0%)",
+        "compared with 7 training samples",
+        "samples real",
+        "n 9 8",
+        "env_steps 4 0",
+        "network_passes 4 0",
+        "↑ score/ink 0.2500",
+        "↓ frechet 2.0000 1234.6",
+        "≈ vendi 3.0000",
+        "↑ higher is better ↓ lower is better ≈ better the nearer to real data",
+        "baseline cem: cannot act here.",
+    ]
+    assert (better("score/anything"), better("kl/x"), better("novelty_pixels")) == ("higher", "lower", "as real")
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +171,9 @@ def run_of_random(tmp_path_factory):
         ("n=0", "n: must be a whole number from 1"),
         ("split=all", "split: must be one of train, valid, test"),
         ("updates=0", "updates: must be at least 1"),
+        ("baselines=rando", "baselines: there is no rando; did you mean random"),
+        ("baselines=[random,cme]", "baselines: there is no cme; did you mean cem"),
+        ("budget=1", "budget: must be from 2 to 1000000"),
     ],
 )
 def test_wrong_input(change, message, run_of_random):

@@ -1,14 +1,19 @@
-"""The page in a real browser: Chromium, where it is installed (CI installs it)."""
+"""The page, and an animated drawing, in a real browser: Chromium, where it is installed (CI installs it)."""
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from rlgen_cli.domains.canvas.svg import Timing, write_svg
 from rlgen_cli.report.page import page, seen
 from rlgen_cli.report.read import read_run, read_runs
+from tests.test_drawings import CURVE, DOT, LINE, drawing
 from tests.test_report_page import runs  # noqa: F401
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -16,6 +21,8 @@ ASKED = os.environ.get("RLGEN_TEST_BROWSER")  # CI asks for one, and fails witho
 CHROMIUM = shutil.which(ASKED or "chromium") or ASKED
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: make browser")
 SHOWN = "figure => [...figure.querySelectorAll('svg path')].filter((path) => path.style.display !== 'none').length"
+# Every SVG in an SVG has a clock of its own.
+STOPPED = "at => document.querySelectorAll('svg').forEach((svg) => { svg.pauseAnimations(); svg.setCurrentTime(at) })"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -155,3 +162,28 @@ def test_nothing_runs_that_a_stranger_wrote(chromium, tmp_path):
     opened.page.get_by_text("All other metrics").click()
     opened.page.wait_for_timeout(300)
     assert "owned" not in opened.page.title()
+
+
+@pytest.mark.parametrize("loop", [True, False])
+def test_the_strokes_of_an_animated_drawing_appear_in_turn(loop, chromium, tmp_path):
+    """At a third, at two thirds and at the end: as the still drawings of one, two and three strokes."""
+    strokes, seconds = [LINE, CURVE, DOT], 3.0
+    write_svg(tmp_path / "moving.svg", drawing(*strokes), 0, timing=Timing(seconds, loop))
+    shown = chromium.new_context(viewport={"width": 100, "height": 100}).new_page()
+
+    def pixels():
+        with Image.open(io.BytesIO(shown.screenshot())) as image:
+            return np.asarray(image.convert("L"), int)
+
+    for drawn in (1, 2, 3):
+        write_svg(tmp_path / "still.svg", drawing(*strokes[:drawn]), 0)
+        shown.goto(f"file://{tmp_path / 'still.svg'}")
+        still = pixels()
+        shown.goto(f"file://{tmp_path / 'moving.svg'}")
+        shown.evaluate(STOPPED, drawn * seconds / 3 - (0.0001 if drawn < 3 else -0.5))
+        difference = np.abs(pixels() - still)
+        assert difference.mean() < 1, f"after {drawn} strokes"
+        assert drawn < 3 or loop or difference.max() == 0  # a dash's rim differs a little from a line's
+        if drawn == 2:
+            shown.evaluate(STOPPED, seconds / 2)
+            assert 0 < (pixels() > 0).sum() < (still > 0).sum()  # half of the second stroke

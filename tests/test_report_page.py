@@ -8,15 +8,21 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import rlgen_cli
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.domains.music.piano_roll import roll_grid
+from rlgen_cli.domains.music.scores import SequenceNovelty
+from rlgen_cli.evaluation.media.music import MusicMedium
+from rlgen_cli.evaluation.media.registry import medium
+from rlgen_cli.evaluation.novelty import nearest
 from rlgen_cli.report import page as pages
 from rlgen_cli.report.curves import POINTS, band, metric_names
 from rlgen_cli.report.made import drawing, made_by, melody
-from rlgen_cli.report.nearest import nearest
 from rlgen_cli.report.page import page, seen
 from rlgen_cli.report.read import Run, differences, grouped, read_run, read_runs
 from rlgen_cli.report.watch import server
@@ -80,6 +86,7 @@ def test_a_run_is_one_page_without_network(runs, rlgen, tmp_path):
     assert run["status"] == "finished"
     assert run["step"] == 160
     assert run["results"]["scores"].keys() == {"samples", "random", "real"}
+    assert run["results"]["diversity"].keys() == run["results"]["unique"].keys() == {"samples", "random", "real"}
     assert {"return", "eval/total", "eval/diversity"} == set(found["first"])
     assert [sheet["step"] for sheet in run["made"]["sheets"]] == [80, 160]
     assert len(run["made"]["drawings"]) == 12
@@ -147,17 +154,48 @@ def test_what_is_no_finite_number_is_left_out(tmp_path):
     }  # fmt: skip
 
 
+def test_a_score_has_one_name_whatever_version_recorded_it(tmp_path):
+    lines = [{"step": 1, "eval/target": 1.0, "eval/total": 3.0, "eval/diversity": 4.0, "eval/unique": 5.0}]
+    lines += [{"step": 2, "eval/score/target": 2.0, "eval/total": 6.0, "score/target": 0.5}]
+    found = curves_of(written(tmp_path, "old", lines).folder)
+    assert found.keys() == {
+        "seconds",
+        "score/target",
+        "eval/score/target",
+        "eval/total",
+        "eval/diversity",
+        "eval/unique",
+    }
+    assert found["eval/score/target"] == Curve([1.0, 2.0], [1.0, 2.0])
+
+
 def test_samples_stand_beside_the_nearest_training_pictures(runs, rlgen, tmp_path):
     real = torch.randint(256, (50, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     wanted = torch.tensor([7, 3, 41])
     near = (real[wanted].int() + 2).clamp(max=255).to(torch.uint8)
-    assert torch.equal(nearest(near, real), wanted)
+    assert torch.equal(nearest(near, real)[1], wanted)
     assert rlgen("report", f"run={runs['drawing']}", "out=page.html", "nearest=6")[0] == 0
     (run,) = data_of((tmp_path / "page.html").read_text())["runs"]
     sheet = Image.open(io.BytesIO(base64.b64decode(run["made"]["nearest"].partition(",")[2])))
     assert sheet.width > sheet.height
+
+
+def test_melodies_stand_beside_the_nearest_training_melodies(runs, rlgen, tmp_path):
     assert rlgen("report", f"run={runs['melody']}", "out=song.html")[0] == 0
-    assert data_of((tmp_path / "song.html").read_text())["runs"][0]["made"]["nearest"] is None
+    (run,) = data_of((tmp_path / "song.html").read_text())["runs"]
+    sheet = Image.open(io.BytesIO(base64.b64decode(run["made"]["nearest"].partition(",")[2])))
+    opened = rlgen_cli.open(runs["melody"])
+    made = opened.sample(16).view.sample[:4]  # those that the run itself has left
+    real = opened.session.data.train  # type: ignore[union-attr]
+    differing = (made.unsqueeze(1) != real.tokens).any(3).sum(2)
+    share, index = SequenceNovelty(real=real, limit=len(real.tokens)).nearest(made)
+    assert torch.equal(differing.gather(1, index.unsqueeze(1)).squeeze(1), differing.amin(1))
+    torch.testing.assert_close(share, differing.amin(1) / made.shape[1])
+    shown = medium(opened.env)
+    assert isinstance(shown, MusicMedium)
+    pairs = torch.stack([made, real.tokens[index]], 1).flatten(0, 1)
+    wanted = roll_grid(shown.pieces(pairs), columns=2, voices=shown.voices)
+    assert np.array_equal(np.asarray(sheet), wanted.permute(1, 2, 0).numpy())
 
 
 def test_the_most_telling_metrics_come_first(runs):

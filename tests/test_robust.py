@@ -17,15 +17,14 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from rlgen_cli.cli.main import PREEMPTED
-from rlgen_cli.core import checkpoint
+from rlgen_cli.core import checkpoint, files
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.tree import named_tensors
 from rlgen_cli.runs import lock, log, records, stages
 from rlgen_cli.runs.assemble import assemble
-from rlgen_cli.runs.states import LOCK, in_use, run_states, state_of
+from rlgen_cli.runs.states import LOCK, PREEMPTED, in_use, run_states, state_of
 from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import Rlgen, compose, session, small
 from tests.resuming import PARTS, same
@@ -251,7 +250,7 @@ def test_no_record_is_needed_to_go_on_or_to_sample(name, fault, tmp_path, rlgen)
 
 def failing_writes(monkeypatch: pytest.MonkeyPatch, after: int, below: str) -> None:
     """The disk is full from the `after`-th file on that is written below a folder of this name."""
-    real, count = checkpoint._write_synced, [0]
+    real, count = files.write_synced, [0]
 
     def write(path: Path, content: bytes) -> None:
         count[0] += below in str(path)
@@ -259,7 +258,8 @@ def failing_writes(monkeypatch: pytest.MonkeyPatch, after: int, below: str) -> N
             raise OSError(28, "No space left on device", str(path))
         real(path, content)
 
-    monkeypatch.setattr(checkpoint, "_write_synced", write)
+    for module in (checkpoint, files):
+        monkeypatch.setattr(module, "write_synced", write)
 
 
 @pytest.mark.parametrize("after", [3, *many(0, 8, 15)])
@@ -401,9 +401,9 @@ def sweep(rlgen: Rlgen, body: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize("end", ["sys.exit(0)", *many("raise ValueError('no')", "raise MemoryError")])
 def test_a_job_that_fails_is_named_and_the_others_go_on(end, rlgen):
     body = f"import torch\n    if open('seen', 'a').write('x') and open('seen').read().count('x') == 3: {end}\n    return x.mean((1, 2, 3))"
-    code, _, err = sweep(rlgen, body)
+    code, out, err = sweep(rlgen, body)
     assert code == 2, err
-    assert err.count("rlgen: job 0: reward.terms.function.path: score.py:score failed on samples") == 1, err
+    assert out.count("job 0 failed: reward.terms.function.path: score.py:score failed on samples") == 1, out
     assert [status(f"sweep/{job}")["status"] for job in range(3)] == ["failed", "finished", "finished"]
 
 

@@ -11,7 +11,7 @@ import pytest
 HEAVY = {
     "torch._dynamo", "torch._inductor", "torch.onnx", "sympy", "scipy", "sklearn", "pandas", "matplotlib", "gymnasium",
     "stable_baselines3", "torchvision", "transformers", "onnx", "onnxruntime", "tensorflow", "IPython", "pytest",
-    "mido",
+    "mido", "wandb", "mlflow", "trackio", "sqlalchemy",
 }  # fmt: skip
 SMALL = "num_envs=8 env.max_steps=4 env.size=8 agent.batch_size=8 agent.learning_starts=8 threads=1 eval_episodes=4"
 COMMAND = "from rlgen_cli.cli.main import dispatch; dispatch({words!r})"

@@ -13,11 +13,11 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from rlgen_cli.cli.main import PREEMPTED
 from rlgen_cli.config.locate import choices
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import assemble
+from rlgen_cli.runs.states import PREEMPTED
 from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import compose, session, small
 from tests.resuming import PARTS, resumes, same

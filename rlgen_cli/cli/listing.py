@@ -20,7 +20,7 @@ GROUPS = {
     "body": "network/body", "recurrent": "network/recurrent", "brush": "brush", "start": "start",
     "encoding": "encoding", "generator": "generator", "steering": "steering", "damage": "damage", "task": "task",
     "replay": "replay", "backup": "backup", "exploration": "exploration", "target_update": "target_update",
-    "optimizer": "optimizer", "baseline": "baseline", "experiment": "experiment",
+    "optimizer": "optimizer", "baseline": "baseline", "logger": "logger", "experiment": "experiment",
 }  # fmt: skip
 FLAGS = {
     "-m": "several jobs, one for each value: rlgen train -m seed=1,2,3",
@@ -129,6 +129,8 @@ def place_of(group: str, choice: str, folders: list[Path]) -> str:
     if group == "reward/term":
         together = text_of(group, choice, folders).startswith("# @package reward.terms\n")  # several terms
         return "reward.terms" if together else f"reward.terms.{choice}"
+    if group == "logger":
+        return f"logger.{choice}"
     return compose.place_of(group) or (group if group in CHOSEN_FIRST else "")
 
 

@@ -21,6 +21,7 @@ HELP = """rlgen: reinforcement learning that makes things
 
   rlgen train [KEY=VALUE …]    train an agent, as in  rlgen train env=pixel agent=dqn reward=target
                                -m sweeps: rlgen train -m seed=1,2,3;  resume=FOLDER|latest goes on in a run's folder
+  rlgen tune [KEY=VALUE …]     a search for settings, as in  rlgen tune env=pixel agent=ppo tune.trials=20
   rlgen pretrain [KEY=VALUE …] a sequence model, as in  rlgen pretrain data=midi data.path=FOLDER, or a GAN, as in
                                rlgen pretrain env=latent_gan data=mnist
   rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
@@ -29,6 +30,8 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen report [KEY=VALUE …]   a page of what runs left to see, as in  rlgen report runs=outputs/multirun
   rlgen watch [KEY=VALUE …]    that page of a running training, in the browser
   rlgen plot [KEY=VALUE …]     curves for a paper, as in  rlgen plot runs=outputs/multirun y=return out=return.svg
+  rlgen export [KEY=VALUE …]   a run to take with you, as in  rlgen export run=latest to=FOLDER
+  rlgen push [KEY=VALUE …]     the same, to a hub of models, as in  rlgen push run=latest repo=USER/NAME
   rlgen list [GROUP]           what there is to choose from: env, agent, reward, data, experiment and others
   rlgen list GROUP=CHOICE      the keys of a choice with their defaults, as in  rlgen list agent=ppo
   rlgen list runs [FOLDER]     the runs below outputs/: running, finished, stopped, preempted, failed or stale
@@ -41,7 +44,6 @@ HELP = """rlgen: reinforcement learning that makes things
   eval "$(rlgen -sc install=bash)"   tab completion (zsh: with bashcompinit; fish: -sc install=fish)
 """
 TRAINERS = ("train", "pretrain")
-PREEMPTED = 75  # the exit code of a run that a signal stopped after it was saved (EX_TEMPFAIL of sysexits.h)
 READERS = {
     "sample": ("rlgen_cli.runs.sample", "sample"),
     "draw": ("rlgen_cli.runs.sample", "draw"),
@@ -49,10 +51,13 @@ READERS = {
     "report": ("rlgen_cli.report.page", "report"),
     "watch": ("rlgen_cli.report.watch", "watch"),
     "plot": ("rlgen_cli.report.plot", "plot"),
+    "export": ("rlgen_cli.runs.export", "export"),
+    "push": ("rlgen_cli.runs.hub", "push"),
 }
-HYDRA_COMMANDS = (*TRAINERS, *READERS)
+HYDRA_COMMANDS = (*TRAINERS, *READERS, "tune")
 COMMANDS = (*HYDRA_COMMANDS, "list", "new", "doctor")
-WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report"}  # what is called otherwise than its command
+# What a command's result is called where it is not called after the command.
+WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report", "push": "pushed"}
 # Flags with which Hydra shows something and runs nothing.
 SHOWS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
@@ -135,13 +140,19 @@ def run(command: str, arguments: list[str]) -> None:
     if not shows and not value_of("resume", arguments):
         for word, why in added(command, arguments).items():
             print(f"{word} is taken, since it goes with {why}")
-    if sweeps(arguments) or shows:
+    if command in TRAINERS and not shows and (sweeps(arguments) or value_of("sweep.resume", arguments)):
+        sweep(command, arguments)
+    elif sweeps(arguments) or shows:
         under_hydra(command, arguments)
     elif command in TRAINERS and (wanted := value_of("resume", arguments)):
         end(resume(command, wanted, arguments))
     elif command in TRAINERS:
         config = composed(command, arguments, keep_hydra=True)
         end(begin(command, config, run_folder(config), arguments))
+    elif command == "tune":
+        from rlgen_cli.tuning.study import tune
+
+        end(tune(composed(command, arguments, keep_hydra=True), arguments))
     else:
         read_task(command)(composed(command, arguments))
 
@@ -161,13 +172,27 @@ def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]
     session.command = shlex.join(["rlgen", command, *arguments])
     with exits_refused():
         status = train(session, folder)
-    say(command, status, folder, own_words(config, arguments))
+    say(command, status, folder, own_words(config, arguments, training=status != "finished"))
     return status
+
+
+def sweep(command: str, arguments: list[str]) -> None:
+    """Many trainings, each in a process of its own.
+
+    Raises:
+        UserError: at the end, where one has not finished.
+    """
+    from rlgen_cli.sweeps.sweep import sweep as run_all
+
+    if not run_all(command, arguments):
+        raise UserError("not every job of this sweep has finished; the table above says which and why.")
 
 
 def end(status: str) -> None:
     """Exit with a code of its own where a signal stopped a run, so that `rlgen train … && …` does not go on."""
     if status == "preempted":
+        from rlgen_cli.runs.states import PREEMPTED
+
         sys.exit(PREEMPTED)
 
 
@@ -197,14 +222,16 @@ def exits_refused() -> Iterator[None]:
         ) from error
 
 
-def own_words(config: "DictConfig", arguments: list[str]) -> str:
-    """What a command that opens the run needs besides, where it is made of the user's own components."""
+def own_words(config: "DictConfig", arguments: list[str], training: bool) -> str:
+    """What a command that opens the run, or goes on with it (`training`), needs besides, where it is made of the user's
+    own components."""
     from omegaconf import OmegaConf
 
     from rlgen_cli.config.compose import config_folders
     from rlgen_cli.config.saved import modules
 
-    named = modules(OmegaConf.to_container(config))
+    used = {key: node for key, node in config.items() if training or key != "logger"}
+    named = modules(OmegaConf.to_container(OmegaConf.create(used)))
     folders = "".join(f" --config-dir {folder}" for folder in config_folders(arguments)[:-1])
     return f'{folders} "trust=[{",".join(named)}]"' if named else ""
 
@@ -226,7 +253,7 @@ def read_task(command: str) -> Callable[["DictConfig"], None]:
             read = getattr(importlib.import_module(module), name)
         written = read(config)
         if written is not None:
-            print(f"{WRITTEN.get(command, command)}: {shown(written)}")
+            print(f"{WRITTEN.get(command, command)}: {shown(written) if isinstance(written, Path) else written}")
 
     return task
 
@@ -242,39 +269,18 @@ def run_folder(config: "DictConfig") -> Path:
 
 
 def under_hydra(command: str, arguments: list[str]) -> None:
-    """Sweeps, help and other flags: Hydra composes, and calls the task for each job."""
+    """Flags that show something, and sweeps of what reads runs: Hydra composes, and calls the task for each job."""
     from rlgen_cli.config.compose import config_folders, import_from, placed, register_resolvers, with_hydra_errors
 
     register_resolvers(config_folders(arguments))
     import_from(config_folders(arguments)[:-1])
     sys.argv = [os.path.basename(sys.argv[0]), *placed(command, arguments)]
     errors: list[Exception] = []
-    with_hydra_errors(command, arguments, lambda: start(command, quietly(job_task(command, arguments), errors)))
+    with_hydra_errors(command, arguments, lambda: start(command, quietly(read_task(command), errors)))
     if len(errors) == 1:
         raise errors[0]
     if errors:
         raise UserError(f"{len(errors)} jobs of this sweep failed; each said why above.")
-
-
-def job_task(command: str, arguments: list[str]) -> Callable[["DictConfig"], Any]:
-    """The task of one job, in the folder that Hydra gives it."""
-    from rlgen_cli.config.compose import check_optional, drop_replaced
-
-    if command not in TRAINERS:
-        return read_task(command)
-
-    def task(config: "DictConfig") -> str:
-        from hydra.core.hydra_config import HydraConfig
-
-        check_optional(HydraConfig.get().runtime.choices, arguments)
-        drop_replaced(config, HydraConfig.get().runtime.choices, arguments)
-        status = begin(command, config, Path(HydraConfig.get().runtime.output_dir), arguments)
-        if status == "preempted":
-            print("the sweep ends here; the jobs after this one have not begun", file=sys.stderr)
-        end(status)
-        return status
-
-    return task
 
 
 def quietly(task: Callable[["DictConfig"], Any], errors: list[Exception]) -> Callable[["DictConfig"], Any]:

@@ -1,10 +1,11 @@
 """Composing a command's config, with errors in one sentence. Imports no torch."""
 
+import contextlib
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ OPTIONAL = (
     "damage",
     "network/recurrent",
 )  # what a config can be composed without
-DEFAULT_ENV = {"train": "pixel", "pretrain": "music"}
+DEFAULT_ENV = {"train": "pixel", "pretrain": "music", "tune": "pixel"}
 DEFAULT_AGENT = "dqn"
-COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network", "network/body", "network/kind")
+COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network", "network/body", "network/kind", "logger")
 
 
 def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> DictConfig:
@@ -42,34 +43,13 @@ def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> Di
     Raises:
         UserError: for a key, a choice or a word that Hydra cannot take.
     """
-    from hydra import version
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path, get_args_parser
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    register_resolvers(config_folders(arguments))
-
     def compose() -> DictConfig:
-        version.setbase("1.3")
-        words = placed(command, arguments)
-        parsed = get_args_parser().parse_intermixed_args(words)
-        path = create_config_search_path(str(config_folder()))
-        if parsed.config_dir:
-            if not os.path.isdir(parsed.config_dir):
-                raise UserError(f"--config-dir: there is no folder {parsed.config_dir}.")
-            path.prepend("command-line", f"file://{os.path.abspath(parsed.config_dir)}")
-            import_from([Path(parsed.config_dir)])
-        # A program that runs under Hydra itself (and uses our environments) keeps its own.
-        outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
-        try:
-            hydra = Hydra.create_main_hydra2("rlgen", path)
-            name = parsed.config_name or config_name(command, words)
-            config = hydra.compose_config(name, list(parsed.overrides), RunMode.RUN)
+        with hydra_of(command, arguments) as (hydra, name, overrides):
+            config: DictConfig = hydra.compose_config(name, overrides, RunMode.RUN)
             check_optional(config.hydra.runtime.choices, arguments)
             drop_replaced(config, config.hydra.runtime.choices, arguments)
-        finally:
-            GlobalHydra.instance().hydra = outer
         if not keep_hydra:
             with open_dict(config):
                 del config["hydra"]
@@ -77,6 +57,33 @@ def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> Di
         return config
 
     return with_hydra_errors(command, arguments, compose)
+
+
+@contextlib.contextmanager
+def hydra_of(command: str, arguments: list[str]) -> Iterator[tuple[Any, str, list[str]]]:
+    """Hydra with the folders that a command line names, the name of the command's config, and its overrides."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path, get_args_parser
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_resolvers(config_folders(arguments))
+    version.setbase("1.3")
+    words = placed(command, arguments)
+    parsed = get_args_parser().parse_intermixed_args(words)
+    path = create_config_search_path(str(config_folder()))
+    if parsed.config_dir:
+        if not os.path.isdir(parsed.config_dir):
+            raise UserError(f"--config-dir: there is no folder {parsed.config_dir}.")
+        path.prepend("command-line", f"file://{os.path.abspath(parsed.config_dir)}")
+        import_from([Path(parsed.config_dir)])
+    # A program that runs under Hydra itself (and uses our environments) keeps its own.
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        hydra = Hydra.create_main_hydra2("rlgen", path)
+        yield hydra, parsed.config_name or config_name(command, words), list(parsed.overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def config_name(command: str, arguments: list[str]) -> str:

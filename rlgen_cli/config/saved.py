@@ -48,11 +48,12 @@ class PlainLoader(yaml.SafeLoader):
         return node
 
 
-def read_config(path: Path, trust: Trust) -> DictConfig:
+def read_config(path: Path, trust: Trust, without: str | None = None) -> DictConfig:
     """The config at `path`, whose components are checked.
 
     Args:
         path: of a `config.yaml` that a run left. trust: modules and files that the command line allows.
+        without: a top-level key that the reader has no use for: it may name anything, and is left out.
 
     Raises:
         UserError: for a file that is none, and for one that names what neither this package's YAMLs nor `trust` name.
@@ -60,6 +61,8 @@ def read_config(path: Path, trust: Trust) -> DictConfig:
     node = plain_config(path)
     found = migrations.readable(node.pop(migrations.KEY, migrations.UNNAMED), f"run: {path}")
     node = migrations.current_config(node, found)
+    if without is not None:
+        node.pop(without, None)
     check_components(node, trust)
     config = OmegaConf.create(node)
     assert isinstance(config, DictConfig)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from rlgen_cli.core.errors import require
 
-GROUPS = ("env", "agent", "reward", "data", "paths")
+GROUPS = ("env", "agent", "reward", "data", "logger", "paths", "sweep")
 KEPT = frozenset(["num_envs", "seed", "joint"])  # of the top-level keys, those that a run that goes on cannot change
 
 MAX_THREADS = 1024  # beyond some thousands, torch's pool brings the process down

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from rlgen_cli.core import migrations
 from rlgen_cli.core.capacity import memory
 from rlgen_cli.core.errors import UserError, described
-from rlgen_cli.core.files import read_bytes, read_json
+from rlgen_cli.core.files import read_bytes, read_json, sync, write_synced
 
 log = logging.getLogger(__name__)
 TENSOR, BYTES, NUMBERED = "__tensor__", "__bytes__", "__numbered__"
@@ -57,18 +57,23 @@ def save(folder: Path, parts: dict[str, dict[str, Any]]) -> None:
         for part in parts:
             (partial / part).mkdir(parents=True)
         for name, content in files.items():
-            _write_synced(partial / name, content)
+            write_synced(partial / name, content)
         for part in parts:
-            _sync(partial / part)
-        _sync(partial)
+            sync(partial / part)
+        sync(partial)
         _replace(folder, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # what a failure left half-written
 
 
-def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
+def load(
+    folder: Path, part: str, device: torch.device | str, only: Collection[str] | None = None
+) -> dict[str, Any]:  # fmt: skip
     """The components of one part of a checkpoint, each of its files checked against the manifest; tensors are on the
     device, bytes stay bytes.
+
+    Args:
+        only: components by name, where not all are needed; the files of others are not read.
 
     Raises:
         UserError: for a missing or damaged file, or a checkpoint of another version.
@@ -77,13 +82,15 @@ def load(folder: Path, part: str, device: torch.device | str) -> dict[str, Any]:
     contents = {
         name.partition("/")[2]: _content(folder, name, digest)
         for name, digest in digests.items()
-        if name.partition("/")[0] == part
+        if name.partition("/")[0] == part and (only is None or Path(name).stem in {"state", *only})
     }
     if "state.json" not in contents:
         raise UserError(f"checkpoint: {folder} has no part {part}.")
     try:
         components = {}
         for name, tree in json.loads(contents["state.json"]).items():
+            if only is not None and name not in only:
+                continue
             content = contents.get(f"{name}.safetensors")
             tensors = {} if content is None else load_tensors(content)
             components[name] = _ravel(tree, tensors, device)
@@ -152,17 +159,6 @@ def recover(folder: Path, name: str = "*") -> None:
     for partial in folder.glob(f".{name}.[0-9]*"):
         if partial.is_file() and partial.suffix[1:].isdigit():
             partial.unlink()
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace a file at once: readers see the old or the new content, never half."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write_synced(partial, content)
-        os.replace(partial, path)
-        _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)  # what a failure left half-written
 
 
 def _unravel(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -238,19 +234,4 @@ def _replace(folder: Path, new: Path) -> None:
         shutil.rmtree(old)
     else:
         os.replace(new, folder)
-    _sync(folder.parent)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder.parent)

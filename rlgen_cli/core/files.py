@@ -1,4 +1,5 @@
-"""Files of unknown origin: only regular ones are read, only up to a limit, and without ever waiting for a writer."""
+"""Files of unknown origin: only regular ones are read, only up to a limit, and without ever waiting for a writer. And
+files of our own: written whole or not at all."""
 
 import errno
 import json
@@ -90,6 +91,34 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     no folder; links to folders are not followed."""
     found = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
     return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file at once: readers see the old or the new content, never half."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_synced(partial, content)
+        os.replace(partial, path)
+        sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)  # what a failure left half-written
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file, and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(folder: Path) -> None:
+    """Wait until the disk has a folder's names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check_regular(mode: int) -> None:

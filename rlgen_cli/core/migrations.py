@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from rlgen_cli.core.errors import require
 
 Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
-FORMAT = 4  # what is written now
+FORMAT = 5  # what is written now
 UNNAMED = 2  # the format of configs that do not say theirs, which are of rlgen 0.1.0
 KEY = "format"  # of a run's config.yaml
 
@@ -46,8 +46,17 @@ def with_settings_of_speed(config: Plain) -> Plain:
     return {"compile": "auto", "profile": False} | config
 
 
+def with_a_logger(config: Plain) -> Plain:
+    """Format 5 says what records a run beside its own files, which was TensorBoard."""
+    return {"logger": {"tensorboard": {"_target_": "rlgen_cli.runs.trackers.tensorboard.TensorBoard"}}} | config
+
+
 # By the format that each begins with; there is none older than 2.
-MIGRATIONS: dict[int, Migration] = {2: Migration(config=with_new_settings), 3: Migration(config=with_settings_of_speed)}
+MIGRATIONS: dict[int, Migration] = {
+    2: Migration(config=with_new_settings),
+    3: Migration(config=with_settings_of_speed),
+    4: Migration(config=with_a_logger),
+}
 
 
 def oldest() -> int:

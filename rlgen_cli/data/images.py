@@ -103,3 +103,8 @@ def pil_to_tensor(image: Image.Image) -> Tensor:
     """An L or RGB image as uint8 [C, H, W]."""
     array = np.array(image, dtype=np.uint8)
     return torch.from_numpy(array if array.ndim == 3 else array[..., None]).permute(2, 0, 1).contiguous()
+
+
+def tensor_to_pil(picture: Tensor) -> Image.Image:
+    """A uint8 picture [3, H, W], or [4, H, W] with a transparent part, as an image."""
+    return Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy()))

@@ -32,6 +32,7 @@ LARGEST_DOWNLOAD = 256 * MIB
 MOST_IMAGES = 1_000_000
 LONGEST_SIDE = 1024  # pixels
 CHUNK = MIB  # bytes that are unpacked at a time
+LICENCES = {"mnist": "CC BY-SA 3.0", "fashion_mnist": "MIT", "kmnist": "CC BY-SA 4.0"}  # of the published files
 
 
 class IdxImages:
@@ -58,7 +59,7 @@ class IdxImages:
         require(url.startswith(("http://", "https://")), f"url: must begin with http:// or https://, got {url!r}.")
         require(len(classes) > 0, "classes: must name at least one label.")
         self.name, self.url, self.md5, self.classes = name, url, md5, tuple(classes)
-        self.threshold = threshold
+        self.threshold, self.licence = threshold, LICENCES.get(name)
         self.root = None if root is None else Path(root)
         if self.root is not None:
             require(self.root.is_dir(), f"root: there is no folder {self.root}; name the folder of the IDX files.")

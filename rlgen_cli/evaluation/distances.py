@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1000  # rows of a distance matrix at once
+GRID = 500  # places at which densities are compared
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -72,3 +73,44 @@ def vendi(x: Tensor) -> float:
     # The N × N matrix of similarities and this D × D one have the same eigenvalues above 0.
     share = torch.linalg.eigvalsh(unit.T @ unit / len(x)).clamp(min=1e-12)
     return float((-(share * share.log()).sum()).exp())
+
+
+def from_corpus(made: Tensor, corpus: Tensor) -> tuple[float, float]:
+    """How a feature [N, D] of a set compares with that of a corpus [M, D] (Yang and Lerch 2020): overlapping area (0 to
+    1) and KL divergence (nats) between the density of the distances within the corpus, each piece against all others,
+    and the density of the distances from made pieces to those of the corpus."""
+    m = len(corpus)
+    one, two = torch.triu_indices(m, m, 1, device=corpus.device)
+    intra, inter = torch.cdist(corpus, corpus)[one, two].cpu(), torch.cdist(made, corpus).flatten().cpu()
+    lowest, highest = min(float(intra.min()), float(inter.min())), max(float(intra.max()), float(inter.max()))
+    if highest == lowest:  # all distances are one number
+        return 1.0, 0.0
+    narrowest = (highest - lowest) / 100  # of distances that hardly differ
+    widths = [max(scott(part), narrowest) for part in (intra, inter)]
+    at = torch.linspace(lowest - 3 * max(widths), highest + 3 * max(widths), GRID, dtype=torch.double)
+    p, q = (density(part, at, width) for part, width in zip((intra, inter), widths, strict=True))
+    return overlap(p, q), divergence(p, q)
+
+
+def scott(x: Tensor) -> float:
+    """Scott's bandwidth of a kernel density of one dimension."""
+    return float(x.double().std()) * len(x) ** -0.2
+
+
+def density(x: Tensor, at: Tensor, width: float) -> Tensor:
+    """A Gaussian kernel density of numbers [N] at places [G], as probabilities that sum to 1."""
+    total = torch.zeros_like(at)
+    for part in x.double().split(BLOCK):
+        total += (-0.5 * ((at.unsqueeze(1) - part) / width).square()).exp().sum(1)
+    return total / total.sum()
+
+
+def overlap(p: Tensor, q: Tensor) -> float:
+    """The area below both of two densities on one grid, from 0 (nothing in common) to 1."""
+    return float(torch.minimum(p, q).sum())
+
+
+def divergence(p: Tensor, q: Tensor) -> float:
+    """KL(p ‖ q) in nats of two densities on one grid; what is below a billionth of a billionth counts as that, so that
+    there is a limit (about 40) where the two have nothing in common."""
+    return float((p * (p.clamp(min=1e-18) / q.clamp(min=1e-18)).log()).sum())

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.capacity import require_memory
-from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.core.optimizer import require_rate
 from rlgen_cli.core.protocols import Reward
 from rlgen_cli.core.schedules import Linear

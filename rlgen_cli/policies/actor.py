@@ -66,8 +66,8 @@ def build_network(network: Callable[..., nn.Module], spec: EnvSpec, device: torc
 
 def no_start(observation: Observation) -> Tensor:
     """Bool [1, N]: a step that begins no episode (its memory has been reset already)."""
-    some = next(iter(observation.values()))
-    return torch.zeros(1, len(some), dtype=torch.bool, device=some.device)
+    some = next(iter(observation.values()))  # its shape, since torch.export takes a len for a constant
+    return torch.zeros(1, some.shape[0], dtype=torch.bool, device=some.device)
 
 
 def teacher_forced(

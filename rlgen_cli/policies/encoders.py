@@ -75,8 +75,8 @@ class Inputs:
     def vector(self, observation: Observation) -> Tensor:
         """All vectors, float [N, vector_size]."""
         if not self.names["vector"]:
-            some = next(iter(observation.values()))
-            return torch.zeros(len(some), 0, device=some.device)
+            some = next(iter(observation.values()))  # its shape, since torch.export takes a len for a constant
+            return torch.zeros(some.shape[0], 0, device=some.device)
         return torch.cat([observation[name] for name in self.names["vector"]], 1)
 
     def tokens(self, observation: Observation) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.report.curves import FIRST, last, metric_names, panels
 from rlgen_cli.report.made import made_by
 from rlgen_cli.report.read import Run, differences, grouped, read_runs

@@ -31,6 +31,7 @@ from rlgen_cli.policies.precision import Precision
 from rlgen_cli.rewards.reward import Term, WeightedSum
 from rlgen_cli.runs import misfits
 from rlgen_cli.runs.saved_network import saved_network
+from rlgen_cli.runs.tracking import Trackers
 
 SPLITS = ("train", "valid", "test")
 
@@ -53,6 +54,7 @@ class Session:
     notes: list[str] = field(default_factory=list)  # what was said while this was built
     command: str | None = None  # the command line, for the record
     learners: dict[str, Trainable] = field(default_factory=dict)  # what improves with every step, in this order
+    trackers: Trackers = field(default_factory=Trackers)  # what records it beside its own files, while it is trained
 
     @property
     def joint(self) -> bool:

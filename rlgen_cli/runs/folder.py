@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from rlgen_cli.core import checkpoint, migrations
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.files import write_atomic
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.log import RunLog, environment, say
 
@@ -24,7 +25,7 @@ def claim(session: Session, folder: Path) -> None:
     if checkpoint.steps(folder) or (folder / "config.yaml").exists():
         raise UserError(f"hydra.run.dir: {folder} holds a run already; resume={folder} goes on with it.")
     record = {"command": session.command} | environment(session.device, session.settings.seed)
-    checkpoint.write_atomic(folder / "environment.json", json.dumps(record, indent=1).encode())
+    write_atomic(folder / "environment.json", json.dumps(record, indent=1).encode())
     if session.notes:
         (folder / "train.log").write_text("".join(f"{note}\n" for note in session.notes))
     keep_config(session, folder)
@@ -33,7 +34,7 @@ def claim(session: Session, folder: Path) -> None:
 def keep_config(session: Session, folder: Path) -> None:
     """The run's config as it is now, so that settings that were changed when it went on hold the next time, too."""
     text = f"{migrations.KEY}: {migrations.FORMAT}\n" + OmegaConf.to_yaml(session.config, resolve=True)
-    checkpoint.write_atomic(folder / "config.yaml", text.encode())
+    write_atomic(folder / "config.yaml", text.encode())
 
 
 # Ctrl-C, and what schedulers and terminals send before they take a machine away.
@@ -86,7 +87,8 @@ class logged_failure:
         stopped = isinstance(error, KeyboardInterrupt)
         self.run.failure(f"{'stopped' if stopped else 'failed'} at step {self.position.step}", error)
         with contextlib.suppress(OSError):  # the disk may be what failed
-            said, step = f"{kind.__name__}: {error}", self.position.step
+            said = str(error) if isinstance(error, UserError) else f"{kind.__name__}: {error}"
+            step = self.position.step
             self.run.status("preempted" if stopped else "failed", step, error=said, best=self.position.best)
         self.run.close()
         if isinstance(error, OSError):

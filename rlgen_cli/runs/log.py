@@ -1,4 +1,5 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard, train.log, status.json, and a line or bar on the screen."""
+"""What a run leaves to read: metrics.jsonl, train.log, status.json, and a line or bar on the screen; its trackers get
+the same."""
 
 import contextlib
 import json
@@ -8,21 +9,22 @@ import os
 import platform
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from rlgen_cli.core.checkpoint import write_atomic
 from rlgen_cli.core.errors import reader_gone
-from rlgen_cli.runs.records import record_of
+from rlgen_cli.core.files import write_atomic
+from rlgen_cli.runs.records import NO_METRIC, record_of
+
+if TYPE_CHECKING:
+    from rlgen_cli.runs.tracking import Trackers
 
 log = logging.getLogger("rlgen_cli")
 SILENCE = 5.0  # seconds after which a line says how far a run is
@@ -35,16 +37,14 @@ class RunLog:
     Args:
         folder: the run's.
         step: where it begins: what older records say beyond it is dropped, so that a resumed run has each step once.
-        total_steps: where it ends. config_text: shown in TensorBoard, or None. stage: of the run, or None for the
+        total_steps: where it ends. trackers: what else records the run. stage: of the run, or None for the
             reinforcement learning itself.
     """
 
     def __init__(
-        self, folder: Path, step: int, total_steps: int, config_text: str | None, stage: str | None = None
+        self, folder: Path, step: int, total_steps: int, trackers: "Trackers", stage: str | None = None
     ) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        self.folder, self.total_steps, self.stage = folder, total_steps, stage
+        self.folder, self.total_steps, self.trackers, self.stage = folder, total_steps, trackers, stage
         self.began, self.first_step = time.monotonic(), step
         self.shown = self.began  # when the screen last said something
         for name in ("metrics.jsonl", "train.log", "status.json"):
@@ -53,11 +53,6 @@ class RunLog:
         self.metrics_path = folder / "metrics.jsonl"
         self.earlier = self._drop_after(step)
         self.metrics = self.metrics_path.open("a")
-        self.excepthook, threading.excepthook = threading.excepthook, self._thread_failed
-        board = folder / "tensorboard" / (stage or "")
-        self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
-        if step == 0 and config_text is not None:
-            self.board.add_text("config", f"```yaml\n{config_text}\n```", 0)
         self.bar = tqdm(
             total=total_steps,
             initial=step,
@@ -72,6 +67,7 @@ class RunLog:
         self.handler.handleError = lambda record: None  # type: ignore[method-assign]  # as of a full disk
         log.addHandler(self.handler)
         log.setLevel(logging.INFO)
+        self.trackers.begin(stage, step)
         self.status("running", step)
 
     @property
@@ -87,9 +83,7 @@ class RunLog:
         finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in record.items()}
         self.metrics.write(json.dumps(finite) + "\n")
         self.metrics.flush()
-        for name, value in record.items():
-            if name not in ("step", "stage"):
-                self.board.add_scalar(name, value, step)
+        self.trackers.scalars(step, {name: value for name, value in record.items() if name not in NO_METRIC})
         shown = {
             k: f"{v:.3g}"
             for k, v in values.items()
@@ -142,17 +136,9 @@ class RunLog:
         """Steps a second in this sitting."""
         return (step - self.first_step) / max(time.monotonic() - self.began, 1e-9)
 
-    def picture(self, step: int, name: str, image: Tensor) -> None:
-        """A uint8 picture [C, H, W] for TensorBoard."""
-        self.board.add_image(name, image, step)
-
-    def sound(self, step: int, name: str, wave: Tensor, rate: int) -> None:
-        """A wave [S] in [−1, 1] for TensorBoard."""
-        self.board.add_audio(name, wave.unsqueeze(0), step, sample_rate=rate)
-
     def status(self, state: str, step: int, error: str | None = None, best: str | None = None) -> None:
         """`running`, `finished`, `stopped` (at stop_at), `preempted` (by a signal) or `failed`."""
-        self.told = time.monotonic()
+        self.told, self.trackers.status = time.monotonic(), state
         record = {"status": state, "step": step, "total_steps": self.total_steps, "seconds": round(self.seconds, 2)}
         record |= {"updated": round(time.time())}
         record |= {"stage": self.stage} if self.stage else {}
@@ -165,18 +151,12 @@ class RunLog:
             self.text.write(f"{said}\n{''.join(traceback.format_exception(error))}")
             self.text.flush()
 
-    def _thread_failed(self, arguments: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread gives what the disk refused to whoever records next, and need not print it, too."""
-        if not (isinstance(arguments.exc_value, OSError) and type(arguments.thread).__module__.startswith("tensorb")):
-            self.excepthook(arguments)
-
     def close(self) -> None:
         self.bar.close()
         log.removeHandler(self.handler)
-        for file in (self.metrics, self.board, self.text):
+        for file in (self.metrics, self.text):
             with contextlib.suppress(OSError):  # of what the disk had no room for; whoever wrote it was told
                 file.close()
-        threading.excepthook = self.excepthook
 
     def _drop_after(self, step: int) -> float:
         """Forget this stage's records beyond `step`; return the seconds that the kept ones took."""

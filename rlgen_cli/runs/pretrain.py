@@ -26,6 +26,7 @@ from rlgen_cli.runs.log import RunLog
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stage
+from rlgen_cli.runs.tracking import trackers_of
 
 CHUNK = 500  # held-out sequences at once
 
@@ -72,20 +73,22 @@ def stages(session: Session) -> list[Stage]:
 def pretrain(session: Session, folder: Path, resuming: bool = False) -> str:
     """Fit everything in `folder`, a new one or (`resuming`) where it was cut off; returns the final status."""
     todo = stages(session)
+    session.trackers = trackers_of(session.config)
     with held(folder):
         (keep_config if resuming else claim)(session, folder)
-        for stage in todo:
-            last = stage is todo[-1]
-            if stopped := run_stage(stage, session, folder, session.settings.stop_at if last else None):
-                return stopped
-        finish(session, todo[-1], folder)
+        with session.trackers.recording(folder, plain(session.config), resuming):
+            for stage in todo:
+                last = stage is todo[-1]
+                if stopped := run_stage(stage, session, folder, session.settings.stop_at if last else None):
+                    return stopped
+            finish(session, todo[-1], folder)
     return "finished"
 
 
 def finish(session: Session, stage: Stage, folder: Path) -> None:
     """Leave a checkpoint that opens as a prior or for sampling, held-out numbers, samples, and a generator's file."""
     step = stage.updates
-    run = RunLog(folder, step - 1, step, None)  # whatever an earlier end has recorded is recorded anew
+    run = RunLog(folder, step - 1, step, session.trackers)  # whatever an earlier end has recorded is recorded anew
     numbers = {} if stage.evaluate is None else {**stage.evaluate("valid"), **stage.evaluate("test")}
     if numbers:
         run.scalars(step, numbers)
@@ -106,7 +109,7 @@ def show(session: Session, run: RunLog, step: int) -> None:
     env, rng = session.envs["valid"], stream(session.settings.seed, "eval", session.device)
     final = rollout(env, session.actor, env.reset(session.settings.eval_episodes, rng), rng).final
     picture = medium(env).sheet(env.view(final))
-    run.picture(step, "samples", picture)
+    session.trackers.picture(step, "samples", picture)
     (run.folder / "samples").mkdir(exist_ok=True)
     write_png(run.folder / "samples" / f"{name_of(step)}.png", picture)
 

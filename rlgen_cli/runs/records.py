@@ -9,6 +9,8 @@ from rlgen_cli.core.files import MIB, read_bytes
 
 LARGEST = 256 * MIB  # of metrics.jsonl
 NO_METRIC = ("step", "stage")
+# Of an evaluation, beside the terms' scores, which earlier versions recorded as `eval/<term>`.
+EVALUATED = ("eval/total", "eval/diversity", "eval/unique")
 
 
 class Curve(NamedTuple):
@@ -34,10 +36,17 @@ def curves_of(folder: Path) -> dict[str, Curve]:
         stage = record.get("stage")
         for name, value in record.items():
             if name not in NO_METRIC and type(value) in (int, float) and math.isfinite(value):
-                curve = curves.setdefault(f"{stage}/{name}" if stage else name, Curve([], []))
+                curve = curves.setdefault(f"{stage}/{name}" if stage else current_name(name), Curve([], []))
                 curve.steps.append(float(record["step"]))
                 curve.values.append(float(value))
     return curves
+
+
+def current_name(name: str) -> str:
+    """A metric's name now: a term's score in an evaluation is below `eval/score/`, as it is below `score/` in
+    training, so that no term is taken for another number."""
+    old = name.startswith("eval/") and not name.startswith("eval/score/") and name not in EVALUATED
+    return f"eval/score/{name.removeprefix('eval/')}" if old else name
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:

@@ -14,14 +14,15 @@ from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import State
 from rlgen_cli.data.folder import read_picture
 from rlgen_cli.evaluation.evaluate import unique
-from rlgen_cli.evaluation.media.pictures import Look
-from rlgen_cli.evaluation.media.registry import FORMATS, medium
+from rlgen_cli.evaluation.media.registry import FORMATS, Medium, medium
+from rlgen_cli.evaluation.media.style import Style
+from rlgen_cli.evaluation.media.video import FILMS, require_video
 from rlgen_cli.evaluation.rollout import Rollout, Said, rollout, unsaid
 from rlgen_cli.rewards.reward import WeightedSum
 from rlgen_cli.runs.assemble import Session
+from rlgen_cli.runs.log import say
 from rlgen_cli.runs.open import open_run
-
-MOST_ENLARGED = 64  # times
+from rlgen_cli.runs.style import style_of
 
 
 class Samples:
@@ -31,7 +32,7 @@ class Samples:
         view: what rewards see of them: `view.sample` are pictures, float [N, C, H, W] in [0, 1], or tokens, int64
             [N, T, F]; `view.context` has targets and labels.
         scores: each term of the reward, unweighted, [N].
-        record: as the file scores.json has it: counts, mean scores, diversity.
+        record: as the file scores.json has it: counts, mean scores, diversity, the pens of what a plotter draws.
     """
 
     def __init__(self, env: Env, reward: WeightedSum, made: Rollout, told: dict[str, Any]) -> None:
@@ -46,63 +47,75 @@ class Samples:
             **{name: round(value, 4) for name, value in shown.numbers(self.view).items()},
         }
 
-    def save(
-        self, out: Path | str, formats: list[str] | None = None, soundfont: Path | str | None = None,
-        look: Look | None = None,
-    ) -> Path:  # fmt: skip
-        """Write files of `formats` (None: all that such samples have) and scores.json into a folder; returns it.
+    def save(self, out: Path | str, formats: list[str] | None = None, style: Style | None = None) -> Path:
+        """Write files of `formats` (None: the usual ones) and scores.json into a folder; returns it.
 
         Args:
-            soundfont: a file (SF2) that plays the wav. look: of pictures: their scale and background.
+            style: how pictures look, films and animations run, plotters draw, and music sounds.
 
         Raises:
-            UserError: for a format or a look that such samples do not have.
+            UserError: for a format or a style that such samples do not have.
         """
-        out, made_as = Path(out), medium(self.env, Path(soundfont) if soundfont else None, look)
-        formats = list(made_as.formats) if formats is None else formats
-        for name in formats:
-            able = ", ".join(made_as.formats)
-            require(name in made_as.formats, f"format: must be of {able} for this run, got {name}.")
+        out, made_as = Path(out), medium(self.env, style)
+        formats = checked(made_as, formats)
         out.mkdir(parents=True, exist_ok=True)
-        made_as.write(self.made, formats, out)
+        self.record |= made_as.write(self.made, formats, out)
         (out / "scores.json").write_text(json.dumps(self.record, indent=1) + "\n")
         return out
 
 
 def sample(config: DictConfig) -> Path:
     """Load the agent of `config.run` and write `config.n` samples; returns where they lie."""
-    formats = formats_named(config.format)
-    look = look_of(config)
+    formats, style = formats_named(config.format), style_of(config)
     run, session, name = open_run(config)
-    medium(session.envs["test"], look=look)  # before anything is made
     name = name if config.label is None else f"{name}_{config.label}"
-    steps = None if look.scale > 1 or look.transparent else formats  # strokes are drawn anew from all steps
+    steps = needs_steps(session, formats, style)
     made = make_samples(session, config.split, config.n, config.seed, steps, label=config.label)
-    return made.save(config.out or run / "samples" / name, formats, config.soundfont, look)
+    return saved(made, config.out or run / "samples" / name, formats, style)
 
 
 def draw(config: DictConfig) -> Path:
     """Let the agent of `config.run` draw the picture `config.image`, `config.n` times; returns where that lies."""
-    formats = formats_named(config.format)
-    look = look_of(config)
+    formats, style = formats_named(config.format), style_of(config)
     run, session, name = open_run(config)
+    needs_steps(session, formats, style)
     made = draw_picture(session, config.image, config.n, config.seed)
-    return made.save(config.out or run / "samples" / f"{Path(config.image).stem}_{name}", formats, look=look)
+    return saved(made, config.out or run / "samples" / f"{Path(config.image).stem}_{name}", formats, style)
 
 
-def look_of(config: DictConfig) -> Look:
-    """How pictures are to be written.
+def saved(made: Samples, out: Path | str, formats: list[str] | None, style: Style) -> Path:
+    """Write the samples, and say what a plotter's pens are and what they cannot draw; returns where they lie."""
+    written = made.save(out, formats, style)
+    plotted = made.record.get("plotter")
+    if plotted:
+        pens = ", ".join(f"{number} {colour}" for number, colour in enumerate(plotted["pens"], 1))
+        say(f"plotter: pens {pens or 'none'}; {plotted['strokes_left_out']} strokes hardly show and are left out")
+    return written
+
+
+def needs_steps(session: Session, formats: list[str] | None, style: Style | None = None) -> bool:
+    """Whether files of these formats show how samples came about; asked before anything is made.
 
     Raises:
-        UserError: for a value out of range.
+        UserError: for a format or a style that such samples do not have.
     """
-    for name, most in {"scale": MOST_ENLARGED, "columns": 10_000}.items():
-        value = config[name]
-        fits = (name == "columns" and value is None) or (isinstance(value, int) and 1 <= value <= most)
-        require(fits, f"{name}: must be a whole number from 1 to {most}, got {value}.")
-    for name in ("smooth", "transparent"):
-        require(isinstance(config[name], bool), f"{name}: must be true or false, got {config[name]}.")
-    return Look(config.scale, config.smooth, config.transparent, config.columns)
+    made_as = medium(session.envs["test"], style)
+    return made_as.needs_steps(checked(made_as, formats))
+
+
+def checked(made_as: Medium, formats: list[str] | None) -> list[str]:
+    """The formats, or the usual ones.
+
+    Raises:
+        UserError: for one that such samples do not have, or that needs what is not installed.
+    """
+    formats = list(made_as.usual) if formats is None else formats
+    for name in formats:
+        able = ", ".join(made_as.formats)
+        require(name in made_as.formats, f"format: must be of {able} for this run, got {name}.")
+    if set(FILMS) & set(formats):
+        require_video()
+    return formats
 
 
 def formats_named(given: Any) -> list[str] | None:
@@ -119,13 +132,13 @@ def formats_named(given: Any) -> list[str] | None:
 
 @torch.no_grad()
 def make_samples(
-    session: Session, split: str, n: int, seed: int, formats: list[str] | None = None, said: Said = unsaid,
+    session: Session, split: str, n: int, seed: int, record: bool | None = None, said: Said = unsaid,
     label: str | int | None = None,
 ) -> Samples:  # fmt: skip
     """N samples on the data of `split`.
 
     Args:
-        formats: what they will be written as, which says whether each step is kept; null: all.
+        record: keep each step, from which time-lapses and strokes are written; None: if the usual files need it.
         label: of all of them, by name or number; null: any.
 
     Raises:
@@ -134,7 +147,7 @@ def make_samples(
     require(split in session.envs, f"split: must be one of {', '.join(session.envs)}, got {split}.")
     env, rng = session.envs[split], stream(seed, "sample", session.device)
     state = env.reset(n, rng) if label is None else labelled(env, n, rng, label)
-    return played(session, env, state, rng, {"n": n, "seed": seed, "split": split}, formats, said)
+    return played(session, env, state, rng, {"n": n, "seed": seed, "split": split}, record, said)
 
 
 @torch.no_grad()
@@ -150,16 +163,16 @@ def draw_picture(session: Session, image: Path | str, n: int = 1, seed: int = 0)
     picture = read_picture(Path(image), env.spec.picture().shape, "image").to(session.device)
     env = env.with_picture(picture)
     state = env.start_from(torch.zeros(n, dtype=torch.long, device=session.device), rng)
-    return played(session, env, state, rng, {"n": n, "seed": seed, "image": Path(image).name}, None)
+    return played(session, env, state, rng, {"n": n, "seed": seed, "image": Path(image).name})
 
 
 def played(
-    session: Session, env: Env, state: State, rng: torch.Generator, told: dict[str, Any], formats: list[str] | None,
+    session: Session, env: Env, state: State, rng: torch.Generator, told: dict[str, Any], record: bool | None = None,
     said: Said = unsaid,
 ) -> Samples:  # fmt: skip
     """The samples that the actor makes of states that begin."""
-    wanted = medium(env).formats if formats is None else formats
-    made = rollout(env, session.actor, state, rng, record="gif" in wanted or "svg" in wanted, said=said)
+    record = needs_steps(session, None) if record is None else record
+    made = rollout(env, session.actor, state, rng, record=record, said=said)
     return Samples(env, session.reward, made, told)
 
 
@@ -182,17 +195,10 @@ def labelled(env: Env, n: int, rng: torch.Generator, label: str | int) -> State:
 
 
 def write_samples(
-    session: Session,
-    split: str,
-    n: int,
-    seed: int,
-    formats: list[str] | None,
-    out: Path,
-    soundfont: str | None = None,
-    said: Said = unsaid,
-) -> dict[str, Any]:
-    """N samples on the data of `split` in `formats` (null: all that the environment has), and their scores, which are
-    returned, too."""
-    made = make_samples(session, split, n, seed, formats, said)
-    made.save(out, formats, soundfont)
+    session: Session, split: str, n: int, seed: int, formats: list[str] | None, out: Path, said: Said = unsaid,
+) -> dict[str, Any]:  # fmt: skip
+    """N samples on the data of `split` in `formats` (null: the usual ones), and their scores, which are returned,
+    too."""
+    made = make_samples(session, split, n, seed, needs_steps(session, formats), said)
+    made.save(out, formats)
     return made.record

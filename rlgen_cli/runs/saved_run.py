@@ -15,9 +15,9 @@ from rlgen_cli.core.files import read_json
 from rlgen_cli.core.trust import Trust
 
 
-def config_of(folder: Path, trust: Trust) -> DictConfig:
+def config_of(folder: Path, trust: Trust, training: bool = False) -> DictConfig:
     """The config that a run was made with, as data; whom to trust, when to stop and where it lies are not for it to
-    say.
+    say, and who records it matters only where it is trained (`training`).
 
     Raises:
         UserError: where there is none, or it names what is neither rlgen's nor trusted, or the folder holds a link or
@@ -26,7 +26,7 @@ def config_of(folder: Path, trust: Trust) -> DictConfig:
     path = folder / "config.yaml"
     require(path.exists(), f"run: {folder} is no run's folder (it holds no config.yaml).")
     require_plain(folder)
-    config = read_config(path, trust)
+    config = read_config(path, trust, without=None if training else "logger")
     config.stop_at, config.resume, config.trust = None, None, sorted(trust)
     return config
 
@@ -34,7 +34,7 @@ def config_of(folder: Path, trust: Trust) -> DictConfig:
 def continued(folder: Path, changes: dict[str, Any]) -> DictConfig:
     """The config of a run that goes on; `changes` are new top-level settings such as total_steps."""
     require((folder / "config.yaml").exists(), f"resume: {folder} is no run's folder (it holds no config.yaml).")
-    config = config_of(folder, Trust(changes.get("trust", [])))
+    config = config_of(folder, Trust(changes.get("trust", [])), training=True)
     for key, value in changes.items():
         OmegaConf.update(config, key, value)
     return config
@@ -67,6 +67,10 @@ def find_run(name: str) -> tuple[Path, Path | None]:
     Raises:
         UserError: where there is none.
     """
+    if name.startswith("hf://"):
+        from rlgen_cli.runs.hub import fetched  # here, since few runs come from there
+
+        return fetched(name), None
     if name == "latest":
         return latest_run("run"), None
     if name == "best":
@@ -87,7 +91,8 @@ def find_run(name: str) -> tuple[Path, Path | None]:
 
 
 def latest_run(key: str) -> Path:
-    """The run below outputs/ that was written last; `key` is what asks for it."""
-    runs = sorted(Path("outputs").rglob("status.json"), key=lambda path: path.stat().st_mtime)
+    """The run below outputs/ that was written last, but for those that came from the hub; `key` is what asks for it."""
+    found = (path for path in Path("outputs").rglob("status.json") if path.parts[1] != "hub")
+    runs = sorted(found, key=lambda path: path.stat().st_mtime)
     require(bool(runs), f"{key}: there is no run below outputs/ yet; train one first.")
     return runs[-1].parent

@@ -85,7 +85,7 @@ def fit_stage(stage: Stage, session: Session, home: Path, stop_at: int | None) -
 def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at: int | None) -> str:
     """The updates of a stage that are still to come; "", "stopped" or "preempted", as above."""
     home.mkdir(parents=True, exist_ok=True)
-    run = RunLog(home.parents[1], progress.step, stage.updates, None, stage=stage.name)
+    run = RunLog(home.parents[1], progress.step, stage.updates, session.trackers, stage=stage.name)
     stop_at = min(stage.updates, stop_at or stage.updates)
     with Interrupt() as interrupt, logged_failure(run, progress):
         patient = True
@@ -133,12 +133,16 @@ def load_stages(session: Session, folder: Path) -> None:
         UserError: where one is nowhere.
     """
     for stage in session.stages:
-        places = [folder / "stages" / stage.name / "result", *([] if stage.key is None else [cache_of(stage)])]
-        if not any(load_stage(stage, session, place) for place in places):
+        if not any(load_stage(stage, session, place) for place in places_of(stage, folder)):
             raise UserError(
                 f"run: {folder} has no intact stages/{stage.name}/result; its training did not come that far, or "
                 "resume= fits it anew."
             )
+
+
+def places_of(stage: Stage, folder: Path) -> list[Path]:
+    """Where a run's result of a stage may lie: in its folder, or in the cache."""
+    return [folder / "stages" / stage.name / "result", *([] if stage.key is None else [cache_of(stage)])]
 
 
 def cache_of(stage: Stage) -> Path:

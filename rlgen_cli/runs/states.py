@@ -1,15 +1,18 @@
 """Which runs there are, and how each is doing. Imports no torch, since `rlgen list runs` needs none."""
 
+import contextlib
+import json
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.core.files import read_json
+from rlgen_cli.core.files import read_json, write_atomic
 
 LOCK = ".lock"
+PREEMPTED = 75  # the exit code of a run that a signal stopped after it was saved (EX_TEMPFAIL of sysexits.h)
 
 
 class RunState(NamedTuple):
@@ -40,6 +43,20 @@ def state_of(folder: Path) -> RunState | None:
     if status == "running" and not in_use(folder):
         status = "stale"
     return RunState(folder, status, *numbers, age, str(said.get("error") or ""))
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Say that a run has failed where it could not say so itself, in status.json and train.log."""
+    said: dict[str, Any] = {"step": 0, "total_steps": 0}
+    with contextlib.suppress(UserError, OSError):
+        said |= read_json(folder / "status.json", "run")
+    if said.get("status") == "failed" and said.get("error"):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    said |= {"status": "failed", "updated": round(time.time()), "error": reason}
+    write_atomic(folder / "status.json", json.dumps(said, indent=1).encode())
+    with (folder / "train.log").open("a") as log:
+        log.write(f"{reason}\n")
 
 
 def in_use(folder: Path) -> bool:

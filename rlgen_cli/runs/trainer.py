@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from rlgen_cli.config.instantiate import plain as plain_config
 from rlgen_cli.core import checkpoint, seeding
 from rlgen_cli.core.acting import decide, initial_carry
 from rlgen_cli.core.errors import UserError
@@ -26,18 +26,21 @@ from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stages
 from rlgen_cli.runs.stepper import Stepped, Stepper
+from rlgen_cli.runs.tracking import trackers_of
 
 WORST = -1e30  # below any score, and JSON can say it
 
 
 def train(session: Session, folder: Path, resuming: bool = False) -> str:
     """Train in `folder`, a new one or (`resuming`) from its newest checkpoint; returns the final status."""
+    session.trackers = trackers_of(session.config)
     with held(folder):
         if not resuming:
             claim(session, folder)
         elif not checkpoint.steps(folder):
             keep_config(session, folder)
-        return run_stages(session, folder) or reinforce(session, folder)
+        with session.trackers.recording(folder, plain_config(session.config), resuming):
+            return run_stages(session, folder) or reinforce(session, folder)
 
 
 def reinforce(session: Session, folder: Path) -> str:
@@ -47,7 +50,7 @@ def reinforce(session: Session, folder: Path) -> str:
     if checkpoint.steps(folder):
         loop.restore(folder)
         keep_config(session, folder)  # once it is known that the run can go on
-    run = RunLog(folder, loop.step, total, OmegaConf.to_yaml(session.config, resolve=True))
+    run = RunLog(folder, loop.step, total, session.trackers)
     stop_at = min(total, settings.stop_at or total)
     with Interrupt() as interrupt, logged_failure(run, loop), Profiler(loop, run, settings.profile) as profiler:
         while loop.step < stop_at and not interrupt.asked:
@@ -280,14 +283,14 @@ def show(session: Session, step: int, run: RunLog) -> float:
         device=session.device,
         said=run.meanwhile("evaluation"),
     )
-    scores = {f"eval/{name}": score for name, score in result.scores.items()}
+    scores = {f"eval/score/{name}": score for name, score in result.scores.items()}
     spread = {"eval/diversity": result.diversity, "eval/unique": result.unique}
     run.scalars(step, scores | {"eval/total": result.total} | spread)
     made_as = medium(env)
     picture, audio = made_as.sheet(result.view), made_as.audio(result.view)
-    run.picture(step, "samples", picture)
+    session.trackers.picture(step, "samples", picture)
     if audio is not None:
-        run.sound(step, "sample", *audio)
+        session.trackers.sound(step, "sample", *audio)
     samples = run.folder / "samples"
     samples.mkdir(exist_ok=True)
     write_png(samples / f"{name_of(step)}.png", picture)

@@ -16,6 +16,7 @@ from tests.faults.runs import RUN, TRIALS, Trial, differences, leftovers, named,
 pytestmark = pytest.mark.faults
 SEED = 1
 KILLS = 8  # of each run, at least; 200 of all
+RESUMED = ["train", "sweep.resume=sweep"]
 CHAINS = (1, 2, 3)  # kills until the run may go on to its end
 
 
@@ -82,29 +83,24 @@ def test_what_a_kill_leaves_is_cleared_away(forks, record, tmp_path):
     assert not failures, "\n".join(failures)
 
 
-def test_kills_in_a_sweep(forks, record, tmp_path):
-    """The jobs that had begun go on one by one; those that had not begin as the same sweep is started again, which
-    refuses the others."""
+def test_kills_of_a_sweep(forks, record, tmp_path):
+    """The sweep itself is killed; the job at work is told, and saves. `sweep.resume` does the rest."""
     line = ["train", "-m", *TINY.words, "seed=1,2,3", "hydra.sweep.dir=sweep"]
     whole, rng, chains = forks.run(line, tmp_path / "whole"), random.Random(SEED), []
     assert whole.code == 0, whole.said
     expected = {job: outcome(tmp_path / "whole" / "sweep" / job) for job in "012"}
-    for number, instant in enumerate(drawn(rng, KILLS, whole.reported["counts"], whole.seconds)):
-        place, chain = tmp_path / str(number), Chain()
+    for number in range(KILLS):
+        place, chain, instant = tmp_path / str(number), Chain(), rng.uniform(0, whole.seconds)
         chains.append(chain)
         chain.kills += killed(forks, line, place, instant).code == KILLED
-        for job in "012":
-            run = place / "sweep" / job
-            if (run / "config.yaml").exists():
-                child = forks.run(["train", f"resume=sweep/{job}"], place)
-                chain.failures += [] if child.code == 0 else [refusal(child, run)]
-        again = forks.run(line, place)
-        if "Traceback" in again.said:
-            chain.failures.append(refusal(again, place))
+        again = forks.run(line if not (place / "sweep" / "sweep.json").exists() else RESUMED, place)
+        while "another process is at work" in again.said:  # the job that was told to stop
+            again = forks.run(RESUMED, place)
+        chain.failures += [] if again.code == 0 else [refusal(again, place)]
         for job in "012":
             found = differences(expected[job], place / "sweep" / job)
             chain.failures += [f"{difference}{WHERE}job {job}, {instant}" for difference in found]
-    report("kill in a sweep", TINY, chains, record)
+    report("kill of a sweep", TINY, chains, record)
     assert sum(chain.kills for chain in chains) > KILLS // 2
 
 

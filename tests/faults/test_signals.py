@@ -102,17 +102,3 @@ def test_a_signal_at_any_operation_on_files(number, forks, record, expected, tmp
         failures, lost = failures + found, lost + bool(found)
     record.add(f"{number} at any operation on files", trial.title, 8, lost, failures)
     assert not failures, "\n".join(failures)
-
-
-@pytest.mark.parametrize("number", PREEMPTED)
-def test_a_signal_stops_a_sweep(number, forks, record, tmp_path):
-    """The job that was running is saved, and none begins after it."""
-    line = ["train", "-m", *named("tiny_random").words, "seed=1,2,3", "hydra.sweep.dir=sweep"]
-    child = forks.run(line, tmp_path / "place", [Fault(STEP, 15, number)])  # in the second job
-    jobs, failures = [status_of(tmp_path / "place" / "sweep" / job).get("status") for job in "012"], []
-    if jobs != ["finished", "preempted", None]:
-        failures.append(f"{number} left the jobs of a sweep {', '.join(map(str, jobs))}")
-    if child.code != PREEMPTED[number]:
-        failures.append(f"{number} ended a sweep with {child.code}, not {PREEMPTED[number]}")
-    record.add(f"{number} in a sweep", "tiny, random", 1, min(1, len(failures)), failures)
-    assert not failures, "\n".join(failures)

@@ -1,5 +1,8 @@
 """Drawings at any size, rasterised from their strokes."""
 
+from collections import deque
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -10,20 +13,26 @@ from rlgen_cli.domains.canvas.svg import Drawing
 def enlarged(drawing: Drawing, sample: int, scale: int) -> Tensor:
     """One sample with each pixel's side `scale` pixels long, float [C + 1, H, W] in [0, 1]: its colours, and what the
     strokes cover, beside which the paper shows."""
+    (last,) = deque(stages(drawing, sample, scale), maxlen=1)
+    return last
+
+
+def stages(drawing: Drawing, sample: int, scale: int) -> Iterator[Tensor]:
+    """The same picture before the first step and after each, [C + 1, H, W]."""
     side = drawing.size * scale
     picture = drawing.background.view(-1, 1, 1).repeat(1, side, side)
     covered = torch.zeros(1, side, side)
+    yield torch.cat([picture, covered])
     for stroke in drawing.strokes:
         points, width, colour, opacity, drawn = (field[sample : sample + 1] for field in stroke)
-        if not bool(drawn):
-            continue
-        # A pixel's middle lies at a whole number, before and after.
-        start, control, end = ((points + 0.5) * scale - 0.5).unbind(1)  # [1, 2] each
-        if torch.allclose(2 * control, start + end, atol=1e-3):
-            coverage = segment(start, end, width * scale, side)
-        else:
-            coverage = bezier(torch.stack([start, control, end], 1), width * scale, side)
-        coverage = coverage * opacity  # [1, H, W]
-        picture = picture + (colour.view(-1, 1, 1) - picture) * coverage
-        covered = covered + (1 - covered) * coverage
-    return torch.cat([picture, covered])
+        if bool(drawn):
+            # A pixel's middle lies at a whole number, before and after.
+            start, control, end = ((points + 0.5) * scale - 0.5).unbind(1)  # [1, 2] each
+            if torch.allclose(2 * control, start + end, atol=1e-3):
+                coverage = segment(start, end, width * scale, side)
+            else:
+                coverage = bezier(torch.stack([start, control, end], 1), width * scale, side)
+            coverage = coverage * opacity  # [1, H, W]
+            picture = picture + (colour.view(-1, 1, 1) - picture) * coverage
+            covered = covered + (1 - covered) * coverage
+        yield torch.cat([picture, covered])

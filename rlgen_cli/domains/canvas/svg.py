@@ -7,6 +7,8 @@ from torch import Tensor
 
 from rlgen_cli.core.specs import Stroke
 
+REST = 1.5  # seconds that an animation shows the finished drawing before it begins again
+
 
 class Drawing(NamedTuple):
     """N samples as strokes."""
@@ -17,37 +19,84 @@ class Drawing(NamedTuple):
     square_marks: bool  # a mark is a whole pixel
 
 
-def svg_marks(drawing: Drawing, sample: int) -> list[str]:
-    """One SVG element per drawn stroke of one sample: a path, or a square of one pixel."""
-    paths = []
-    for step, stroke in enumerate(drawing.strokes):
-        if not bool(stroke.drawn[sample]):
-            continue
-        colour = _colour(stroke.colour[sample])
-        if drawing.square_marks:
-            x, y = (round(value) for value in stroke.points[sample, 0].tolist())
-            paths.append(f'<rect id="step{step:03d}" x="{x}" y="{y}" width="1" height="1" fill="{colour}"/>')
-            continue
-        (x0, y0), (x1, y1), (x2, y2) = (stroke.points[sample] + 0.5).tolist()  # pixel centres to SVG's edges
-        opacity = float(stroke.opacity[sample])
-        faint = f' stroke-opacity="{opacity:.3f}"' if opacity < 1 else ""
-        paths.append(
-            f'<path id="step{step:03d}" d="M{x0:.2f} {y0:.2f}Q{x1:.2f} {y1:.2f} {x2:.2f} {y2:.2f}" '
-            f'stroke="{colour}" stroke-width="{float(stroke.width[sample]):.2f}"{faint}/>'
-        )
-    return paths
+class Timing(NamedTuple):
+    """When the strokes of an animated drawing appear: one after another within `seconds`; then it stays as it is, or
+    with `loop` begins again after a rest."""
+
+    seconds: float
+    loop: bool
+
+    @property
+    def total(self) -> float:
+        """Seconds of one turn."""
+        return self.seconds + (REST if self.loop else 0.0)
 
 
-def write_svg(path: Path, drawing: Drawing, sample: int, paper: bool = True) -> None:
-    """One sample as an SVG of its own, on paper of the background's colour or on nothing."""
-    path.write_text(_document(drawing.size, drawing.size, [_tile(drawing, sample, 0, 0, paper)]))
+def svg_marks(drawing: Drawing, sample: int, timing: Timing | None = None) -> list[str]:
+    """One SVG element per drawn stroke of one sample: a path, or a square of one pixel.
+
+    An animated element is what it is without animation, but for the time until it has been drawn: a viewer that knows
+    no animation shows the finished drawing.
+    """
+    steps = [step for step, stroke in enumerate(drawing.strokes) if bool(stroke.drawn[sample])]
+    marks = []
+    for i, step in enumerate(steps):
+        element = _mark(drawing, step, sample)
+        if timing is not None:
+            grows = not drawing.square_marks and not _is_dot(drawing.strokes[step].points[sample])
+            element = _animated(element, timing, i / len(steps), (i + 1) / len(steps), grows)
+        marks.append(element)
+    return marks
 
 
-def write_svg_grid(path: Path, drawing: Drawing, columns: int) -> None:
+def _mark(drawing: Drawing, step: int, sample: int) -> str:
+    stroke = drawing.strokes[step]
+    fill = colour_name(stroke.colour[sample])
+    if drawing.square_marks:
+        x, y = (round(value) for value in stroke.points[sample, 0].tolist())
+        return f'<rect id="step{step:03d}" x="{x}" y="{y}" width="1" height="1" fill="{fill}"/>'
+    (x0, y0), (x1, y1), (x2, y2) = (stroke.points[sample] + 0.5).tolist()  # pixel centres to SVG's edges
+    opacity = float(stroke.opacity[sample])
+    faint = f' stroke-opacity="{opacity:.3f}"' if opacity < 1 else ""
+    return (
+        f'<path id="step{step:03d}" d="M{x0:.2f} {y0:.2f}Q{x1:.2f} {y1:.2f} {x2:.2f} {y2:.2f}" '
+        f'stroke="{fill}" stroke-width="{float(stroke.width[sample]):.2f}"{faint}/>'
+    )
+
+
+def _is_dot(points: Tensor) -> bool:
+    """Whether a stroke stays where it begins, so that it has no length that could grow."""
+    return bool((points - points[0]).abs().max() < 0.01)
+
+
+def _animated(element: str, timing: Timing, begin: float, end: float, grows: bool) -> str:
+    """The element, hidden until the share `begin` of the drawing's time; it then grows until `end`, or is there."""
+    shares = [share * timing.seconds / timing.total for share in (begin, end)]
+    start, stop = (f"{share:.5f}" for share in shares)
+    turns = f'dur="{timing.total:g}s"' + (' repeatCount="indefinite"' if timing.loop else "")
+    parts = []
+    if begin > 0:
+        appears = f'values="hidden;visible" keyTimes="0;{start}" calcMode="discrete"'
+        parts.append(f'<animate attributeName="visibility" {appears} {turns}/>')
+    if grows:  # a dash as long as what has been drawn, in parts of the path's length
+        dash = f'values="0 1;0 1;1.01 1;1.01 1" keyTimes="0;{start};{stop};1"'
+        parts.append(f'<animate attributeName="stroke-dasharray" {dash} {turns}/>')
+    tag = element[1 : element.index(" ")]
+    length = ' pathLength="1"' if grows else ""
+    return f"{element.removesuffix('/>')}{length}>{''.join(parts)}</{tag}>"
+
+
+def write_svg(path: Path, drawing: Drawing, sample: int, paper: bool = True, timing: Timing | None = None) -> None:
+    """One sample as an SVG of its own, on paper of the background's colour or on nothing; animated with a `timing`."""
+    path.write_text(_document(drawing.size, drawing.size, [_tile(drawing, sample, 0, 0, paper, timing)]))
+
+
+def write_svg_grid(path: Path, drawing: Drawing, columns: int, timing: Timing | None = None) -> None:
     """All samples on one sheet."""
     n, pitch = len(drawing.strokes[0].drawn), drawing.size + 2
     rows = -(-n // columns)
-    tiles = [_tile(drawing, sample, sample % columns * pitch, sample // columns * pitch) for sample in range(n)]
+    places = [(sample % columns * pitch, sample // columns * pitch) for sample in range(n)]
+    tiles = [_tile(drawing, sample, x, y, True, timing) for sample, (x, y) in enumerate(places)]
     path.write_text(_document(columns * pitch, rows * pitch, tiles))
 
 
@@ -56,16 +105,17 @@ def _document(wide: int, high: int, tiles: list[str]) -> str:
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *tiles, "</svg>", ""])
 
 
-def _tile(drawing: Drawing, sample: int, x: int, y: int, paper: bool = True) -> str:
+def _tile(drawing: Drawing, sample: int, x: int, y: int, paper: bool, timing: Timing | None) -> str:
     """A nested SVG clips strokes that leave the canvas."""
     size = drawing.size
     head = f'<svg x="{x}" y="{y}" width="{size}" height="{size}" viewBox="0 0 {size} {size}">'
-    sheet = f'<rect width="{size}" height="{size}" fill="{_colour(drawing.background)}"/>'
+    sheet = f'<rect width="{size}" height="{size}" fill="{colour_name(drawing.background)}"/>'
     group = '<g fill="none" stroke-linecap="round" stroke-linejoin="round">'
-    return "\n".join([head, *([sheet] if paper else []), group, *svg_marks(drawing, sample), "</g></svg>"])
+    marks = svg_marks(drawing, sample, timing)
+    return "\n".join([head, *([sheet] if paper else []), group, *marks, "</g></svg>"])
 
 
-def _colour(colour: Tensor) -> str:
+def colour_name(colour: Tensor) -> str:
     """#rrggbb of a grey or RGB colour in [0, 1]."""
     values = (colour * 255).round().long().tolist()
     red, green, blue = values * 3 if len(values) == 1 else values

@@ -1,5 +1,6 @@
 """Pieces as MIDI files, for any sequencer or notation program."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import mido
@@ -12,12 +13,28 @@ CHANNELS = [channel for channel in range(16) if channel != 9]  # channel 10 woul
 SLOWEST = (1 << 24) - 1  # microseconds a beat that three bytes hold
 
 
-def write_midi(path: Path, piece: Piece) -> None:
-    """Type 1: a track for each voice that has notes, tempo and time signature at the head of the first."""
-    voices = sorted({note.voice for note in piece.notes})
-    tracks = [_track([note for note in piece.notes if note.voice == voice], voice) for voice in voices]
+def write_midi(path: Path, piece: Piece, program: int | None = None, voices: Sequence[str] = ()) -> None:
+    """Type 1: a track for each voice that has notes, tempo and time signature at the head of the first.
+
+    Args:
+        program: of General MIDI, from 0, that all voices have; None: the file says none.
+        voices: names of the tracks, the highest voice's first.
+    """
+    found = sorted({note.voice for note in piece.notes})
+    tracks = [
+        mido.MidiTrack([*_said(voice, program, voices), *_track([n for n in piece.notes if n.voice == voice], voice)])
+        for voice in found
+    ]
     head, *rest = tracks or [mido.MidiTrack()]
     mido.MidiFile(type=1, ticks_per_beat=TICKS, tracks=[mido.MidiTrack([*_meta(piece), *head]), *rest]).save(path)
+
+
+def _said(voice: int, program: int | None, names: Sequence[str]) -> list[mido.Message | mido.MetaMessage]:
+    """A voice's name and instrument, where there are any."""
+    named = [mido.MetaMessage("track_name", name=names[voice])] if voice < len(names) else []
+    if program is None:
+        return named
+    return [*named, mido.Message("program_change", channel=CHANNELS[voice % len(CHANNELS)], program=program)]
 
 
 def _meta(piece: Piece) -> list[mido.MetaMessage]:

@@ -29,3 +29,10 @@ class Piece(NamedTuple):
     def steps(self) -> int:
         """Where the last note ends."""
         return max((note.start + note.duration for note in self.notes), default=0)
+
+
+def voice_names(voices: int) -> tuple[str, ...]:
+    """Of so many voices that sound together, the highest first; of one, none."""
+    if voices == 4:
+        return ("Soprano", "Alto", "Tenor", "Bass")
+    return tuple(f"Voice {number}" for number in range(1, voices + 1)) if voices > 1 else ()

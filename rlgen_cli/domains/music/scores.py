@@ -20,13 +20,19 @@ def music_encoding(spec: EnvSpec) -> MusicEncoding:
     return encoding
 
 
-def intervals(roll: Roll) -> tuple[Tensor, Tensor]:
-    """Semitones from each note to the one before in its voice, int64 [N, S, V], and where there is such a pair."""
+def note_before(roll: Roll) -> tuple[Tensor, Tensor]:
+    """In which step the note before each step began in its voice, int64 [N, S, V] (0 where there was none), and where a
+    note begins that has one before it, bool."""
     steps = torch.arange(roll.onset.shape[1], device=roll.onset.device).view(1, -1, 1)
     newest = torch.where(roll.onset, steps, -1).cummax(1).values  # the newest note at or before each step
     before = torch.cat([torch.full_like(newest[:, :1], -1), newest[:, :-1]], 1)
-    pairs = roll.onset & (before >= 0)
-    return roll.pitch - roll.pitch.gather(1, before.clamp(min=0)), pairs
+    return before.clamp(min=0), roll.onset & (before >= 0)
+
+
+def intervals(roll: Roll) -> tuple[Tensor, Tensor]:
+    """Semitones from each note to the one before in its voice, int64 [N, S, V], and where there is such a pair."""
+    before, pairs = note_before(roll)
+    return roll.pitch - roll.pitch.gather(1, before), pairs
 
 
 def fraction(hit: Tensor, of: Tensor) -> Tensor:
@@ -62,7 +68,8 @@ class RatioOfSteps:
 
 
 class ScaleConsistency:
-    """The largest share of notes that lie in one major (or natural minor) scale (Mogren 2016)."""
+    """The largest share of notes that lie in one major (or natural minor) scale (Mogren 2016; MusPy's
+    scale_consistency, Dong et al. 2020)."""
 
     judges, needs = "music", frozenset[str]()
 
@@ -78,7 +85,8 @@ class ScaleConsistency:
 
 
 class PitchEntropy:
-    """Entropy of the pitch classes that are struck, in nats, at most log 12 = 2.48 (Wu and Yang 2020)."""
+    """Entropy of the pitch classes that are struck, in bits, at most log₂ 12 = 3.58 (Wu and Yang 2020; MusPy's
+    pitch_class_entropy)."""
 
     judges, needs = "music", frozenset[str]()
 
@@ -88,12 +96,12 @@ class PitchEntropy:
     def __call__(self, view: View) -> Tensor:
         counts = pitch_classes(self.encoding.roll(view.sample))
         p = counts / counts.sum(1, keepdim=True).clamp(min=1)
-        return -(p * p.clamp(min=1e-9).log()).sum(1)
+        return -(p * p.clamp(min=1e-9).log2()).sum(1)
 
 
 class Groove:
     """How alike the rhythms of neighbouring bars are: 1 − the share of steps in which only one of them strikes a note
-    (Wu and Yang 2020); 0 for a piece of less than two bars."""
+    (Wu and Yang 2020; between neighbours, as MusPy's groove_consistency); 0 for a piece of less than two bars."""
 
     judges, needs = "music", frozenset[str]()
 
@@ -151,12 +159,17 @@ class SequenceNovelty:
         self.real = real.tokens[:limit]
 
     def __call__(self, view: View) -> Tensor:
-        nearest = torch.full((len(view.sample),), torch.inf, device=view.sample.device)
-        there = (view.sample >= 0).any(2)  # [N, T]
+        return self.nearest(view.sample)[0]
+
+    def nearest(self, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """The share for sequences [N, T, F], float [N], and which training sequence is the nearest, int64 [N]."""
+        there = (sample >= 0).any(2)  # [N, T]
+        differing = []
         for real in self.real.split(256):
-            differs = (view.sample.unsqueeze(1) != real).any(3) & there.unsqueeze(1)
-            nearest = torch.minimum(nearest, differs.sum(2).amin(1).float())
-        return nearest / there.sum(1).clamp(min=1)
+            differs = (sample.unsqueeze(1) != real).any(3) & there.unsqueeze(1)
+            differing.append(differs.sum(2).float())
+        least, index = torch.cat(differing, 1).min(1)
+        return least / there.sum(1).clamp(min=1), index
 
 
 def pitch_classes(roll: Roll) -> Tensor:

@@ -1,10 +1,12 @@
-"""Pictures: grids as PNG, how they came about as GIF and as a strip, strokes as SVG."""
+"""Pictures: grids as PNG, how they came about as GIF, film and strip, strokes as SVG, still or animated, and for a
+plotter."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,45 +15,51 @@ from torch.nn.functional import interpolate
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import DrawsStrokes, Env
 from rlgen_cli.core.specs import State, Stroke, View
-from rlgen_cli.domains.canvas.enlarged import enlarged
-from rlgen_cli.domains.canvas.svg import Drawing, write_svg, write_svg_grid
+from rlgen_cli.domains.canvas.enlarged import enlarged, stages
+from rlgen_cli.domains.canvas.plotter import Page, pens_of, plot, write_gcode, write_hpgl
+from rlgen_cli.domains.canvas.svg import REST, Drawing, Timing, write_svg, write_svg_grid
 from rlgen_cli.evaluation.media.raster import (
+    GAP,
+    bare,
     beside,
     captioned,
     enlarge,
     grid,
     magnified,
+    numbered,
     words_grid,
     write_gif,
     write_png,
 )
+from rlgen_cli.evaluation.media.style import Look, Style
+from rlgen_cli.evaluation.media.video import FILMS, write_film
 from rlgen_cli.evaluation.rollout import Rollout
 
-
-class Look(NamedTuple):
-    """How single pictures are written.
-
-    Attributes:
-        scale: side of a pixel: drawings are rasterised from their strokes, other pictures enlarged. smooth: between
-            pixels, where these are enlarged. transparent: the background of a canvas is left out. columns: of the grid.
-    """
-
-    scale: int = 1
-    smooth: bool = False
-    transparent: bool = False
-    columns: int | None = None
+Shown = TypeVar("Shown")
+PLOTS = ("hpgl", "gcode")
+VECTORS = ("svg", "animated_svg", *PLOTS)
 
 
 class PictureMedium:
-    """`env` makes pictures; `look` says how they are written."""
+    """`env` makes pictures; `style` says how they are written."""
 
-    formats: tuple[str, ...] = ("png", "gif", "svg")
+    formats: tuple[str, ...] = ("png", "gif", *VECTORS, *FILMS)
     last = 64  # samples that the end of a run leaves
 
-    def __init__(self, env: Env, look: Look) -> None:
-        self.env, self.look = env, look
-        able = not look.transparent or isinstance(env, DrawsStrokes)
+    def __init__(self, env: Env, style: Style) -> None:
+        self.env, self.look, self.style = env, style.look, style
+        strokes = isinstance(env, DrawsStrokes)
+        lacking = (PLOTS if env.square_marks else ()) if isinstance(env, DrawsStrokes) else VECTORS
+        self.formats = tuple(name for name in self.formats if name not in lacking)
+        self.usual: tuple[str, ...] = tuple(name for name in ("png", "gif", "svg") if name in self.formats)
+        able = strokes or not self.look.transparent
         require(able, "transparent: leaves out the background of a canvas, and this run has none.")
+        plots = "hpgl" in self.formats or style.page == Page()
+        require(plots, "plotter: draws strokes, and this run makes none.")
+
+    def needs_steps(self, formats: list[str]) -> bool:
+        """Whether all but the PNG of plain pixels are made from how a picture came about."""
+        return formats != ["png"] or self.look.scale > 1 or self.look.transparent
 
     def sheet(self, view: View, limit: int = 64) -> Tensor:
         return captioned_sheet(view, limit, self.env.spec.class_names)
@@ -72,29 +80,72 @@ class PictureMedium:
             "psnr_damaged": psnr(context["damaged"], context["target"]),
         }
 
-    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
-        """A grid and one file each; a time-lapse; vectors, which are left out where several formats are asked for and
-        the environment makes no strokes."""
+    def write(self, made: Rollout, formats: list[str], out: Path) -> dict[str, Any]:
+        """A grid and one file each; a time-lapse and a strip; vectors. Tells the pens of a plotter."""
         env, view = self.env, self.env.view(made.final)
-        n = len(view.sample)
-        vectors = isinstance(env, DrawsStrokes)
-        if "svg" in formats and not vectors:
-            require(len(formats) > 1, "format: this environment makes no strokes, so it has no svg; use png or gif.")
         drawing = drawing_of(env, made) if isinstance(env, DrawsStrokes) and made.actions else None
         began_blank = drawing is not None and is_blank(env.view(made.states[0]))
         if "png" in formats:
-            sheet = captioned_sheet(view, n, env.spec.class_names, columns=self.look.columns)
+            sheet = captioned_sheet(view, len(view.sample), env.spec.class_names, columns=self.look.columns)
             write_png(out / "grid.png", sheet)
             for i, image in enumerate(self._single(view, drawing if began_blank else None)):
                 write_png(out / f"{i:03d}.png", (image * 255).round().to(torch.uint8))
         if "gif" in formats:
-            shown = [grid(env.view(state).sample) for state in _some(made, 128)]
-            write_gif(out / "timelapse.gif", [enlarge(picture, 320) for picture in shown])
-            write_png(out / "strip.png", enlarge(strip([env.view(state).sample[:8] for state in _some(made, 11)])))
-        if "svg" in formats and drawing is not None:
-            write_svg_grid(out / "grid.svg", drawing, self.look.columns or math.ceil(math.sqrt(n)))
+            sheets = [grid(repaired(env.view(state)), self.look.columns) for _, state in _some(made, 128)]
+            write_gif(out / "timelapse.gif", [enlarge(sheet, 320) for sheet in sheets])
+            shown = {step: repaired(env.view(state))[:8] for step, state in _some(made, 11)}
+            write_png(out / "strip.png", numbered(enlarge(strip(list(shown.values()))), list(shown)))
+        for name in FILMS:
+            if name in formats:
+                frames = self._frames(made, drawing if began_blank else None)
+                write_film(out / f"timelapse.{name}", frames, self.style.film.fps)
+        if drawing is None:
+            return {}
+        self._write_vectors(drawing, len(view.sample), formats, out)
+        plots = [name for name in PLOTS if name in formats]
+        return {"plotter": self._write_plots(drawing, len(view.sample), plots, out)} if plots else {}
+
+    def _write_vectors(self, drawing: Drawing, n: int, formats: list[str], out: Path) -> None:
+        """The strokes of N samples."""
+        columns, film = self.look.columns or math.ceil(math.sqrt(n)), self.style.film
+        timings = {"svg": None, "animated_svg": Timing(film.seconds, film.loop)}
+        for name in timings.keys() & set(formats):
+            called = "animated_" if name == "animated_svg" else ""
+            write_svg_grid(out / f"{called}grid.svg", drawing, columns, timings[name])
             for i in range(n):
-                write_svg(out / f"{i:03d}.svg", drawing, i, paper=not self.look.transparent)
+                file = out / f"{called}{i:03d}.svg"
+                write_svg(file, drawing, i, paper=not self.look.transparent, timing=timings[name])
+
+    def _write_plots(self, drawing: Drawing, n: int, formats: list[str], out: Path) -> dict[str, Any]:
+        """A page for each of N samples, all with the same pens."""
+        page, left_out, lines = self.style.page, 0, 0
+        pens = pens_of(drawing, page.pens)
+        for i in range(n):
+            plotted = plot(drawing, i, page, pens)
+            left_out, lines = left_out + plotted.left_out, lines + len(plotted.lines)
+            if "hpgl" in formats:
+                write_hpgl(out / f"{i:03d}.hpgl", plotted, page)
+            if "gcode" in formats:
+                write_gcode(out / f"{i:03d}.gcode", plotted, page, pens)
+        return {"pens": pens, "lines": lines, "strokes_left_out": left_out}
+
+    def _frames(self, made: Rollout, drawing: Drawing | None) -> Iterator[Tensor]:
+        """How all samples come about, and a rest, uint8 [3, H, W] each; one sample has no border around it.
+
+        Args:
+            drawing: the strokes, where there is nothing on the canvas but them.
+        """
+        look, film, states = self.look, self.style.film, [*made.states, made.final]
+        steps: Iterator[Tensor] = (repaired(self.env.view(state)).cpu() for state in states)  # [N, C, H, W] each
+        if drawing is not None and look.scale > 1 and not drawing.square_marks:
+            n = len(drawing.strokes[0].drawn)
+            drawn = (stages(drawing, sample, look.scale) for sample in range(n))
+            steps = (torch.stack(pictures)[:, :-1] for pictures in zip(*drawn, strict=True))
+        else:
+            steps = (torch.stack([resized(picture, look.scale, look.smooth) for picture in step]) for step in steps)
+        shown = (bare(step) if len(step) == 1 else grid(step, look.columns, GAP * look.scale) for step in steps)
+        shown = (sheet if look.scale > 1 else enlarge(sheet, 480) for sheet in shown)
+        yield from timed(shown, len(states), film.seconds, film.fps)
 
     def _single(self, view: View, drawing: Drawing | None) -> Iterator[Tensor]:
         """The pictures as they are written one by one, float [3, H, W] in [0, 1], or [4, H, W] where they are
@@ -117,9 +168,18 @@ class PictureMedium:
             yield resized(picture, look.scale, look.smooth)
 
 
-def _some(made: Rollout, most: int) -> list[State]:
-    """The beginning, about `most` states on the way, and the end."""
-    return [*made.states[:: -(-len(made.states) // most)], made.final]
+def _some(made: Rollout, most: int) -> list[tuple[int, State]]:
+    """The beginning, about `most` states on the way, and the end, each with how many steps came before it."""
+    every = -(-len(made.states) // most)
+    return [*list(enumerate(made.states))[::every], (len(made.states), made.final)]
+
+
+def timed(steps: Iterator[Shown], count: int, seconds: float, fps: int) -> Iterator[Shown]:
+    """Frames that show `count` steps evenly within some seconds, and then rest on the last."""
+    total = max(1, round(seconds * fps))
+    for i, step in enumerate(steps):
+        yield from itertools.repeat(step, (i + 1) * total // count - i * total // count)
+    yield from itertools.repeat(step, round(REST * fps))
 
 
 def strip(steps: list[Tensor]) -> Tensor:
@@ -181,17 +241,16 @@ def resized(picture: Tensor, scale: int, smooth: bool) -> Tensor:
     return large[0].clamp(0, 1)
 
 
-def captioned_sheet(
-    view: View, limit: int, class_names: tuple[str, ...], least: int = 512, columns: int | None = None
-) -> Tensor:
-    """The panels side by side, enlarged to about `least` pixels, each with its name above it where there are several;
+def captioned_sheet(view: View, limit: int, class_names: tuple[str, ...], columns: int | None = None) -> Tensor:
+    """The panels side by side, enlarged so that they can be seen, each with its name above it where there are several;
     at the right the names of the labels that were asked for, uint8 [3, H, W]."""
     found = panels(view, limit, columns)
-    factor = max(1, round(least / max(sum(panel.shape[2] for panel in found.values()), found["made"].shape[1])))
+    least = 512 if len(found) == 1 else 320  # pixels of each
+    factor = max(1, round(least / max(found["made"].shape)))
     shown = {name: magnified(panel, factor) for name, panel in found.items()}
     if "label" in view.context:
         asked = [class_names[i] for i in view.context["label"][:limit].tolist()]
-        shown["asked"] = words_grid(asked, view.sample.shape[-1], factor, columns)
+        shown["label asked"] = words_grid(asked, view.sample.shape[-1], factor, columns)
     if len(shown) == 1:
         return shown["made"]
     return functools.reduce(beside, (captioned(panel, name) for name, panel in shown.items()))

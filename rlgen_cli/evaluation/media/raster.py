@@ -3,19 +3,19 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rlgen_cli.data.images import pil_to_tensor
+from rlgen_cli.data.images import pil_to_tensor, tensor_to_pil
 
 FRAME_MS, LAST_MS = 60, 1500
+GAP = 2  # between pictures, in their own pixels
 CAPTION = 20  # height of a line above a sheet, pixels
 
 
-def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+def grid(images: Tensor, columns: int | None = None, gap: int = GAP) -> Tensor:
     """Pictures [N, C, H, W] in [0, 1] side by side, uint8 [3, H', W'], grey gaps between."""
     n = len(images)
     columns = columns or math.ceil(math.sqrt(n))
@@ -27,6 +27,11 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
     high, wide = tiles.shape[-2:]
     sheet = tiles.view(rows, columns, 3, high, wide).permute(2, 0, 3, 1, 4).reshape(3, rows * high, columns * wide)
     return (pad(sheet, [gap, 0, gap, 0], value=0.5) * 255).round().to(torch.uint8)
+
+
+def bare(image: Tensor) -> Tensor:
+    """One picture [1, C, H, W] in [0, 1] without a border, uint8 [3, H, W]."""
+    return (image[0].expand(3, -1, -1) * 255).round().to(torch.uint8)
 
 
 def beside(left: Tensor, right: Tensor) -> Tensor:
@@ -42,7 +47,17 @@ def captioned(sheet: Tensor, text: str) -> Tensor:
     return torch.cat([pil_to_tensor(strip).to(sheet.device), sheet], 1)
 
 
-def words_grid(words: list[str], side: int, factor: int, columns: int | None = None, gap: int = 2) -> Tensor:
+def numbered(sheet: Tensor, steps: list[int]) -> Tensor:
+    """A uint8 sheet [3, H, W] whose columns are some steps and whose rows are samples, with the steps above it."""
+    strip = Image.new("RGB", (sheet.shape[2], CAPTION), "white")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=12)
+    pitch = sheet.shape[2] / len(steps)
+    for i, step in enumerate(steps):
+        draw.text(((i + 0.5) * pitch, CAPTION / 2), str(step) if i else f"step {step}", "black", font, anchor="mm")
+    return torch.cat([pil_to_tensor(strip).to(sheet.device), sheet], 1)
+
+
+def words_grid(words: list[str], side: int, factor: int, columns: int | None = None, gap: int = GAP) -> Tensor:
     """Words as the tiles of a `grid` of pictures of `side` pixels that is enlarged by `factor`, uint8 [3, H, W]."""
     columns = columns or math.ceil(math.sqrt(len(words)))
     pitch, room = (side + gap) * factor, side * factor
@@ -70,15 +85,11 @@ def magnified(sheet: Tensor, factor: int) -> Tensor:
 
 def write_png(path: Path, sheet: Tensor) -> None:
     """A uint8 sheet [3, H, W], or [4, H, W] with a transparent part."""
-    _image(sheet).save(path, optimize=True)
+    tensor_to_pil(sheet).save(path, optimize=True)
 
 
 def write_gif(path: Path, sheets: list[Tensor]) -> None:
     """Uint8 sheets [3, H, W] as an endless time-lapse that rests on its last frame."""
-    frames = [_image(sheet).convert("P", palette=Image.Palette.ADAPTIVE, colors=64) for sheet in sheets]
+    frames = [tensor_to_pil(sheet).convert("P", palette=Image.Palette.ADAPTIVE, colors=64) for sheet in sheets]
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
-
-
-def _image(sheet: Tensor) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(sheet.permute(1, 2, 0).cpu().numpy()))

@@ -1,7 +1,7 @@
 """Text: one sample a line."""
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -35,6 +35,7 @@ class TextMedium:
     """Lines of text, and a picture of them."""
 
     formats: tuple[str, ...] = ("txt", "png")
+    usual = formats
     last = 64  # samples that the end of a run leaves
 
     def __init__(self, env: MakesText) -> None:
@@ -54,12 +55,17 @@ class TextMedium:
     def audio(self, view: View) -> None:
         """Text is silent."""
 
-    def write(self, made: Rollout, formats: list[str], out: Path) -> None:
+    def needs_steps(self, formats: list[str]) -> bool:
+        """Only the finished text is written."""
+        return False
+
+    def write(self, made: Rollout, formats: list[str], out: Path) -> dict[str, Any]:
         view = self.env.view(made.final)
         if "txt" in formats:
             (out / "samples.txt").write_text("\n".join(self.env.encoding.text(view.sample)) + "\n", encoding="utf-8")
         if "png" in formats:
             write_png(out / "grid.png", self.sheet(view))
+        return {}
 
 
 def token_diversity(samples: Tensor) -> float:

