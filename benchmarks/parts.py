@@ -65,7 +65,7 @@ def _finish(folder: Path, config: DictConfig, training: Training) -> Path:
 
 def _same(folder: Path, asked: DictConfig) -> DictConfig:
     """The config of the run in the folder, which must be the one that is asked for."""
-    found = config_of(folder, Trust())
+    found = config_of(folder, Trust(), training=True)
     here, wanted = (OmegaConf.to_container(config, resolve=True) for config in (found, asked))
     if here != wanted:
         raise SystemExit(f"folder: {folder} holds a run with another config; name another folder, or remove it.")

@@ -10,12 +10,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rlgen_cli.cli import main as cli
 from rlgen_cli.cli.listing import GROUPS
 from rlgen_cli.config import goes_with
 from rlgen_cli.config.locate import choices, config_folder
-from tests.conftest import Rlgen, write_clip, write_idx, write_picture, write_tunes
+from tests.conftest import SMALL, Rlgen, write_clip, write_idx, write_picture, write_tunes
 from tests.test_generator_from_file import saved
 
 CHOICES = [
@@ -135,18 +136,12 @@ def test_what_is_chosen_stands() -> None:
     assert goes_with.companions(["agent=cem", "brush=stroke_grid"], folders, {"env": "pixel", "agent": "dqn"}, []) == {}
 
 
-def test_each_job_of_a_sweep_has_its_environments_reward_and_data(rlgen: Rlgen, place: None) -> None:
-    seen: list[tuple[str, str]] = []
-    with pytest.MonkeyPatch.context() as patched:
-
-        def note(session, folder):
-            seen.append((next(iter(session.reward.terms)), str(session.config.data.get("_target_"))))
-            return "finished"
-
-        patched.setattr(cli, "trainer", lambda command: note)
-        code, _, err = rlgen("train", "-m", "env=pixel,music", "agent=random", "threads=1")
+def test_each_job_of_a_sweep_has_its_environments_reward_and_data(rlgen: Rlgen) -> None:
+    words = ["env=pixel,music", "agent=random", *SMALL, "total_steps=4", "hydra.sweep.dir=sweep"]
+    code, _, err = rlgen("train", "-m", *words)
     assert code == 0, err
-    assert [(term, data.rpartition(".")[2]) for term, data in seen] == [
+    configs = [yaml.safe_load(Path(f"sweep/{job}/config.yaml").read_text()) for job in range(2)]
+    assert [(next(iter(node["reward"]["terms"])), node["data"]["_target_"].rpartition(".")[2]) for node in configs] == [
         ("target", "Glyphs"),
         ("adversarial_sequence", "Melodies"),
     ]

@@ -194,7 +194,7 @@ def test_melodies_stand_beside_the_nearest_training_melodies(runs, rlgen, tmp_pa
     shown = medium(opened.env)
     assert isinstance(shown, MusicMedium)
     pairs = torch.stack([made, real.tokens[index]], 1).flatten(0, 1)
-    wanted = roll_grid(shown.pieces(pairs), columns=2, voices=shown.voices)
+    wanted = roll_grid(shown.pieces(pairs), columns=4, voices=shown.voices)
     assert np.array_equal(np.asarray(sheet), wanted.permute(1, 2, 0).numpy())
 
 

@@ -15,10 +15,9 @@ import pytest
 import yaml
 
 from rlgen_cli.config.compose import composed
-from rlgen_cli.config.locate import choices, config_folder
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.tuning import study as studies
-from rlgen_cli.tuning.space import Range, first_values, part_of, space_of, words_of
+from rlgen_cli.tuning.space import Range, first_values, part_of, shipped, space_of, words_of
 from rlgen_cli.tuning.trial import Trial
 from tests.conftest import small
 
@@ -32,9 +31,9 @@ POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/p
 MINIMAL = {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("name", choices("space"))
+@pytest.mark.parametrize("name", shipped())
 def test_every_space_names_keys_of_its_agent(name):
-    space = space_of(None, name, [config_folder()])
+    space = space_of(None, name)
     assert len(space) > 2
     for value in (
         first_values(space),

@@ -65,7 +65,7 @@ def pictures_sheet(folder: Path, count: int, real: Images) -> Tensor | None:
 
 
 def pieces_sheet(folder: Path, count: int, trust: list[str]) -> Tensor:
-    """The run's last samples, made again, and the training pieces nearest to them, as piano rolls in two columns, uint8
+    """The run's last samples, made again, and the training pieces nearest to them, as piano rolls, two pairs a row, uint8
     [3, H, W]."""
     asked = {"run": str(folder), "n": count, "seed": 0, "split": "test", "device": "cpu", "set": None, "trust": trust}
     session: Session = open_run(OmegaConf.create(asked)).session
@@ -77,7 +77,7 @@ def pieces_sheet(folder: Path, count: int, trust: list[str]) -> Tensor:
     real = session.data.train
     near = SequenceNovelty(real=real, limit=len(real.tokens)).nearest(made)[1]
     pairs = torch.stack([made, real.tokens[near]], 1).flatten(0, 1)
-    return roll_grid(shown.pieces(pairs), columns=2, voices=shown.voices)
+    return roll_grid(shown.pieces(pairs), columns=4, voices=shown.voices)
 
 
 def png_url(sheet: Tensor) -> str:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgen_cli.config.locate import choices, located
 from rlgen_cli.config.saved import plain_config
 from rlgen_cli.core.errors import UserError, nearest, require
 
@@ -22,7 +21,12 @@ class Range(NamedTuple):
 Space = dict[str, Range | list[Any]]
 
 
-def space_of(asked: str | None, agent: str, folders: list[Path]) -> Space:
+def shipped() -> dict[str, Path]:
+    """The spaces of the package, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "spaces").glob("*.yaml"))}
+
+
+def space_of(asked: str | None, agent: str) -> Space:
     """The space of a name, or in a file; by default, that of the agent's name.
 
     Raises:
@@ -31,12 +35,11 @@ def space_of(asked: str | None, agent: str, folders: list[Path]) -> Space:
     name = asked or agent
     path = Path(name).expanduser()
     if not path.suffix:
-        found = located("space", name, folders)
-        if found is None:
-            known = choices("space", folders)
+        known = shipped()
+        if name not in known:
             said = nearest(name, known) if asked else f"name a file, or one of {', '.join(known)}"
             raise UserError(f"tune.space: there is none for {name}; {said}.")
-        path = found
+        path = known[name]
     require(path.is_file(), f"tune.space: there is no file {path}.")
     node = plain_config(path)
     require(bool(node), f"tune.space: {path} names no key.")

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rlgen_cli.config.arguments import parted
-from rlgen_cli.config.compose import composed, config_folders
+from rlgen_cli.config.compose import composed
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.runs.states import in_use
 from rlgen_cli.tuning.results import conclude
@@ -33,7 +33,7 @@ def tune(config: DictConfig, arguments: list[str]) -> str:
         whole = isinstance(asked[key], int) and asked[key] >= 1
         require(whole, f"tune.{key}: must be a whole number from 1, got {asked[key]}.")
     env, agent = (str(config.hydra.runtime.choices[group]) for group in ("env", "agent"))
-    space = space_of(asked.space, agent, config_folders(arguments))
+    space = space_of(asked.space, agent)
     composed("train", [*flags, *words, *words_of(first_values(space))])  # so that a wrong key is told now
     folder = Path(asked.folder or f"outputs/tune/{env}_{agent}").expanduser()
     study = study_of(optuna, asked, folder)
