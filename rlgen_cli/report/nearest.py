@@ -65,8 +65,8 @@ def pictures_sheet(folder: Path, count: int, real: Images) -> Tensor | None:
 
 
 def pieces_sheet(folder: Path, count: int, trust: list[str]) -> Tensor:
-    """The run's last samples, made again, and the training pieces nearest to them, as piano rolls, two pairs a row, uint8
-    [3, H, W]."""
+    """The run's last samples, made again, and the training pieces nearest to them, as piano rolls, two pairs a row,
+    uint8 [3, H, W]."""
     asked = {"run": str(folder), "n": count, "seed": 0, "split": "test", "device": "cpu", "set": None, "trust": trust}
     session: Session = open_run(OmegaConf.create(asked)).session
     env = session.envs["test"]
