@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from rlgen_cli.runs.states import PREEMPTED
+from rlgen_cli.sweeps import work
 from tests.conftest import small
 
 GOOD = "def score(pictures):\n    return pictures.mean((1, 2, 3))\n"
@@ -130,6 +131,32 @@ def test_a_wrong_word_starts_nothing(rlgen):
     Path("sweep").mkdir()
     Path("sweep/sweep.json").write_text('{"command": "train"}')
     assert "sweep.resume: sweep/sweep.json is damaged." in rlgen("train", "sweep.resume=sweep")[2]
+
+
+def write_nvidia_smi(folder: Path, count: int) -> None:
+    """A program of that name, which knows some GPUs."""
+    folder.mkdir()
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nseq 0 {count - 1}\n")
+    program.chmod(0o755)
+
+
+def test_jobs_beside_each_other_have_a_gpu_each(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    assert work.gpus() == []
+    write_nvidia_smi(tmp_path / "bin", 2)
+    with work.gpu_of_its_own(tmp_path) as one, work.gpu_of_its_own(tmp_path) as other:
+        assert (one, other) == ({"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"})
+        with work.gpu_of_its_own(tmp_path) as third:  # more jobs than GPUs
+            assert third == {}
+    with work.gpu_of_its_own(tmp_path) as again:
+        assert again == one
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # as a scheduler says
+    with work.gpu_of_its_own(tmp_path) as given:
+        assert given == {}
+    code, said = work.run_process(["sh", "-c", "echo $CUDA_VISIBLE_DEVICES >&2; exit 3"], variables=other)
+    assert (code, said) == (3, ["1"])
 
 
 def begun(job: int, metric_lines: int) -> bool:

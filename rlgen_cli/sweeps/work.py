@@ -8,15 +8,18 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from rlgen_cli.config.compose import config_folders, import_from, register_resolvers
@@ -27,6 +30,7 @@ from rlgen_cli.runs.states import PREEMPTED, write_failure
 
 # What asks a training to stop; the one that a terminal sends reaches the sweep alone, which passes it on.
 PASSED_ON = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOOK = 1.0  # seconds between two looks at a job
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 LAST_LINES = 30  # of what a job says on stderr, among which a reason is looked for
@@ -71,7 +75,8 @@ class Worker:
             line = [self.command, *self.flags, f"resume={folder}", *trust]
         else:
             line = [self.command, *self.flags, *words, f"hydra.run.dir={folder}"]
-        code, said = run_process([sys.executable, "-m", "rlgen_cli", *line])
+        with gpu_of_its_own(folder.parent) as variables:
+            code, said = run_process([sys.executable, "-m", "rlgen_cli", *line], variables=variables)
         if code == 0:
             return status_of(folder)
         if code == PREEMPTED:
@@ -87,16 +92,51 @@ def revived(command: str, flags: list[str]) -> Worker:
     return Worker(command, flags, elsewhere=True)
 
 
+@contextlib.contextmanager
+def gpu_of_its_own(sweep: Path) -> Iterator[dict[str, str]]:
+    """Environment variables by which a job sees one of this machine's GPUs, which no other job of the sweep sees
+    meanwhile; none where there is one GPU at most, or no free one."""
+    names = gpus()
+    for name in names if len(names) > 1 else []:
+        lock = FileLock(sweep / f".gpu_{socket.gethostname()}_{name}")
+        with contextlib.suppress(Timeout):
+            lock.acquire(blocking=False)
+        if lock.is_locked:
+            try:
+                yield {VISIBLE: name}
+            finally:
+                lock.release()
+            return
+    yield {}
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA takes."""
+    if VISIBLE in os.environ:
+        return [name for name in os.environ[VISIBLE].split(",") if name]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
 def never() -> bool:
     """Nothing asks a process to stop."""
     return False
 
 
-def run_process(command: list[str], stop: Callable[[], bool] = never) -> tuple[int, list[str]]:
+def run_process(
+    command: list[str], stop: Callable[[], bool] = never, variables: Mapping[str, str] | None = None
+) -> tuple[int, list[str]]:
     """Run a command to its end; its exit code and the last lines of its stderr, which is shown, too. Signals that ask
-    this process to stop go to the command, and are waited for; so does `stop`, which is asked every second."""
+    this process to stop go to the command, and are waited for; so does `stop`, which is asked every second.
+
+    Args:
+        variables: of its environment, beside this process's.
+    """
+    environment = {**os.environ, **(variables or {})}
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+        command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
         preexec_fn=end_with_parent if sys.platform == "linux" else None,  # it only makes a system call
     ) as process:  # fmt: skip
         said: list[str] = []
