@@ -94,6 +94,14 @@ def test_migrations_are_applied_in_turn_to_copies(later: None) -> None:
     assert current_config({"agent": {"discount": 0.5}}, 4) == {"agent": {"discount": 0.5}}
 
 
+def test_a_weight_of_entropy_in_nats_becomes_one_in_bits() -> None:
+    target = "rlgen_cli.domains.music.scores.PitchEntropy"
+    saved = {"reward": {"terms": {"pitch_entropy": {"_target_": target, "weight": 2.0}, "other": {"weight": 2.0}}}}
+    terms = migrations.current_config(saved, 4)["reward"]["terms"]
+    assert terms["pitch_entropy"]["weight"] == pytest.approx(1.3863, abs=1e-4)  # 2 nats are 2.885 bits
+    assert terms["other"]["weight"] == 2.0
+
+
 def test_a_part_of_a_checkpoint_is_migrated_and_its_tensors_are_shared(later: None) -> None:
     weight = torch.ones(2)
     saved = {"policy": {"q_network": {"weight": weight}}}

@@ -37,7 +37,7 @@ def write_new(arguments: list[str]) -> None:
     word = f"+{group}={name}" if kind == "term" else f"{kind}={name}"
     print(f"{module}  what it does: change it to yours\n{config}  its keys, with their defaults")
     print(f"use it:    rlgen train --config-dir {folder} {word}")
-    print(f"sample it: rlgen sample --config-dir {folder} run=latest trust=[{name}]")
+    print(f'sample it: rlgen sample --config-dir {folder} run=latest "trust=[{name}]"')
 
 
 def camel(name: str) -> str:

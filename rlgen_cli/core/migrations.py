@@ -5,6 +5,7 @@ next number and a migration from the one before, below; everything older then go
 work on what was read, as plain data, and never rewrite a file: a run that goes on writes the newest format beside it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -46,8 +47,12 @@ def with_settings_of_speed(config: Plain) -> Plain:
     return {"compile": "auto", "profile": False} | config
 
 
-def with_a_logger(config: Plain) -> Plain:
-    """Format 5 says what records a run beside its own files, which was TensorBoard."""
+def with_a_logger_and_entropy_in_bits(config: Plain) -> Plain:
+    """Format 5 says what records a run beside its own files, which was TensorBoard. The entropy of pitch classes is in
+    bits, so that a weight for nats becomes one for bits."""
+    for term in (config.get("reward") or {}).get("terms", {}).values():
+        if isinstance(term, dict) and term.get("_target_") == "rlgen_cli.domains.music.scores.PitchEntropy":
+            term["weight"] = term["weight"] * math.log(2)
     return {"logger": {"tensorboard": {"_target_": "rlgen_cli.runs.trackers.tensorboard.TensorBoard"}}} | config
 
 
@@ -55,7 +60,7 @@ def with_a_logger(config: Plain) -> Plain:
 MIGRATIONS: dict[int, Migration] = {
     2: Migration(config=with_new_settings),
     3: Migration(config=with_settings_of_speed),
-    4: Migration(config=with_a_logger),
+    4: Migration(config=with_a_logger_and_entropy_in_bits),
 }
 
 
