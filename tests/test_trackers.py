@@ -82,6 +82,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path) -> No
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database of MLflow's, which takes a second to make; and the place of Trackio's."""
     folder = tmp_path_factory.mktemp("store")
+    if "wandb" in sys.modules:  # by a test before these, with another place for its files
+        sys.modules["wandb"].teardown()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
