@@ -28,6 +28,8 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=[path.stem for path in DOCUMENTS])
 
+LONG = ("artists", "evaluation", "scaling", "trackers")  # whose lines take long, and run with the slow tests
+
 # Lines that are not run here, and why.
 NOT_RUN = {
     "make": "installs, or takes minutes; its targets are looked up",
@@ -81,7 +83,10 @@ def inline(document: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", prose)
 
 
-@documents
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in DOCUMENTS],
+)
 def test_code_blocks_run(document, tmp_path, monkeypatch):
     """In one folder, in order, each line made to take a second or two."""
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -136,6 +136,7 @@ def test_what_is_chosen_stands() -> None:
     assert goes_with.companions(["agent=cem", "brush=stroke_grid"], folders, {"env": "pixel", "agent": "dqn"}, []) == {}
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_has_its_environments_reward_and_data(rlgen: Rlgen) -> None:
     words = ["env=pixel,music", "agent=random", *SMALL, "total_steps=4", "hydra.sweep.dir=sweep"]
     code, _, err = rlgen("train", "-m", *words)

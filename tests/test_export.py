@@ -171,6 +171,7 @@ def on_the_hub(address: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **told}, check=False)
 
 
+@pytest.mark.slow
 def test_a_run_goes_to_the_hub_and_comes_back(folder, tmp_path):
     expected = rlgen_cli.open(folder).sample(3, seed=1).record["scores"]
     with hub() as address:

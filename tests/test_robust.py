@@ -398,6 +398,7 @@ def sweep(rlgen: Rlgen, body: str) -> tuple[int, str, str]:
     return rlgen("train", "-m", *words, "seed=1,2,3", "total_steps=40", "hydra.sweep.dir=sweep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["sys.exit(0)", *many("raise ValueError('no')", "raise MemoryError")])
 def test_a_job_that_fails_is_named_and_the_others_go_on(end, rlgen):
     body = f"import torch\n    if open('seen', 'a').write('x') and open('seen').read().count('x') == 3: {end}\n    return x.mean((1, 2, 3))"
@@ -407,6 +408,7 @@ def test_a_job_that_fails_is_named_and_the_others_go_on(end, rlgen):
     assert [status(f"sweep/{job}")["status"] for job in range(3)] == ["failed", "finished", "finished"]
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_whole_sweep(rlgen):
     body = "import os, signal\n    open('seen', 'a').write('x'); open('seen').read().count('x') == 3 and os.kill(os.getpid(), signal.SIGTERM)\n    return x.mean((1, 2, 3))"
     code, _, err = sweep(rlgen, body)

@@ -171,7 +171,9 @@ def wait_until(condition: Any, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=[pytest.mark.slow]) for n in (signal.SIGINT, signal.SIGKILL))]
+)
 def test_a_sweep_that_is_stopped_goes_on(number):
     """The job at work is saved, even where the sweep itself is killed, and none begins after it."""
     words = small("env=pixel", "agent=dqn", "reward=target", "brush=pen")

@@ -95,6 +95,7 @@ def study_in(folder: str) -> Any:
     return optuna.load_study(study_name=Path(folder).name, storage=storage)
 
 
+@pytest.mark.slow
 def test_a_search_keeps_what_failed_and_finds_the_best(rlgen):
     Path("space.yaml").write_text("agent.gamma: {low: 0.8, high: 0.99}\nenv.max_steps: [4, 5, -1]\n")
     line = ["tune", *WORDS, "tune.space=space.yaml", "tune.folder=found", "tune.metric=return"]
