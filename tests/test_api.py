@@ -1,6 +1,7 @@
 """rlgen in Python, and what the command line makes of the same words."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ from PIL import Image
 
 import rlgen_cli
 from rlgen_cli.core.errors import UserError
-from rlgen_cli.core.protocols import ChoosesData, DrawsStrokes, Planner
-from tests.conftest import small, write_picture
+from rlgen_cli.core.protocols import ChoosesData, DrawsStrokes, Planner, Trainable
+from tests.conftest import session, small, write_picture
 
 COPIES = small("env=pixel", "brush=pen", "agent=dqn", "reward=target", "env.condition=both")
 
@@ -95,6 +96,28 @@ def test_a_picture_of_ones_own_is_drawn(folder, rlgen, tmp_path):
     assert written.name.startswith("mine_step_")
     assert {"grid.png", "000.svg", "timelapse.gif", "scores.json"} <= {path.name for path in written.iterdir()}
     assert json.loads((written / "scores.json").read_text())["image"] == "mine.png"
+
+
+def test_a_learned_term_scores_as_the_checkpoint_has_it(tmp_path):
+    words = small("env=pixel", "agent=dqn", "reward=adversarial", "+reward/term=coverage")
+    run = rlgen_cli.train(*words, folder=tmp_path / "run")
+    learned = run.session.reward.learners()["adversarial"]
+    fresh = session(*words).reward.learners()["adversarial"]
+    moved = [not torch.equal(one, other) for one, other in zip(weights(learned), weights(fresh), strict=True)]
+    assert any(moved)
+    assert run.sample(2).scores.keys() == {"adversarial", "coverage"}
+    for training in (tmp_path / "run" / "checkpoints").glob("*/training"):
+        shutil.rmtree(training)
+    assert rlgen_cli.open(tmp_path / "run").sample(2).scores.keys() == {"coverage"}
+
+
+def weights(learned: Trainable) -> list[torch.Tensor]:
+    return list(learned.state_dict()["net"].values())
+
+
+def test_a_name_on_the_hub_must_be_one():
+    with pytest.raises(UserError, match="run: must be hf://USER/NAME or hf://USER/NAME@REVISION, got hf://ann"):
+        rlgen_cli.open("hf://ann")
 
 
 def test_drawing_leaves_the_data_as_it_was(folder, tmp_path):

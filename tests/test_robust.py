@@ -24,7 +24,7 @@ from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.tree import named_tensors
 from rlgen_cli.runs import lock, log, records, stages
 from rlgen_cli.runs.assemble import assemble
-from rlgen_cli.runs.states import LOCK, PREEMPTED, in_use, run_states, state_of
+from rlgen_cli.runs.states import LOCK, PREEMPTED, in_use, run_states, state_of, write_failure
 from rlgen_cli.runs.trainer import resume, train
 from tests.conftest import Rlgen, compose, session, small
 from tests.resuming import PARTS, same
@@ -416,6 +416,20 @@ def test_a_signal_ends_the_whole_sweep(rlgen):
     assert "the sweep ends here" in err
     assert status("sweep/0")["status"] == "preempted"
     assert not Path("sweep/1").exists()
+
+
+def test_what_cannot_say_itself_that_it_failed_is_marked(tmp_path):
+    write_failure(tmp_path / "gone", "killed by SIGKILL")
+    assert status(str(tmp_path / "gone")) | {"updated": 0} == {
+        "step": 0, "total_steps": 0, "status": "failed", "updated": 0, "error": "killed by SIGKILL",
+    }  # fmt: skip
+    assert (tmp_path / "gone" / "train.log").read_text() == "killed by SIGKILL\n"
+    (tmp_path / "gone" / "status.json").write_text('{"status": "running", "step": 7, "total_steps": 9}')
+    write_failure(tmp_path / "gone", "killed by SIGTERM")
+    assert status(str(tmp_path / "gone"))["step"] == 7
+    assert status(str(tmp_path / "gone"))["error"] == "killed by SIGTERM"
+    write_failure(tmp_path / "gone", "it ended with exit code 1")  # what the run said itself stays
+    assert status(str(tmp_path / "gone"))["error"] == "killed by SIGTERM"
 
 
 # What is running
