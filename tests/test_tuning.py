@@ -190,7 +190,8 @@ def test_two_workers_share_a_study_in_a_real_postgresql(postgresql):
     Path("space.yaml").write_text(SPACE)
     command = [sys.executable, "-m", "rlgen_cli", "tune", *WORDS, "tune.space=space.yaml", "tune.trials=4"]
     command += ["tune.folder=shared", f"tune.storage={postgresql}", "tune.metric=return"]
-    workers = [subprocess.Popen(command, env=os.environ | MINIMAL, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    given = {"env": os.environ | MINIMAL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    workers = [subprocess.Popen(command, **given) for _ in range(2)]  # type: ignore[call-overload]
     said = [worker.communicate(timeout=200)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
     study = optuna.load_study(study_name="shared", storage=postgresql)

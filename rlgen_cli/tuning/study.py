@@ -16,6 +16,7 @@ from rlgen_cli.tuning.space import Space, first_values, space_of, suggested, wor
 from rlgen_cli.tuning.trial import Failed, Pruned, Stopped, Trial
 
 JOURNAL = "journal.log"
+TRIES, PAUSE = 3, 1.0  # to open a storage, and seconds between two tries
 LONGEST_START = 120.0  # seconds in which a trial that has begun comes to hold its folder
 FOLDER, WHY = "folder", "why"  # what a trial is kept with: where it is trained, and why it failed
 
@@ -97,16 +98,18 @@ def study_of(optuna: Any, asked: DictConfig, folder: Path) -> Any:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        study = optuna.create_study(
-            study_name=asked.study or folder.name, storage=storage_of(asked.storage, folder / JOURNAL),
-            direction=direction_of(asked), load_if_exists=True,
-        )  # fmt: skip
-    except UserError:
-        raise
-    except Exception as error:  # of SQLAlchemy, of a database's client, of Optuna
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"tune.storage: {asked.storage} cannot be used ({said}).") from None
+    direction = direction_of(asked)
+    for tries_left in reversed(range(TRIES)):
+        try:
+            storage = storage_of(asked.storage, folder / JOURNAL)
+            name = asked.study or folder.name
+            study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+            break
+        except Exception as error:  # of SQLAlchemy, of a database's client, of Optuna
+            if not tries_left:
+                said = " ".join(str(error).split())[:200]
+                raise UserError(f"tune.storage: {asked.storage} cannot be used ({said}).") from None
+            time.sleep(PAUSE)  # another worker may be making the same tables now
     # Each worker draws from a stream of its own, which is the same where one works alone.
     study.sampler = optuna.samplers.TPESampler(seed=asked.seed + len(study.trials), constant_liar=True)
     study.pruner = optuna.pruners.MedianPruner()
