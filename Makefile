@@ -1,4 +1,4 @@
-# make demo: install, train two minutes, look at the pictures.  make test: set up and run the tests (nine minutes
+# make demo: install, train two minutes, look at the pictures.  make test: set up and run the tests (ten minutes
 # on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
 # make test-faults: kills, signals, damaged files and full disks (a quarter of an hour), counted in docs/results/faults.md.
 # make setup-locked: the same environment from files whose hashes are in locks/.  make release: dist/ with checksums and a
