@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.extras import imported
 from rlgen_cli.core.files import write_atomic
 from rlgen_cli.report.curves import FIRST, last, metric_names, panels
 from rlgen_cli.report.made import made_by
@@ -134,9 +135,5 @@ def plotly_script() -> str:
     Raises:
         UserError: where that is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise UserError("report: draws with plotly; pip install 'rlgen[report]'.") from None
-    script: str = get_plotlyjs()
+    script: str = imported("plotly.offline", "report", "report: draws with plotly;").get_plotlyjs()
     return script

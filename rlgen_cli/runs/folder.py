@@ -14,6 +14,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.files import write_atomic
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.log import RunLog, environment, say
+from rlgen_cli.runs.states import SIGNALS
 
 
 def claim(session: Session, folder: Path) -> None:
@@ -35,10 +36,6 @@ def keep_config(session: Session, folder: Path) -> None:
     """The run's config as it is now, so that settings that were changed when it went on hold the next time, too."""
     text = f"{migrations.KEY}: {migrations.FORMAT}\n" + OmegaConf.to_yaml(session.config, resolve=True)
     write_atomic(folder / "config.yaml", text.encode())
-
-
-# Ctrl-C, and what schedulers and terminals send before they take a machine away.
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interrupt:

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.extras import imported
 from rlgen_cli.core.files import MIB
 
 SCHEME = "hf://"
@@ -78,11 +79,7 @@ def client() -> Any:
     Raises:
         UserError: where it is not installed.
     """
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise UserError("the hub is reached by huggingface_hub: pip install 'rlgen[hub]'.") from None
-    return huggingface_hub
+    return imported("huggingface_hub", "hub", "the hub is reached by huggingface_hub:")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from rlgen_cli.core.files import read_json, write_atomic
 
 LOCK = ".lock"
 PREEMPTED = 75  # the exit code of a run that a signal stopped after it was saved (EX_TEMPFAIL of sysexits.h)
+# Ctrl-C, and what schedulers and terminals send before they take a machine away.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
 class RunState(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, open_dict
 
 from rlgen_cli.config.arguments import parted
-from rlgen_cli.config.compose import composed, config_folders, hydra_of, import_from, with_hydra_errors
+from rlgen_cli.config.compose import composed, hydra_of, with_hydra_errors
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.files import read_json, write_atomic
 from rlgen_cli.sweeps.table import print_plan, print_results
@@ -102,7 +102,6 @@ def launch(command: str, flags: list[str], words: list[str], begun: Sweep | None
     from hydra.core.utils import configure_log
     from hydra.types import HydraContext, RunMode
 
-    import_from(config_folders(flags)[:-1])
     with hydra_of(command, ["-m", *flags, *words]) as (hydra, name, overrides):
         config = hydra.compose_config(name, overrides, RunMode.MULTIRUN)
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
@@ -112,14 +111,14 @@ def launch(command: str, flags: list[str], words: list[str], begun: Sweep | None
         sweeper = plugins.instantiate_sweeper(hydra_context=context, task_function=worker, config=config)
         made = begun or Sweep(command, flags, words, Path(config.hydra.sweep.dir))
         launcher = Launcher(sweeper.launcher, context, config, made, dry_run)
-        if begun is not None:
-            launcher.resume()
-        else:
-            sweeper.launcher = launcher  # type: ignore[assignment]
-            try:
+        sweeper.launcher = launcher  # type: ignore[assignment]
+        try:
+            if begun is not None:
+                launcher.resume()
+            else:
                 sweeper.sweep(arguments=list(config.hydra.overrides.task))
-            finally:
-                launcher.tell()
+        finally:
+            launcher.tell()
     return dry_run or not made.missing()
 
 
@@ -156,11 +155,8 @@ class Launcher:
         """Run what is missing."""
         missing = self.sweep.missing()
         print(f"{len(self.sweep.jobs) - len(missing)} of {len(self.sweep.jobs)} jobs have finished")
-        try:
-            if missing and not self.dry_run:
-                self.run(missing, missing[0].number)
-        finally:
-            self.tell()
+        if missing and not self.dry_run:
+            self.run(missing, missing[0].number)
 
     def run(self, jobs: list[Job], first: int) -> Sequence[Any]:
         """Run jobs in their folders."""

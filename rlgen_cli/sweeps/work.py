@@ -6,7 +6,6 @@ again: by `sweep.resume`, or by a scheduler that puts it back into its queue.
 
 import contextlib
 import ctypes
-import json
 import os
 import shutil
 import signal
@@ -24,12 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlgen_cli.config.compose import config_folders, import_from, register_resolvers
 from rlgen_cli.config.saved import modules
-from rlgen_cli.core.errors import UserError
-from rlgen_cli.core.files import read_json
-from rlgen_cli.runs.states import PREEMPTED, write_failure
+from rlgen_cli.runs.states import PREEMPTED, SIGNALS, state_of, write_failure
 
-# What asks a training to stop; the one that a terminal sends reaches the sweep alone, which passes it on.
-PASSED_ON = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOOK = 1.0  # seconds between two looks at a job
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -182,7 +177,7 @@ def passed_on(process: "subprocess.Popen[str]") -> Iterator[None]:
         process.send_signal(number)
 
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, forward) for number in PASSED_ON} if main else {}
+    before = {number: signal.signal(number, forward) for number in SIGNALS} if main else {}
     try:
         yield
     finally:
@@ -201,7 +196,6 @@ def reason(code: int, said: list[str]) -> str:
 
 
 def status_of(folder: Path) -> str:
-    """What a run's status.json says; "" where there is none that can be read."""
-    with contextlib.suppress(UserError, OSError, json.JSONDecodeError):
-        return str(read_json(folder / "status.json", "run").get("status", ""))
-    return ""
+    """How a job's run is doing; "" where that cannot be read."""
+    state = state_of(folder)
+    return "" if state is None else state.status

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rlgen_cli.config.arguments import parted
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.extras import imported
 from rlgen_cli.runs.states import in_use
 from rlgen_cli.tuning.results import conclude
 from rlgen_cli.tuning.space import Space, first_values, space_of, suggested, words_of
@@ -152,8 +153,4 @@ def client() -> Any:
     Raises:
         UserError: where it is not installed.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise UserError("tune: searches with Optuna; pip install 'rlgen[tune]'.") from None
-    return optuna
+    return imported("optuna", "tune", "tune: searches with Optuna;")

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.extras import imported
 
 CODECS = {"mp4": ("libx264", "aac"), "webm": ("libvpx-vp9", "libopus")}
 QUALITY = {"mp4": {"crf": "18", "preset": "medium"}, "webm": {"crf": "24", "b": "0"}}
@@ -25,11 +25,7 @@ def require_video() -> Any:
     Raises:
         UserError: where it is not installed.
     """
-    try:
-        import av
-    except ImportError:
-        raise UserError("format: mp4 and webm are written with PyAV; pip install 'rlgen[video]'.") from None
-    return av
+    return imported("av", "video", "format: mp4 and webm are written with PyAV;")
 
 
 def write_film(path: Path, frames: Iterable[Tensor], fps: int, sound: tuple[np.ndarray, int] | None = None) -> None:

@@ -1,10 +1,9 @@
 """A tracker's client: a package of others that is an extra of ours."""
 
-import importlib
 import os
 from typing import Any
 
-from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.extras import imported
 
 
 def client(name: str, **environment: str) -> Any:
@@ -19,7 +18,4 @@ def client(name: str, **environment: str) -> Any:
     """
     for variable, value in environment.items():
         os.environ.setdefault(variable, value)
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UserError(f"_target_: needs {name}: pip install 'rlgen[{name}]'.") from None
+    return imported(name, name, f"_target_: needs {name}:")
