@@ -137,8 +137,8 @@ def test_a_run_says_its_format_and_another_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 5; update rlgen\.$"),
-        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 5; open it with an earlier"),
+        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 6; update rlgen\.$"),
+        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 6; open it with an earlier"),
         ("2", r"checkpoint: here is damaged \(it says format '2', which is no number from 1\)\.$"),
         (None, r"checkpoint: here is damaged \(it says format None"),
         (True, r"checkpoint: here is damaged"),

@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.optimizer import Adam
@@ -70,6 +71,8 @@ class ActorCritic:
     Raises:
         UserError: for a value out of range.
     """
+
+    by_rank = frozenset(["rollout"])
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
@@ -132,7 +135,7 @@ class ActorCritic:
                 if self.target_kl is None:
                     self.optimizer.step(loss, progress)
                 else:
-                    going = going & (metrics["approx_kl"] <= self.target_kl)
+                    going = going & (ranks.mean(metrics["approx_kl"]) <= self.target_kl)
                     self.optimizer.step(loss, progress, keep=going)
         return metrics
 
@@ -199,7 +202,7 @@ class Objective:
     Args:
         clip_range: of the probability ratio (PPO), or null for none (A2C).
         clip_range_vf: how far the value may move from what it was when acting, or null for any distance.
-        normalize_advantage: to mean 0 and deviation 1 in each minibatch.
+        normalize_advantage: to mean 0 and deviation 1 in each minibatch, of all ranks.
         entropy_coef: weight of the entropy bonus, a schedule. value_coef: of the value's squared error.
     """
 
@@ -225,7 +228,8 @@ class Objective:
         """The loss of B steps (all arguments [B]) at a time of the training, and what to log."""
         log_ratio = log_prob - old_log_prob
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-6)
+            mean, deviation = ranks.moments(advantage)
+            advantage = (advantage - mean) / (deviation + 1e-6)
         policy_loss = clipped_loss(log_ratio, advantage, self.clip_range)
         value_loss = value_error(value, old_value, returns, self.clip_range_vf)
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef(progress) * entropy.mean()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import EnvSpec
 
@@ -63,8 +64,8 @@ class RunningMean:
 
     def __call__(self, steps: Steps) -> Tensor:
         expected, zero = self.mean[steps.age], torch.zeros_like(self.mean)
-        count = zero.index_add(0, steps.age.flatten(), steps.counted.flatten().float())
-        total = zero.index_add(0, steps.age.flatten(), (steps.returns * steps.counted).flatten())
+        count = ranks.total(zero.index_add(0, steps.age.flatten(), steps.counted.flatten().float()))
+        total = ranks.total(zero.index_add(0, steps.age.flatten(), (steps.returns * steps.counted).flatten()))
         rate = torch.where(self.seen > 0, self.rate, 1.0) * (count > 0)
         self.mean = self.mean + rate * (total / count.clamp(min=1) - self.mean)
         self.seen = self.seen + count

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from rlgen_cli.agents.backups import Backup, NextValues
-from rlgen_cli.core import seeding
+from rlgen_cli.core import ranks, seeding
 from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.optimizer import Adam
@@ -172,6 +172,8 @@ class DQN:
         UserError: for a value out of range, or a backup that the temperature or a missing prior rules out.
     """
 
+    by_rank = frozenset(["replay"])
+
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """DQN maximises over finite sets: one decision, or several side by side."""
@@ -214,7 +216,7 @@ class DQN:
         assert isinstance(env.spec.action, Discrete | Factored)
         self.env, self.reward, self.rng, self.backup = env, reward, rng, backup
         self.gamma, self.td_lambda, self.target_update = gamma, float(td_lambda), target_update
-        self.batch_size, self.gradient_steps = batch_size, float(gradient_steps)
+        self.batch_size, self.gradient_steps = ranks.share(batch_size, "batch_size"), float(gradient_steps)
         online = build_network(network, env.spec, device)
         self.target = build_network(network, env.spec, device).requires_grad_(False)
         prior.initialise(online)
@@ -225,9 +227,9 @@ class DQN:
         )
         self.remembers = self.policy.initial_carry(1) is not None
         self.length = env.spec.max_steps if self.remembers else n_step
-        frames = batch_size * (self.length + 1)
+        frames = self.batch_size * (self.length + 1)
         require_memory(frames * footprint(env, device), f"batch_size: {batch_size} windows of {self.length} steps")
-        self.first_calls = max(learning_starts // num_envs, self.length + 1)
+        self.first_calls = max(learning_starts // (num_envs * ranks.count()), self.length + 1)
         self.optimizer = optimizer(parameters=online.parameters())
         self.replay = replay(env=env, num_envs=num_envs, device=device, whole_episodes=self.remembers)
         needed = self.replay.bytes_with(env.reset(1, seeding.stream(0, "footprint", device)))
@@ -266,7 +268,7 @@ class DQN:
             td_target = self._td_target(window, frames, online.detach(), progress)
         td_error = (q - td_target.unsqueeze(2)).abs()  # [L, B, F]
         huber = smooth_l1_loss(q, td_target.unsqueeze(2).expand_as(q), reduction="none").mean(2)
-        steps = window.valid.sum().clamp(min=1)
+        steps = ranks.mean(window.valid.sum()).clamp(min=1)  # a rank's part of those of all
         loss = (huber * window.valid * window.weight).sum() / steps
         self.optimizer.step(loss, progress)
         self.updates += 1

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, TeachesSequences
@@ -68,6 +69,8 @@ class MaximumLikelihood:
         UserError: for a value out of range.
     """
 
+    by_rank: frozenset[str] = frozenset()
+
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """Only sequences come as demonstrations."""
@@ -98,6 +101,7 @@ class MaximumLikelihood:
         )
         self.env, self.tokens, self.rng, self.temperature = env, real.tokens, rng, float(temperature)
         self.batch_size, self.gradient_steps = min(batch_size, len(real.tokens)), gradient_steps
+        ranks.share(self.batch_size, "batch_size")
         self.net = build_network(network, env.spec, device)
         self.policy = TemperedPolicy(plain=NetworkPolicy(net=self.net, evaluate=evaluate), temperature=temperature)
         self.order = torch.empty(0, dtype=torch.long, device=device)  # what of this pass over the data is to come
@@ -118,11 +122,13 @@ class MaximumLikelihood:
         return {"nll": nll.detach()}
 
     def _draw(self) -> Tensor:
-        """Indices of a batch: passes over all sequences, each in an order of its own, less what fills no batch."""
+        """Indices of this rank's part of a batch: passes over all sequences, each in an order of its own, less what
+        fills no batch."""
         if len(self.order) < self.batch_size:
-            self.order = torch.randperm(len(self.tokens), generator=self.rng, device=self.tokens.device)
+            order = torch.randperm(len(self.tokens), generator=self.rng, device=self.tokens.device)
+            self.order = ranks.from_first(order.cpu).to(order.device)
         index, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
-        return index
+        return index[ranks.rank() :: ranks.count()]
 
     def nll(self, tokens: Tensor, rng: torch.Generator) -> Tensor:
         """−log p of each token of sequences [N, T, F] after primes as the environment has them, in nats, [T, N]."""

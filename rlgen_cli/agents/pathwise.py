@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Differentiable, Env, Reward
@@ -55,6 +56,8 @@ class Pathwise:
     Raises:
         UserError: for a value out of range, or an environment or reward without a gradient.
     """
+
+    by_rank = frozenset(["rollout"])
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
@@ -109,7 +112,7 @@ class Pathwise:
             objective = unrolled.returns + self.entropy_coef(progress) * unrolled.entropy
             if self.anchor.active:
                 objective = objective - self.anchor.beta * unrolled.excess
-                self.anchor.kl = unrolled.excess.detach().mean() / steps
+                self.anchor.kl = ranks.mean(unrolled.excess.detach().mean()) / steps
             self.optimizer.step(-objective.mean(), progress)
             entropy = unrolled.entropy.detach().mean() / steps
             metrics = {"return": unrolled.returns.detach().mean(), "entropy": entropy}

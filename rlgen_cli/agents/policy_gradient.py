@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from rlgen_cli.agents.baselines import Baseline, GroupMean, KeepsStatistics, Steps
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, Reward
@@ -54,6 +55,8 @@ class PolicyGradient:
     Raises:
         UserError: for a value out of range.
     """
+
+    by_rank = frozenset(["rollout", "age", "penalty"])
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
@@ -113,7 +116,7 @@ class PolicyGradient:
             steps = Steps(returns, value, self._ages(start, segment.terminated), counted)
             advantage = returns - self.baseline(steps)
             if self.normalize_advantage:
-                advantage = advantage / (mean_of(advantage.square(), counted).sqrt() + 1e-6)
+                advantage = advantage / (ranks.mean(mean_of(advantage.square(), counted)).sqrt() + 1e-6)
         action = segment.action.flatten(0, 1)
         log_prob, entropies = (part.view_as(returns) for part in out.policy.evaluate_actions(action))
         policy_loss, entropy = -mean_of(log_prob * advantage, counted), mean_of(entropies, counted)
@@ -200,5 +203,5 @@ def whole_episodes(terminated: Tensor, old: int) -> Tensor:
 
 
 def mean_of(x: Tensor, counted: Tensor) -> Tensor:
-    """Mean of x [T, N] where `counted`."""
-    return (x * counted).sum() / counted.sum().clamp(min=1)
+    """Mean of x [T, N] where `counted`: a rank's part of it, of which the mean over all ranks is the mean of all."""
+    return (x * counted).sum() / ranks.mean(counted.sum()).clamp(min=1)

@@ -70,7 +70,8 @@ def main() -> None:
     try:
         dispatch(sys.argv[1:])
     except UserError as error:
-        print(f"rlgen: {printable(str(error))}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # which learns of what the others have met
+            print(f"rlgen: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("rlgen: interrupted", file=sys.stderr)
@@ -148,6 +149,7 @@ def run(command: str, arguments: list[str]) -> None:
         end(resume(command, wanted, arguments))
     elif command in TRAINERS:
         config = composed(command, arguments, keep_hydra=True)
+        on_devices(config.devices, command, arguments)
         end(begin(command, config, run_folder(config), arguments))
     elif command == "tune":
         from rlgen_cli.tuning.study import tune
@@ -162,18 +164,33 @@ def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]
     from omegaconf import open_dict
 
     with loading():
+        from rlgen_cli.core import ranks
         from rlgen_cli.runs.assemble import assemble
+        from rlgen_cli.runs.devices import settle
 
         train = trainer(command)
     if "hydra" in config:
         with open_dict(config):
             del config["hydra"]
-    session = assemble(config)
-    session.command = shlex.join(["rlgen", command, *arguments])
-    with exits_refused():
-        status = train(session, folder)
-    say(command, status, folder, own_words(config, arguments, training=status != "finished"))
+    with ranks.joined():
+        folder = settle(config, folder)
+        session = assemble(config)
+        session.command = shlex.join(["rlgen", command, *arguments])
+        with exits_refused():
+            status = train(session, folder)
+        if ranks.first():
+            say(command, status, folder, own_words(config, arguments, training=status != "finished"))
     return status
+
+
+def on_devices(devices: Any, command: str, arguments: list[str]) -> None:
+    """Where a training asks for several devices, begin a process for each, and end as they do; it goes on here where
+    this process is one of them already."""
+    with loading():
+        from rlgen_cli.core import ranks
+        from rlgen_cli.runs.devices import run_on_devices
+    if isinstance(devices, int) and devices > 1 and ranks.asked() == 1:
+        sys.exit(run_on_devices(devices, [command, *arguments]))
 
 
 def sweep(command: str, arguments: list[str]) -> None:
@@ -334,13 +351,21 @@ def resume(command: str, folder: str, arguments: list[str]) -> str:
             raise UserError(f"{key}: cannot change when a run goes on; only {', '.join(able)} can.")
         changes[key] = override.value()
     with loading():
+        from rlgen_cli.core import ranks
         from rlgen_cli.runs import pretrain, trainer
-        from rlgen_cli.runs.saved_run import latest_run
-    run = latest_run("resume") if folder == "latest" else Path(folder).expanduser()
+        from rlgen_cli.runs.saved_run import continued, latest_run
+
+    def found() -> Path:
+        return latest_run("resume") if folder == "latest" else Path(folder).expanduser()
+
+    if ranks.asked() == 1:
+        on_devices(continued(found(), changes).get("devices"), command, arguments)
     go_on = trainer.resume if command == "train" else pretrain.resume
-    with exits_refused():
+    with ranks.joined(), exits_refused():
+        run = ranks.from_first(found)
         status = go_on(run, changes)
-    say(command, status, run, "")
+        if ranks.first():
+            say(command, status, run, "")
     return status
 
 

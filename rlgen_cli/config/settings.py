@@ -23,6 +23,7 @@ class Settings:
     num_envs: int
     seed: int
     device: str
+    devices: int
     threads: int
     deterministic: bool
     precision: Literal["auto", "float32", "bfloat16"]
@@ -41,7 +42,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         intervals = ("log_interval", "eval_interval", "eval_episodes", "checkpoint_interval", "keep_checkpoints")
-        for key in ("total_steps", "num_envs", *intervals):
+        for key in ("total_steps", "num_envs", "devices", *intervals):
             require(getattr(self, key) >= 1, f"{key}: must be at least 1, got {getattr(self, key)}.")
         known = 0 <= self.threads <= MAX_THREADS
         require(known, f"threads: must be 1 to {MAX_THREADS}, or 0 for one per core, got {self.threads}.")

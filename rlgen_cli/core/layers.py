@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import require
 
 
@@ -29,6 +30,27 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation by the moments of the samples of all ranks, which torch's own has for GPUs alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] as x."""
+        if not self.training or ranks.count() == 1:
+            return super().forward(x)
+        mean = ranks.MeanOfRanks.apply(x.mean((0, 2, 3)))  # [C]
+        centred = x - mean[:, None, None]
+        variance = ranks.MeanOfRanks.apply(centred.square().mean((0, 2, 3)))
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert not self.affine
+        with torch.no_grad():
+            count = x.numel() // x.shape[1] * ranks.count()
+            momentum = self.momentum or 0.0
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
+        return centred * (variance + self.eps).rsqrt()[:, None, None]
 
 
 class Blur(nn.Module):

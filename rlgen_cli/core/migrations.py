@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from rlgen_cli.core.errors import require
 
 Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
-FORMAT = 5  # what is written now
+FORMAT = 6  # what is written now
 UNNAMED = 2  # the format of configs that do not say theirs, which are of rlgen 0.1.0
 KEY = "format"  # of a run's config.yaml
 
@@ -56,11 +56,17 @@ def with_a_logger_and_entropy_in_bits(config: Plain) -> Plain:
     return {"logger": {"tensorboard": {"_target_": "rlgen_cli.runs.trackers.tensorboard.TensorBoard"}}} | config
 
 
+def with_one_device(config: Plain) -> Plain:
+    """Format 6 says on how many devices a run is trained."""
+    return {"devices": 1} | config
+
+
 # By the format that each begins with; there is none older than 2.
 MIGRATIONS: dict[int, Migration] = {
     2: Migration(config=with_new_settings),
     3: Migration(config=with_settings_of_speed),
     4: Migration(config=with_a_logger_and_entropy_in_bits),
+    5: Migration(config=with_one_device),
 }
 
 

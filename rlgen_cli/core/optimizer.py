@@ -1,4 +1,4 @@
-"""Adam with a learning rate that follows the training's progress, and clipped gradients."""
+"""Adam with a learning rate that follows the training's progress, and clipped gradients, averaged over all ranks."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.host import readable
@@ -58,6 +59,7 @@ class Adam:
             keep = None
         self.adam.zero_grad()
         loss.backward(inputs=self.parameters)
+        ranks.average_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         if self.skip_nonfinite:
             for parameter in self.parameters:

@@ -191,6 +191,14 @@ class Trainable(Protocol):
 
 
 @runtime_checkable
+class PartlyByRank(Protocol):
+    """A trainable that says which keys of its `state_dict` hold what a rank's own environments gave; the others are the
+    same on all ranks (core/ranks.py). Of one that does not say it, all is taken for a rank's own."""
+
+    by_rank: frozenset[str]
+
+
+@runtime_checkable
 class Learner(Trainable, Protocol):
     """Something that learns from episodes."""
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from rlgen_cli.core import ranks
+
 STREAMS = ("env", "policy", "agent", "reward", "generator")
 log = logging.getLogger(__name__)
 
@@ -21,8 +23,13 @@ def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Ge
 
 
 def streams(seed: int, device: torch.device | str) -> dict[str, torch.Generator]:
-    """All training streams by name."""
-    return {name: stream(seed, name, device) for name in STREAMS}
+    """All training streams of this rank by name."""
+    return {name: stream(seed, of_rank(name), device) for name in STREAMS}
+
+
+def of_rank(name: str) -> str:
+    """What this rank's stream of that name is called."""
+    return name if ranks.first() else f"{name}/rank {ranks.rank()}"
 
 
 def streams_state(generators: dict[str, torch.Generator]) -> dict[str, Any]:
@@ -37,6 +44,12 @@ def restore_streams(generators: dict[str, torch.Generator], saved: dict[str, Any
         if saved[name]["device"] == rng.device.type:
             rng.set_state(saved[name]["state"].cpu())
         else:
-            rng.set_state(stream(seed, f"{name}/{step}", rng.device).get_state())
+            begin_anew({name: rng}, seed, str(step))
             log.warning("the random stream %s was drawn on %s; it begins anew on %s", name, saved[name]["device"],
                         rng.device.type)  # fmt: skip
+
+
+def begin_anew(generators: dict[str, torch.Generator], seed: int, place: str) -> None:
+    """Let the streams begin anew from the seed and a place in the training, which has a name of its own."""
+    for name, rng in generators.items():
+        rng.set_state(stream(seed, f"{of_rank(name)}/{place}", rng.device).get_state())

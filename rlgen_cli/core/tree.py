@@ -69,6 +69,17 @@ def typed(fields: Any, like: Any) -> Any:
     return type(like)(**{name: typed(fields.get(name), getattr(like, name)) for name in like._fields})
 
 
+def moved(tree: Any, device: torch.device | str) -> Any:
+    """Nested dicts and lists with their tensors on the device."""
+    if isinstance(tree, Tensor):
+        return tree.to(device)
+    if isinstance(tree, dict):
+        return {name: moved(part, device) for name, part in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [moved(part, device) for part in tree]
+    return tree
+
+
 def named_tensors(tree: Any, path: str = "") -> dict[str, Tensor]:
     """The tensors in nested dicts and lists, by their paths."""
     if isinstance(tree, Tensor):

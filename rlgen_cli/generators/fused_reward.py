@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.protocols import Reward
 from rlgen_cli.core.specs import View
@@ -83,9 +84,10 @@ class FusedReward:
         (reward_grad,) = torch.autograd.grad(values.mean(), sample)
         if self.balance == "fixed":
             return reward_grad
-        return reward_grad * loss_grad.norm() / (reward_grad.norm() + 1e-12)
+        wanted, found = (ranks.total(grad.square().sum()).sqrt() for grad in (loss_grad, reward_grad))
+        return reward_grad * wanted / (found + 1e-12)
 
     def advantage(self, values: Tensor) -> Tensor:
         """`values` [N] less their mean; with balance=gradient also divided by their standard deviation."""
-        advantage = values - values.mean()
-        return advantage if self.balance == "fixed" else advantage / (advantage.std() + 1e-6)
+        mean, deviation = ranks.moments(values, correction=1)
+        return values - mean if self.balance == "fixed" else (values - mean) / (deviation + 1e-6)

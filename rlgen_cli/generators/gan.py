@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.errors import require
@@ -89,7 +90,7 @@ class GAN:
         latent: numbers in z, standard normal.
         loss: of V, with its gradient penalty (losses.py).
         optimizer: learning rates.
-        batch_size: real samples, and as many generated ones, in an update.
+        batch_size: real samples, and as many generated ones, in an update of all ranks.
         updates: until it is trained.
         ema_decay: of the exponential moving average of the generator's weights, which makes the samples; it begins
             faster.
@@ -144,7 +145,8 @@ class GAN:
         judge = discriminator(sample=shape, classes=classes).to(device)
         mapper = LatentMapper(latent, classes).to(device)
         self.generator = GANGenerator(network=ema, mapper=mapper, discriminator=judge, shape=shape).to(device)
-        self.loss, self.optimizer, self.batch_size, self.num_updates = loss, optimizer, batch_size, updates
+        self.loss, self.optimizer, self.num_updates = loss, optimizer, updates
+        self.batch_size = ranks.share(batch_size, "batch_size")
         self.ema_decay, self.augment = float(ema_decay), augment
         self.fused_reward, self.joint_training = fused_reward, joint_training
         trained = {"generator": self.network, "discriminator": judge, "mapper": mapper}
@@ -298,6 +300,7 @@ class GAN:
         weights = optimizer.parameters
         for weight, grad in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
             weight.grad = grad
+        ranks.average_gradients(weights)
         optimizer.step()
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import Metrics, Transition
 from rlgen_cli.memory.sample_buffer import SampleBuffer
@@ -41,10 +42,13 @@ class JointTraining:
 class JointGANLearner:
     """A `core.protocols.Learner`: keeps the latents of finished samples, and trains the GAN on them, too."""
 
+    by_rank = frozenset(["policy_latents"])
+
     def __init__(self, gan: GAN, settings: JointTraining) -> None:
         self.gan, self.interval = gan, settings.interval
         self.policy_rows = round(settings.policy_latent_fraction * gan.batch_size)
-        self.policy_latents = SampleBuffer(settings.buffer_size, (gan.generator.latent,), torch.float, gan.device)
+        kept = max(settings.buffer_size // ranks.count(), 1)
+        self.policy_latents = SampleBuffer(kept, (gan.generator.latent,), torch.float, gan.device)
         self.calls = 0
 
     def observe(self, step: Transition) -> None:

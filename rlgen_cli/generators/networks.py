@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pixel_shuffle, pixel_unshuffle
 
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.layers import BatchNorm2d
 
 
 def fold(size: int) -> tuple[int, int, int]:
@@ -43,7 +44,7 @@ class ConditionalBatchNorm(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.normal = nn.BatchNorm2d(channels, affine=False)
+        self.normal = BatchNorm2d(channels, affine=False)
         self.gain = nn.Embedding.from_pretrained(torch.ones(max(classes, 1), channels), freeze=False)
         self.bias = nn.Embedding.from_pretrained(torch.zeros(max(classes, 1), channels), freeze=False)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env, PacksStates
 from rlgen_cli.core.specs import ActionSpec, Discrete, Factored, State, Transition
@@ -73,7 +74,8 @@ class RanksWindows(Protocol):
 
 
 class Replay:
-    """`buffer_size` frames of `num_envs` environments; allocated at the first `add`.
+    """`buffer_size` frames of all ranks' environments, of which this one holds those of its own `num_envs`; allocated
+    at the first `add`.
 
     Args:
         env: whose states are kept, in their small form where it has one (`PacksStates`).
@@ -84,11 +86,12 @@ class Replay:
     def __init__(
         self, *, env: Env, num_envs: int, device: torch.device, buffer_size: int, sampling: Any, whole_episodes: bool
     ) -> None:
-        least = 4 * num_envs
+        of_all = num_envs * ranks.count()
+        least = 4 * of_all
         require(buffer_size >= least, f"buffer_size: must be at least 4 × num_envs = {least}, got {buffer_size}.")
         self.packing = env if isinstance(env, PacksStates) else None
         self.action_type = smallest_type(env.spec.action)
-        self.frames, self.num_envs, self.device = buffer_size // num_envs, num_envs, device
+        self.frames, self.num_envs, self.device = buffer_size // of_all, num_envs, device
         self.whole_episodes = whole_episodes
         self.rows = self.frames * num_envs
         self.sampling: Sampling = sampling(rows=self.rows, device=device, whole_episodes=whole_episodes)
@@ -264,6 +267,11 @@ class WindowTree:
             self._judge(replay, changed)
             self.tree.refresh(changed)
 
+    @property
+    def total(self) -> Tensor:
+        """The mass of all windows that may begin, a float32 scalar."""
+        return self.tree.top.sum().float()
+
     def mass(self, rows: Tensor) -> Tensor:
         """Of windows that begin in these rows, whether they may or not, [K]."""
         return self.tree.mass[rows].abs()
@@ -338,8 +346,8 @@ class Prioritized:
 
     def draw(self, replay: Replay, batch: int, length: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         start = self.windows.draw(replay, batch, length, rng)
-        mass = self.windows.mass(start)
-        return start, (mass.min() / mass) ** self.importance_exponent
+        share = self.windows.mass(start) / self.windows.total  # each rank draws as many
+        return start, (ranks.least(share.min()) / share) ** self.importance_exponent
 
     def written(self, replay: Replay, rows: Tensor) -> None:
         self.windows.written(replay, rows, self.largest)

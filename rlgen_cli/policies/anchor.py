@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from rlgen_cli.core import checkpoint
+from rlgen_cli.core import checkpoint, ranks
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.protocols import Env
 from rlgen_cli.core.specs import Carry, EnvSpec, Metrics, Observation, Transition
@@ -33,6 +33,8 @@ class Anchor:
         env: whose observations the prior reads.
         fresh: the training begins now, so that a run named as prior is read; else a checkpoint brings all weights.
     """
+
+    by_rank = frozenset(["carry", "excess"])
 
     def __init__(
         self,
@@ -102,7 +104,7 @@ class Anchor:
         if not self.active:
             return 0.0
         excess, self.excess = torch.stack(self.excess), []
-        self.kl = excess.mean()
+        self.kl = ranks.mean(excess.mean())
         return self.beta * excess
 
     def update(self, progress: float) -> Metrics:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.schedules import Linear
@@ -21,7 +22,7 @@ class FakeSamples:
     """The finished samples that a discriminator learns from.
 
     Args:
-        buffer_size: samples kept.
+        buffer_size: samples kept, by all ranks together.
         recent, old_fraction: this fraction of a batch comes from all of them, the others from the newest `recent`.
         shape, dtype: of a stored sample.
     """
@@ -38,8 +39,8 @@ class FakeSamples:
     ) -> None:
         require(1 <= recent <= buffer_size, f"recent: must be from 1 to buffer_size = {buffer_size}, got {recent}.")
         require(0.0 <= old_fraction <= 1.0, f"old_fraction: must be in [0, 1], got {old_fraction}.")
-        self.recent, self.old_fraction = recent, old_fraction
-        self.samples = SampleBuffer(buffer_size, shape, dtype, device)
+        self.recent, self.old_fraction = max(recent // ranks.count(), 1), old_fraction
+        self.samples = SampleBuffer(max(buffer_size // ranks.count(), 1), shape, dtype, device)
 
     def add(self, rows: Tensor, label: Tensor | None, done: Tensor) -> None:
         """Keep those of rows [N, …] and labels [N] that are `done`, bool [N]."""
@@ -76,6 +77,7 @@ class Adversarial:
     judges, learned = "any", True
     needs: frozenset[str] = frozenset()
     prefers: frozenset[str] = frozenset(["label"])
+    by_rank = frozenset(["buffer", "steps"])
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class Adversarial:
         require(interval >= 1, f"interval: must be at least 1, got {interval}.")
         self.data, self.rng, self.device = real, rng, device
         self.loss, self.learning_rate, self.noise_std = loss, learning_rate, float(noise_std)
-        self.batch_size, self.interval = batch_size, interval
+        self.batch_size, self.interval = ranks.share(batch_size, "batch_size"), interval
         self.learning_starts = spec.max_steps  # by then every environment has finished a sample
         self.conditional = "label" in spec.context
         self.net = net(spec=spec).to(device)
@@ -132,6 +134,7 @@ class Adversarial:
             loss = loss + penalty.interval * penalty.weight * penalty(batch)
         self.optimizer.zero_grad()
         loss.backward()
+        ranks.average_gradients(self.optimizer.parameters)
         self.optimizer.step()
         self.updates += 1
         return {

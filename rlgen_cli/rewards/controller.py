@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Score
 from rlgen_cli.core.specs import EnvSpec, Metrics, Transition, View
@@ -44,6 +45,7 @@ class Controller:
     judges: str = "any"  # what the statistic and the reward judge
     learned = True
     needs: frozenset[str] = frozenset()
+    by_rank: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -86,8 +88,8 @@ class Controller:
         self.steps += 1
         if self.steps % self.interval:
             return
-        self.finished = step.terminated.sum()
-        total = torch.where(step.terminated, self.statistic(step.next_view), 0.0).sum()
+        self.finished = ranks.total(step.terminated.sum())
+        total = ranks.total(torch.where(step.terminated, self.statistic(step.next_view), 0.0).sum())
         self.measured = total / self.finished.clamp(min=1)
 
     def update(self, progress: float) -> Metrics:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from rlgen_cli.config.instantiate import call, component, find, fits, plain, reporting
 from rlgen_cli.config.settings import GROUPS, FitSettings, Settings
-from rlgen_cli.core import seeding
+from rlgen_cli.core import ranks, seeding
 from rlgen_cli.core.acting import Actor
 from rlgen_cli.core.allocator import keep_freed_memory
 from rlgen_cli.core.capacity import footprint, require_memory
@@ -60,6 +60,11 @@ class Session:
     def joint(self) -> bool:
         """The generator learns along with the policy."""
         return self.settings.joint
+
+    @property
+    def num_envs(self) -> int:
+        """This rank's environments."""
+        return ranks.share(self.settings.num_envs, "num_envs")
 
     @property
     def keeps_generator(self) -> bool:
@@ -136,9 +141,10 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
     settings = settings_of(config)
     some = "reward" in config and bool(config.reward.get("terms"))
     require(some, "reward: has no term; add one, as in +reward/term=target.")
-    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    torch.set_num_threads(settings.threads or share_of_cores())
     keep_freed_memory()
     device = device_of(settings.device)
+    num_envs = ranks.share(settings.num_envs, "num_envs")
     be_deterministic(settings.deterministic, device)
     streams = seeding.streams(settings.seed, device)
     helpers = Helpers()
@@ -150,10 +156,9 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
         condition = resolve_condition(config, data)
         envs = {split: build_env(config, loaded, split, device, condition, source) for split in SPLITS}
         env = envs["train"]
-        episodes = f"num_envs: {settings.num_envs} episodes"
-        require_memory(settings.num_envs * footprint(env, device), episodes)
+        require_memory(num_envs * footprint(env, device), f"num_envs: {num_envs} episodes")
         runtime: dict[str, Any] = {
-            "env": env, "spec": env.spec, "device": device, "num_envs": settings.num_envs, "helpers": helpers,
+            "env": env, "spec": env.spec, "device": device, "num_envs": num_envs, "helpers": helpers,
             "real": data.train if data else None, "precision": Precision(settings.precision), "fresh": fresh,
             "nonfinite": settings.nonfinite,
             "generator": source.generator if source else None, "joint": settings.joint,
@@ -183,9 +188,18 @@ def settings_of(config: DictConfig) -> Settings:
 
 
 def device_of(name: str) -> torch.device:
-    """`auto` is CUDA where there is one."""
+    """`auto` is CUDA where there is one; several ranks have a GPU each."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if ranks.count() == 1:
+            return torch.device(name)
+    place = ranks.local()
+    if place.size > 1 and name == "cuda":
+        found = torch.cuda.device_count()
+        enough = place.local_rank < found
+        require(enough, f"devices: this machine has {found} GPUs for {place.local_size} processes; use device=cpu.")
+        name = f"cuda:{place.local_rank}"
+        torch.cuda.set_device(place.local_rank)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -193,6 +207,12 @@ def device_of(name: str) -> torch.device:
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise UserError(f"device: {name} cannot be used here ({reason}); use auto, cpu or cuda.") from None
     return device
+
+
+def share_of_cores() -> int:
+    """Threads for torch where none are asked for: the ranks of a machine divide its cores among them."""
+    threads = torch.get_num_threads()
+    return threads if ranks.count() == 1 else min(threads, max(1, (os.cpu_count() or 1) // ranks.local().local_size))
 
 
 def be_deterministic(asked: bool, device: torch.device) -> None:

@@ -9,11 +9,11 @@ from types import FrameType
 
 from omegaconf import OmegaConf
 
-from rlgen_cli.core import checkpoint, migrations
+from rlgen_cli.core import checkpoint, migrations, ranks
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.files import write_atomic
 from rlgen_cli.runs.assemble import Session
-from rlgen_cli.runs.log import RunLog, environment, say
+from rlgen_cli.runs.log import Records, environment, say
 from rlgen_cli.runs.states import SIGNALS
 
 
@@ -23,6 +23,8 @@ def claim(session: Session, folder: Path) -> None:
     Raises:
         UserError: if a run is there already.
     """
+    if not ranks.first():
+        return
     if checkpoint.steps(folder) or (folder / "config.yaml").exists():
         raise UserError(f"hydra.run.dir: {folder} holds a run already; resume={folder} goes on with it.")
     record = {"command": session.command} | environment(session.device, session.settings.seed)
@@ -35,7 +37,8 @@ def claim(session: Session, folder: Path) -> None:
 def keep_config(session: Session, folder: Path) -> None:
     """The run's config as it is now, so that settings that were changed when it went on hold the next time, too."""
     text = f"{migrations.KEY}: {migrations.FORMAT}\n" + OmegaConf.to_yaml(session.config, resolve=True)
-    write_atomic(folder / "config.yaml", text.encode())
+    if ranks.first():
+        write_atomic(folder / "config.yaml", text.encode())
 
 
 class Interrupt:
@@ -53,6 +56,10 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def asked_of_any(self) -> bool:
+        """Whether any rank was asked, so that all stop after the same step."""
+        return ranks.any_rank(self.asked)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
@@ -72,7 +79,7 @@ class logged_failure:
     """Leaves the reason of a failure in train.log and status.json before it goes on its way; what the disk refuses
     becomes a sentence."""
 
-    def __init__(self, run: RunLog, position: Position) -> None:
+    def __init__(self, run: Records, position: Position) -> None:
         self.run, self.position = run, position
 
     def __enter__(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rlgen_cli.core import checkpoint
+from rlgen_cli.core import checkpoint, ranks
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.states import LOCK
 
@@ -19,11 +19,15 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing in a run's folder meanwhile, and clear away what killed ones left behind.
+    """Keep other processes from writing in a run's folder meanwhile, and clear away what killed ones left behind. Of
+    several ranks, the first does it for all.
 
     Raises:
         UserError: where another process holds it.
     """
+    if not ranks.first():
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -42,7 +46,11 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cache_entry(path: Path) -> Iterator[Path | None]:
-    """The entry of the cache at `path`, once no other process is making it; None where the cache cannot be written."""
+    """The entry of the cache at `path`, once no other process is making it; None where the cache cannot be written,
+    and for all ranks but the first."""
+    if not ranks.first():
+        yield None
+        return
     lock = FileLock(path.with_name(f".lock_{path.name}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

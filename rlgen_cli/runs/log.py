@@ -14,11 +14,12 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from tqdm import tqdm
 
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import reader_gone
 from rlgen_cli.core.files import write_atomic
 from rlgen_cli.runs.records import NO_METRIC, record_of
@@ -29,6 +30,59 @@ if TYPE_CHECKING:
 log = logging.getLogger("rlgen_cli")
 SILENCE = 5.0  # seconds after which a line says how far a run is
 HEARTBEAT = 30.0  # seconds after which status.json says it
+
+
+class Records(Protocol):
+    """What a run or a stage says of itself while it is trained."""
+
+    folder: Path
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def progress(self, step: int) -> None: ...
+
+    def meanwhile(self, what: str) -> Callable[[str], None]: ...
+
+    def announce(self, text: str) -> None: ...
+
+    def status(self, state: str, step: int, error: str | None = None, best: str | None = None) -> None: ...
+
+    def failure(self, said: str, error: BaseException) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def run_log(folder: Path, step: int, total_steps: int, trackers: "Trackers", stage: str | None = None) -> Records:
+    """The records of a run or a stage, as `RunLog` has them; of several ranks, the first one keeps them."""
+    return RunLog(folder, step, total_steps, trackers, stage) if ranks.first() else NoLog(folder)
+
+
+class NoLog:
+    """What the other ranks have in its place: they say and write nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def progress(self, step: int) -> None:
+        pass
+
+    def meanwhile(self, what: str) -> Callable[[str], None]:
+        return self.announce
+
+    def announce(self, text: str) -> None:
+        pass
+
+    def status(self, state: str, step: int, error: str | None = None, best: str | None = None) -> None:
+        pass
+
+    def failure(self, said: str, error: BaseException) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class RunLog:
@@ -172,7 +226,10 @@ class RunLog:
 
 
 def say(text: str) -> None:
-    """Print a line; where the reader has gone, as of `rlgen train … | head`, the run goes on without one."""
+    """Print a line, on the first rank; where the reader has gone, as of `rlgen train … | head`, the run goes on without
+    one."""
+    if not ranks.first():
+        return
     try:
         print(text, flush=True)
     except BrokenPipeError:

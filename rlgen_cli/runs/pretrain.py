@@ -9,7 +9,7 @@ import torch
 from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
 from rlgen_cli.config.instantiate import call, plain
 from rlgen_cli.config.settings import FitSettings
-from rlgen_cli.core import checkpoint, seeding
+from rlgen_cli.core import checkpoint, ranks, seeding
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Metrics
@@ -22,11 +22,11 @@ from rlgen_cli.generators import TrainsGenerator
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.folder import claim, keep_config, name_of
 from rlgen_cli.runs.lock import held
-from rlgen_cli.runs.log import RunLog
+from rlgen_cli.runs.log import Records, run_log
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stage
-from rlgen_cli.runs.tracking import trackers_of
+from rlgen_cli.runs.tracking import Trackers, trackers_of
 
 CHUNK = 500  # held-out sequences at once
 
@@ -73,7 +73,7 @@ def stages(session: Session) -> list[Stage]:
 def pretrain(session: Session, folder: Path, resuming: bool = False) -> str:
     """Fit everything in `folder`, a new one or (`resuming`) where it was cut off; returns the final status."""
     todo = stages(session)
-    session.trackers = trackers_of(session.config)
+    session.trackers = trackers_of(session.config) if ranks.first() else Trackers()
     with held(folder):
         (keep_config if resuming else claim)(session, folder)
         with session.trackers.recording(folder, plain(session.config), resuming):
@@ -81,14 +81,16 @@ def pretrain(session: Session, folder: Path, resuming: bool = False) -> str:
                 last = stage is todo[-1]
                 if stopped := run_stage(stage, session, folder, session.settings.stop_at if last else None):
                     return stopped
-            finish(session, todo[-1], folder)
+            if ranks.first():
+                with ranks.alone():
+                    finish(session, todo[-1], folder)
     return "finished"
 
 
 def finish(session: Session, stage: Stage, folder: Path) -> None:
     """Leave a checkpoint that opens as a prior or for sampling, held-out numbers, samples, and a generator's file."""
     step = stage.updates
-    run = RunLog(folder, step - 1, step, session.trackers)  # whatever an earlier end has recorded is recorded anew
+    run = run_log(folder, step - 1, step, session.trackers)  # whatever an earlier end has recorded is recorded anew
     numbers = {} if stage.evaluate is None else {**stage.evaluate("valid"), **stage.evaluate("test")}
     if numbers:
         run.scalars(step, numbers)
@@ -104,7 +106,7 @@ def finish(session: Session, stage: Stage, folder: Path) -> None:
 
 
 @torch.no_grad()
-def show(session: Session, run: RunLog, step: int) -> None:
+def show(session: Session, run: Records, step: int) -> None:
     """A sheet of samples."""
     env, rng = session.envs["valid"], stream(session.settings.seed, "eval", session.device)
     final = rollout(env, session.actor, env.reset(session.settings.eval_episodes, rng), rng).final
@@ -117,7 +119,7 @@ def show(session: Session, run: RunLog, step: int) -> None:
 def resume(folder: Path, overrides: dict[str, Any]) -> str:
     """Go on in a run's folder, exactly; `overrides` are new top-level settings."""
     with opening(folder):
-        session = assemble(continued(folder, overrides))
+        session = assemble(ranks.from_first(lambda: continued(folder, overrides)))
     return pretrain(session, folder, resuming=True)
 
 

@@ -17,7 +17,7 @@ from rlgen_cli.core.protocols import Learner, Planner, ReadsStates
 
 if TYPE_CHECKING:
     from rlgen_cli.core.specs import Metrics
-    from rlgen_cli.runs.log import RunLog
+    from rlgen_cli.runs.log import Records
     from rlgen_cli.runs.trainer import Loop
 
 WARM_UP = 20  # steps of the loop before any is watched
@@ -38,7 +38,7 @@ class Profiler:
         wanted: False for a profiler that does nothing.
     """
 
-    def __init__(self, loop: Loop, run: RunLog, wanted: bool) -> None:
+    def __init__(self, loop: Loop, run: Records, wanted: bool) -> None:
         self.loop, self.run, self.over = loop, run, not wanted
         self.steps = 0  # of the loop, before the period or in it, as `updates`
         self.updates = Counter(dict.fromkeys(loop.session.learners, 0))
@@ -105,7 +105,7 @@ class Profiler:
         self.began = time.perf_counter()
 
 
-def parts(loop: Loop, run: RunLog) -> Iterator[tuple[Any, str, str]]:
+def parts(loop: Loop, run: Records) -> Iterator[tuple[Any, str, str]]:
     """What a training is made of: objects, and the attributes that are called, with their names in the table."""
     session, env = loop.session, loop.session.envs["train"]
     if isinstance(session.actor, Planner):

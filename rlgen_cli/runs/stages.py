@@ -1,7 +1,8 @@
 """Runs stages in a run's folder: each is taken from there, from the cache, or fitted, with records, checkpoints and
 resume.
 
-`stages/<name>/result` holds a finished stage; `stages/<name>/progress` one that was cut off.
+`stages/<name>/result` holds a finished stage; `stages/<name>/progress` one that was cut off. All ranks fit it together;
+the first one reads and writes.
 """
 
 import hashlib
@@ -12,14 +13,15 @@ from typing import Any
 
 import torch
 
-from rlgen_cli.core import checkpoint, seeding
+from rlgen_cli.core import checkpoint, ranks, seeding
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
+from rlgen_cli.core.tree import moved
 from rlgen_cli.runs.assemble import Session, fitting_the_config
 from rlgen_cli.runs.folder import Interrupt, Position, logged_failure
 from rlgen_cli.runs.lock import cache_entry
-from rlgen_cli.runs.log import RunLog
+from rlgen_cli.runs.log import run_log
 
 log = logging.getLogger(__name__)
 PART = "stage"
@@ -54,9 +56,10 @@ def run_stage(stage: Stage, session: Session, folder: Path, stop_at: int | None)
             keep(stage, session, home / "result")
             return ""
         stopped = fit_stage(stage, session, home, stop_at)
-        if cached is not None and not stopped:
+        if not stopped:
+            state = state_of(stage, session)
             try:
-                keep(stage, session, cached)
+                write(state, cached)
             except OSError as error:
                 log.warning("cache: %s cannot be written (%s).", cached, error.strerror)
         return stopped
@@ -69,6 +72,9 @@ def fit_stage(stage: Stage, session: Session, home: Path, stop_at: int | None) -
     if saved is not None:
         restore(stage, session, saved)
         vars(progress).update(saved["progress"])
+    elif ranks.count() > 1:  # all begin with the same weights, whatever each has drawn on its machine
+        first = ranks.from_first(lambda: moved(stage.trainable.state_dict(), "cpu"))
+        stage.trainable.load_state_dict(moved(first, session.device))
     log.info("fitting the %s (%d updates at most)", stage.name, stage.updates)
     if stopped := fit(stage, session, home, progress, stop_at):
         return stopped
@@ -77,27 +83,28 @@ def fit_stage(stage: Stage, session: Session, home: Path, stop_at: int | None) -
         restore(stage, session, best)
     stage.finish()
     keep(stage, session, home / "result")
-    for name in ("progress", "best"):
+    for name in ("progress", "best") if ranks.first() else ():
         shutil.rmtree(home / name, ignore_errors=True)
     return ""
 
 
 def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at: int | None) -> str:
     """The updates of a stage that are still to come; "", "stopped" or "preempted", as above."""
-    home.mkdir(parents=True, exist_ok=True)
-    run = RunLog(home.parents[1], progress.step, stage.updates, session.trackers, stage=stage.name)
+    if ranks.first():
+        home.mkdir(parents=True, exist_ok=True)
+    run = run_log(home.parents[1], progress.step, stage.updates, session.trackers, stage=stage.name)
     stop_at = min(stage.updates, stop_at or stage.updates)
     with Interrupt() as interrupt, logged_failure(run, progress):
         patient = True
-        while progress.step < stop_at and patient and not interrupt.asked:
+        while progress.step < stop_at and patient and not interrupt.asked_of_any():
             update = stage.trainable.update(progress.step / stage.updates)
             progress.metrics.append({name: value.detach() for name, value in update.items()})
             progress.step += 1
             run.progress(progress.step)
             if progress.step % stage.interval and progress.step < stage.updates:
                 continue
-            numbers = {} if stage.evaluate is None else stage.evaluate("valid")
-            run.scalars(progress.step, means(progress.metrics, stage.name) | numbers)
+            numbers = evaluated(stage)
+            run.scalars(progress.step, ranks.means(means(progress.metrics, stage.name)) | numbers)
             progress.metrics = []
             lowest = next(iter(numbers.values()), -float(progress.step))  # unmeasured, the newest is the best
             if lowest < progress.lowest:
@@ -110,10 +117,16 @@ def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at:
         over = progress.step >= stage.updates or not patient
         if progress.metrics:  # stopped between two records
             keep(stage, session, home / "progress", progress)
-        stopped = "" if over else "preempted" if interrupt.asked else "stopped"
+        stopped = "" if over else "preempted" if interrupt.asked_of_any() else "stopped"
         run.status(stopped or "running", progress.step)
     run.close()
     return stopped
+
+
+def evaluated(stage: Stage) -> dict[str, float]:
+    """The stage's held-out numbers, found by the first rank, so that all decide alike."""
+    evaluate = stage.evaluate
+    return {} if evaluate is None else ranks.from_first(lambda: evaluate("valid"))
 
 
 def load_stage(stage: Stage, session: Session, folder: Path) -> bool:
@@ -152,25 +165,44 @@ def cache_of(stage: Stage) -> Path:
 
 
 def keep(stage: Stage, session: Session, folder: Path, progress: Progress | None = None) -> None:
-    """The stage's state, and that of the streams that it may draw from."""
+    """Write the stage's state as it is now."""
+    write(state_of(stage, session, progress), folder)
+
+
+def state_of(stage: Stage, session: Session, progress: Progress | None = None) -> dict[str, dict[str, Any]]:
+    """The stage's state, and that of the streams that it may draw from on each rank."""
     components: dict[str, Any] = {"trainable": stage.trainable.state_dict()}
     if progress is not None:
         components["progress"] = dict(vars(progress))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    drawn = {name: session.streams[name] for name in stage.streams}
-    checkpoint.save(folder, {PART: components, "streams": {"streams": seeding.streams_state(drawn)}})
+    drawn = ranks.gathered(seeding.streams_state({name: session.streams[name] for name in stage.streams}))
+    return {PART: components, "streams": {name_of_streams(rank): state for rank, state in enumerate(drawn)}}
+
+
+def name_of_streams(rank: int) -> str:
+    """What a rank's streams are called."""
+    return f"streams_{rank}" if rank else "streams"
+
+
+def write(state: dict[str, dict[str, Any]], folder: Path | None) -> None:
+    """Leave a stage's state in a folder, if there is one, by the first rank."""
+    if folder is not None and ranks.first():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(folder, state)
 
 
 def saved_state(stage: Stage, session: Session, folder: Path) -> dict[str, Any] | None:
     """What `keep` has left in a folder; None where that is not there, or damaged, which a warning says."""
-    if not folder.is_dir():
-        return None
-    try:
-        saved = checkpoint.load(folder, PART, session.device)
-        return saved | checkpoint.load(folder, "streams", "cpu")
-    except UserError as error:
-        log.warning("%s The %s is not taken from there.", error, stage.name)
-        return None
+
+    def read() -> dict[str, Any] | None:
+        if not folder.is_dir():
+            return None
+        try:
+            return checkpoint.load(folder, PART, "cpu") | checkpoint.load(folder, "streams", "cpu")
+        except UserError as error:
+            log.warning("%s The %s is not taken from there.", error, stage.name)
+            return None
+
+    return ranks.from_first(read)
 
 
 def restore(stage: Stage, session: Session, saved: dict[str, Any]) -> None:
@@ -180,9 +212,13 @@ def restore(stage: Stage, session: Session, saved: dict[str, Any]) -> None:
         UserError: where it is of another config.
     """
     with fitting_the_config():
-        stage.trainable.load_state_dict(saved["trainable"])
+        stage.trainable.load_state_dict(moved(saved["trainable"], session.device))
         drawn = {name: session.streams[name] for name in stage.streams}
-        seeding.restore_streams(drawn, saved["streams"], session.settings.seed, 0)
+        name = name_of_streams(ranks.rank())
+        if name in saved:
+            seeding.restore_streams(drawn, saved[name], session.settings.seed, 0)
+        else:  # it was fitted by fewer ranks
+            seeding.begin_anew(drawn, session.settings.seed, stage.name)
 
 
 def means(metrics: list[Metrics], stage: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`rlgen train`: the whole loop, readable from top to bottom."""
+"""`rlgen train`: the whole loop, readable from top to bottom. Every rank runs it; the first one writes."""
 
 import math
 from pathlib import Path
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.config.instantiate import plain as plain_config
-from rlgen_cli.core import checkpoint, seeding
+from rlgen_cli.core import checkpoint, ranks, seeding
 from rlgen_cli.core.acting import decide, initial_carry
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.specs import Decision, Metrics, Scored
-from rlgen_cli.core.tree import named_tensors, plain, select, typed
+from rlgen_cli.core.tree import moved, named_tensors, plain, select, typed
 from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.evaluation.media.raster import write_png
 from rlgen_cli.evaluation.media.registry import medium
@@ -20,24 +20,25 @@ from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.compare import compare_results
 from rlgen_cli.runs.folder import Interrupt, Position, claim, keep_config, logged_failure, name_of
 from rlgen_cli.runs.lock import held
-from rlgen_cli.runs.log import RunLog
+from rlgen_cli.runs.log import Records, run_log
+from rlgen_cli.runs.parts import SavedTraining, merged, own_parts, share_weights
 from rlgen_cli.runs.profile import Profiler
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stages
 from rlgen_cli.runs.stepper import Stepped, Stepper
-from rlgen_cli.runs.tracking import trackers_of
+from rlgen_cli.runs.tracking import Trackers, trackers_of
 
 WORST = -1e30  # below any score, and JSON can say it
 
 
 def train(session: Session, folder: Path, resuming: bool = False) -> str:
     """Train in `folder`, a new one or (`resuming`) from its newest checkpoint; returns the final status."""
-    session.trackers = trackers_of(session.config)
+    session.trackers = trackers_of(session.config) if ranks.first() else Trackers()
     with held(folder):
         if not resuming:
             claim(session, folder)
-        elif not checkpoint.steps(folder):
+        elif not has_checkpoint(folder):
             keep_config(session, folder)
         with session.trackers.recording(folder, plain_config(session.config), resuming):
             return run_stages(session, folder) or reinforce(session, folder)
@@ -45,15 +46,18 @@ def train(session: Session, folder: Path, resuming: bool = False) -> str:
 
 def reinforce(session: Session, folder: Path) -> str:
     """The reinforcement learning itself; returns the final status."""
-    settings, env, total = session.settings, session.envs["train"], session.settings.total_steps
+    settings, total = session.settings, session.settings.total_steps
     loop = Loop(session)
-    if checkpoint.steps(folder):
+    if has_checkpoint(folder):
         loop.restore(folder)
         keep_config(session, folder)  # once it is known that the run can go on
-    run = RunLog(folder, loop.step, total, session.trackers)
+    else:
+        share_weights(session)
+    run = run_log(folder, loop.step, total, session.trackers)
     stop_at = min(total, settings.stop_at or total)
-    with Interrupt() as interrupt, logged_failure(run, loop), Profiler(loop, run, settings.profile) as profiler:
-        while loop.step < stop_at and not interrupt.asked:
+    profiled = settings.profile and ranks.first()
+    with Interrupt() as interrupt, logged_failure(run, loop), Profiler(loop, run, profiled) as profiler:
+        while loop.step < stop_at and not interrupt.asked_of_any():
             decision, stepped = loop.play()
             recording = due(loop.step, settings.log_interval, session)
             saving = due(loop.step, settings.checkpoint_interval, session) or loop.step >= total
@@ -64,46 +68,57 @@ def reinforce(session: Session, folder: Path) -> str:
             profiler.step(stepped.metrics)
             if recording:
                 run.scalars(loop.step, loop.read())
-            if due(loop.step, settings.eval_interval, session):
-                loop.evaluate(run)
+            if due(loop.step, settings.eval_interval, session) and ranks.first():
+                with ranks.alone():
+                    loop.evaluate(run)
             if saving:
                 loop.check_state()
-                loop.rank()
+                loop.note_best()
                 loop.save(folder)
         profiler.finish()
         if loop.step >= total:
             loop.prune(folder)  # a kill may have come between the last checkpoint and that
-        status = "finished" if loop.step >= total else "preempted" if interrupt.asked else "stopped"
+        status = "finished" if loop.step >= total else "preempted" if interrupt.asked_of_any() else "stopped"
         if status != "finished":
             loop.check_state()
             loop.save(folder)
-        else:
-            run.announce("making the last samples")
-            final = folder / "samples" / "final"
-            record = write_samples(
-                session, "test", medium(env).last, 0, None, final, said=run.meanwhile("last samples")
-            )
-            run.announce(compare_results(session, record, folder))
+        elif ranks.first():
+            with ranks.alone():
+                finish(session, run)
         run.status(status, loop.step, best=loop.best)
     run.close()
     return status
+
+
+def finish(session: Session, run: Records) -> None:
+    """Make the last samples, and say how they compare with what a random policy makes."""
+    run.announce("making the last samples")
+    final, last = run.folder / "samples" / "final", medium(session.envs["train"]).last
+    record = write_samples(session, "test", last, 0, None, final, said=run.meanwhile("last samples"))
+    run.announce(compare_results(session, record, run.folder))
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the run has begun its reinforcement learning in an earlier sitting."""
+    return ranks.from_first(lambda: bool(checkpoint.steps(folder)))
 
 
 class Loop(Position):
     """What the loop itself carries from step to step, and a checkpoint holds beside the components."""
 
     COUNTERS = ("step", "latest_total", "best", "best_total")
+    OWN = ("env", "carry", "scores", "tally")  # of a rank
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
         self.stepper = Stepper(
             env=session.envs["train"], reward=session.reward, learners=session.learners, rng=session.streams["env"],
-            num_envs=session.settings.num_envs, group_size=session.group_size, together=True,
+            num_envs=session.num_envs, group_size=session.group_size, together=True,
         )  # fmt: skip
         self.stepper.enter(self.stepper.fresh())
-        self.carry = initial_carry(session.actor, session.settings.num_envs)
-        self.tally = Tally(session.settings.num_envs, session.device, list(session.reward.terms))
+        self.carry = initial_carry(session.actor, session.num_envs)
+        self.tally = Tally(session.num_envs, session.device, list(session.reward.terms))
         self.metrics: Metrics = {}  # since the last log interval
         self.latest_total, self.best_total = WORST, WORST  # of the newest evaluation, and of the best checkpoint
 
@@ -122,16 +137,16 @@ class Loop(Position):
         """Begin anew the episodes that the step finished, and what is remembered of them."""
         self.carry = decision.carry
         if self.stepper.renew(stepped.done):
-            fresh = initial_carry(self.session.actor, self.session.settings.num_envs)
+            fresh = initial_carry(self.session.actor, self.session.num_envs)
             self.carry = select(stepped.done, fresh, self.carry)
 
     def read(self) -> dict[str, float]:
-        """What to record since the last reading."""
-        values = self.tally.read() | {name: float(value) for name, value in self.metrics.items()}
+        """What to record since the last reading, of all ranks."""
+        values = self.tally.read() | ranks.means({name: float(value) for name, value in self.metrics.items()})
         self.metrics = {}
         return values
 
-    def evaluate(self, run: RunLog) -> None:
+    def evaluate(self, run: Records) -> None:
         """Score the policy on held-out data, by which the checkpoints are ranked."""
         self.latest_total = show(self.session, self.step, run)
 
@@ -178,47 +193,56 @@ class Loop(Position):
                         f"{name}: {what} are nan or infinite at step {self.step}, so that they are not saved; {right}."
                     )
 
-    def rank(self) -> None:
+    def note_best(self) -> None:
         """Call the checkpoint of this step the best one if the newest evaluation says so."""
         if self.latest_total > self.best_total:
             self.best_total, self.best = self.latest_total, name_of(self.step)
 
     def save(self, folder: Path) -> None:
         """A complete checkpoint at this step, if it is not there already."""
-        if checkpoint.intact(folder / "checkpoints" / name_of(self.step)):
+        if ranks.from_first(lambda: checkpoint.intact(folder / "checkpoints" / name_of(self.step))):
             return
         training = self.session.training_state() | {
             "env": plain(self.stepper.state),
             "carry": plain(self.carry),
             "scores": self.stepper.scores,
             "loop": {name: getattr(self, name) for name in self.COUNTERS}
-            | {"metrics": [[name, float(value)] for name, value in self.metrics.items()]},
+            | {"ranks": ranks.count(), "metrics": [[name, float(value)] for name, value in self.metrics.items()]},
             "tally": self.tally.state_dict(),
         }
         streams = {"streams": seeding.streams_state(self.session.streams)}
-        parts = {"policy": self.session.policy_state(), "training": training, "streams": streams}
-        checkpoint.save(folder / "checkpoints" / name_of(self.step), parts)
-        self.prune(folder)
+        others = own_parts(self.session, training, self.OWN, streams)
+        parts = {"policy": self.session.policy_state(), "training": training, "streams": streams, **others}
+        if ranks.first():
+            checkpoint.save(folder / "checkpoints" / name_of(self.step), parts)
+            self.prune(folder)
 
     def prune(self, folder: Path) -> None:
         """Delete older checkpoints."""
-        checkpoint.prune(folder, self.session.settings.keep_checkpoints, [self.best, name_of(self.step)])
+        if ranks.first():
+            checkpoint.prune(folder, self.session.settings.keep_checkpoints, [self.best, name_of(self.step)])
 
     def restore(self, folder: Path) -> None:
-        """Everything as it was at the newest intact checkpoint."""
-        newest, device = checkpoint.newest(folder), self.session.device
-        self.session.load_policy(checkpoint.load(newest, "policy", device))
-        saved = checkpoint.load(newest, "training", device)
-        self.session.load_training(saved)
+        """Everything as it was at the newest intact checkpoint; on another number of ranks, all but what was a rank's
+        own."""
+        session = self.session
+        saved = SavedTraining.read(session, folder, self.OWN)
+        session.load_policy(moved(saved.policy, session.device))
+        shared, own = moved(saved.shared, session.device), moved(saved.own, session.device)
+        session.load_training(merged(session, shared, own))
         for name in self.COUNTERS:
-            setattr(self, name, saved["loop"][name])
-        steps = self.step // self.session.settings.num_envs
-        self.stepper.enter(typed(saved["env"], self.stepper.state), steps, saved.get("scores"))
-        self.carry = typed(saved["carry"], self.carry)
-        self.metrics = {name: torch.tensor(value) for name, value in saved["loop"]["metrics"]}
-        self.tally.load_state_dict(saved["tally"])
-        streams = checkpoint.load(newest, "streams", "cpu")["streams"]
-        seeding.restore_streams(self.session.streams, streams, self.session.settings.seed, self.step)
+            setattr(self, name, shared["loop"][name])
+        self.metrics = {name: torch.tensor(value) for name, value in shared["loop"]["metrics"]}
+        seed = session.settings.seed
+        if saved.streams is None or own is None:
+            seeding.begin_anew(session.streams, seed, str(self.step))
+            self.stepper.enter(self.stepper.fresh())
+            return
+        steps = self.step // session.settings.num_envs
+        self.stepper.enter(typed(own["env"], self.stepper.state), steps, own.get("scores"))
+        self.carry = typed(own["carry"], self.carry)
+        self.tally.load_state_dict(own["tally"])
+        seeding.restore_streams(session.streams, saved.streams, seed, self.step)
 
 
 class Tally:
@@ -241,10 +265,11 @@ class Tally:
         self.running *= ~done
 
     def read(self) -> dict[str, float]:
-        """Mean return, and each term's mean score of what was made, over the episodes finished since the last
-        reading."""
-        means = (self.finished / self.count.clamp(min=1)).tolist()
-        episodes = float(self.count)
+        """Mean return, and each term's mean score of what was made, over the episodes that all ranks have finished
+        since the last reading."""
+        finished, count = ranks.total(self.finished), ranks.total(self.count)
+        means = (finished / count.clamp(min=1)).tolist()
+        episodes = float(count)
         self.finished.zero_()
         self.count.zero_()
         return dict(zip(self.names, means, strict=True)) if episodes else {}
@@ -269,7 +294,7 @@ def due(step: int, interval: int, session: Session) -> bool:
     return step // interval > (step - session.settings.num_envs) // interval
 
 
-def show(session: Session, step: int, run: RunLog) -> float:
+def show(session: Session, step: int, run: Records) -> float:
     """Evaluate on held-out data, record it, and write a sample sheet; returns what checkpoints are ranked by: the
     weighted sum of the terms that do not learn, since an adversarial score is not comparable over time. Where every
     term learns, the newest counts as the best."""
@@ -300,6 +325,6 @@ def show(session: Session, step: int, run: RunLog) -> float:
 def resume(folder: Path, overrides: dict[str, Any]) -> str:
     """Go on in a run's folder, exactly; `overrides` are new top-level settings such as total_steps."""
     with opening(folder):
-        config, steps = continued(folder, overrides), checkpoint.steps(folder)
-        session = assemble(config, fresh=not steps)  # one that was killed before its first checkpoint begins anew
+        config = ranks.from_first(lambda: continued(folder, overrides))
+        session = assemble(config, fresh=not has_checkpoint(folder))  # killed before its first, it begins anew
     return train(session, folder, resuming=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rlgen_cli.core.files import read_json
+from rlgen_cli.runs.process import reason, run_process
 from rlgen_cli.runs.records import curves_of
 from rlgen_cli.runs.states import PREEMPTED, write_failure
-from rlgen_cli.sweeps.work import reason, run_process
 
 SAMPLES = 500  # that `rlgen eval` judges for a trial
 
