@@ -1,13 +1,14 @@
 # make demo: install, train two minutes, look at the pictures.  make test: set up and run the tests (ten minutes
 # on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
-# make test-faults: kills, signals, damaged files and full disks (a quarter of an hour), counted in docs/results/faults.md.
+# make test-scale: several hosts (two minutes).  make test-faults: kills, signals, damaged files and full disks (a
+# quarter of an hour), counted in docs/results/faults.md.
 # make setup-locked: the same environment from files whose hashes are in locks/.  make release: dist/ with checksums and a
 # list of what is in it (SBOM).  make docs: the documentation's site.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup setup-locked lock release audit demo test test-all test-slow test-bfloat16 test-faults fuzz coverage check docs \
+.PHONY: setup setup-locked lock release audit demo test test-all test-slow test-bfloat16 test-faults test-scale fuzz coverage check docs \
   benchmarks benchmarks-quick system clean
 
 setup: $(VENV)/.ready
@@ -32,10 +33,10 @@ setup-locked:
 	$(PIP) check
 	touch $(VENV)/.ready $(VENV)/.benchmarks
 
-# What some tests run: a browser for the report's page, a database for many that search together.
+# What some tests run: a browser for the report's page, a database for many that search together, hosts on one machine.
 system:
-	command -v chromium && ls /usr/lib/postgresql || \
-	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium postgresql)
+	command -v chromium && command -v ip && ls /usr/lib/postgresql || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium postgresql iproute2)
 
 TOOLS := build/tools
 $(TOOLS): .ci/tools.txt
@@ -78,7 +79,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2
 
 test-all: setup
-	$(BIN)/python -m pytest -n 2 -m "not faults"
+	$(BIN)/python -m pytest -n 2 -m "not faults and not scale"
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -98,6 +99,10 @@ coverage: setup
 test-faults: setup
 	$(BIN)/python -m pytest -n 0 -m faults --counts docs/results/faults.json tests/faults
 
+# Several hosts, as network namespaces: needs iproute2 and root.
+test-scale: setup
+	$(BIN)/python -m pytest -n 0 -m scale tests/scale
+
 FUZZ_SECONDS ?= 600
 fuzz: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
@@ -114,7 +119,7 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 BENCHMARKS := demo precision speed gpu time_to startup music resketch digits sprites learning_to_paint agents spiral \
-  vs_sb3 rl_tuner seqgan organ tunes text gan steer latent fused dqn_gan
+  vs_sb3 scaling rl_tuner seqgan organ tunes text gan steer latent fused dqn_gan
 
 # Long: about ten hours on two cores. Interrupted, it goes on where it was; what is complete for this version of the
 # code is skipped. Each writes its table and pictures below docs/results.

@@ -125,8 +125,9 @@ class MaximumLikelihood:
         """Indices of this rank's part of a batch: passes over all sequences, each in an order of its own, less what
         fills no batch."""
         if len(self.order) < self.batch_size:
-            order = torch.randperm(len(self.tokens), generator=self.rng, device=self.tokens.device)
-            self.order = ranks.from_first(order.cpu).to(order.device)
+            self.order = torch.randperm(len(self.tokens), generator=self.rng, device=self.tokens.device)
+            if ranks.count() > 1:  # all take their parts of the same order
+                self.order = ranks.from_first(self.order.cpu).to(self.order.device)
         index, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
         return index[ranks.rank() :: ranks.count()]
 

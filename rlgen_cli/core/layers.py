@@ -39,9 +39,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         """[N, C, H, W] as x."""
         if not self.training or ranks.count() == 1:
             return super().forward(x)
-        mean = ranks.MeanOfRanks.apply(x.mean((0, 2, 3)))  # [C]
-        centred = x - mean[:, None, None]
-        variance = ranks.MeanOfRanks.apply(centred.square().mean((0, 2, 3)))
+        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])  # [2, C], in one message
+        mean, square = ranks.MeanOfRanks.apply(moments).unbind()
+        variance = (square - mean.square()).clamp(min=0)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert not self.affine
@@ -50,7 +50,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             momentum = self.momentum or 0.0
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * count / max(count - 1, 1), momentum)
-        return centred * (variance + self.eps).rsqrt()[:, None, None]
+        return (x - mean[:, None, None]) * (variance + self.eps).rsqrt()[:, None, None]
 
 
 class Blur(nn.Module):

@@ -51,9 +51,8 @@ def run_on_devices(count: int, line: Sequence[str]) -> int:
     codes = [process.returncode for process in began]
     wrong = [code for code in codes if code not in (0, PREEMPTED)]
     killed = [f"rank {rank} was {reason(code, [])}" for rank, code in enumerate(codes) if code < 0]
-    words = dist.PrefixStore("/worker/attempt_0", store)
-    if killed and words.check([FOLDER]):
-        write_failure(Path(words.get(FOLDER).decode()), killed[0])
+    if killed and store.check([FOLDER]):
+        write_failure(Path(store.get(FOLDER).decode()), killed[0])
     for why in killed:
         print(f"rlgen: {why}", file=sys.stderr)
     return codes[0] if not wrong else max(wrong[0], 1)

@@ -139,6 +139,10 @@ class Launcher:
 
     def __init__(self, launcher: Any, context: Any, config: DictConfig, sweep: Sweep, dry_run: bool) -> None:
         self.launcher, self.context, self.config, self.sweep, self.dry_run = launcher, context, config, sweep, dry_run
+        ray = getattr(launcher, "ray_cfg", None)
+        if ray is not None and ray.init.get("address"):
+            # Hydra's launcher would ask for this much where it asks for nothing, and Ray takes no wish of a cluster.
+            ray.init.setdefault("object_store_memory", None)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         """Run a batch of jobs, as Hydra's sweepers ask for."""
