@@ -32,13 +32,20 @@ class Hosts:
     def set_up(self) -> None:
         ip("link", "add", self.name, "type", "bridge")
         ip("link", "set", self.name, "up")
+        ip("addr", "add", f"{NETWORK}.1/24", "dev", self.name)
         for i in range(self.count):
             ip("netns", "add", self.host(i))
+            names = Path("/etc/netns") / self.host(i)
+            names.mkdir(parents=True)
+            (names / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # which refuses at once, where none would wait
             ip("link", "add", f"{self.host(i)}v", "type", "veth", "peer", "name", "eth0", "netns", self.host(i))
             ip("link", "set", f"{self.host(i)}v", "master", self.name, "up")
             ip("-n", self.host(i), "addr", "add", f"{self.address(i)}/24", "dev", "eth0")
             for device in ("eth0", "lo"):
                 ip("-n", self.host(i), "link", "set", device, "up")
+            ip(
+                "-n", self.host(i), "route", "add", "default", "via", f"{NETWORK}.1"
+            )  # by which a host finds its address
 
     def tear_down(self) -> None:
         for i in range(self.count):
@@ -47,6 +54,7 @@ class Hosts:
             process.wait()
         for i in range(self.count):
             ip("netns", "del", self.host(i), check=False)
+            shutil.rmtree(Path("/etc/netns") / self.host(i), ignore_errors=True)
         ip("link", "del", self.name, check=False)
 
     def host(self, i: int) -> str:

@@ -1,8 +1,10 @@
 """Several hosts: one training over a network, and a Ray cluster's sweep, each with a host that is lost in the middle."""
 
 import json
+import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,11 @@ def until(holds: Callable[[], bool], seconds: float, what: str) -> None:
     while not holds():
         assert time.monotonic() < end, f"{what} did not come within {seconds:.0f} s"
         time.sleep(0.1)
+
+
+def statuses(runs: list[Path]) -> dict[str, str]:
+    """How each is doing."""
+    return {run.name: state.status if (state := state_of(run)) else "missing" for run in runs}
 
 
 def train_on(two: Hosts, folders: list[Path], *words: str) -> list[subprocess.Popen[str]]:
@@ -83,22 +90,26 @@ def test_a_sweep_on_a_ray_cluster_that_loses_a_node_loses_nothing(tmp_path: Path
     variables = {
         "RAY_ADDRESS": "",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",  # as the head asks for by itself
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
     }
-    with hosts(3) as three:
+    with tempfile.TemporaryDirectory(prefix="ray") as short, hosts(3) as three:  # a socket's path has 107 characters
         head = f"{three.address(0)}:{RAY_PORT}"
-        shared = ["--num-cpus=1", "--object-store-memory=80000000", "--block", "--disable-usage-stats"]
-        start = ["-m", "ray.scripts.scripts", "start"]
-        first = [*start, "--head", f"--port={RAY_PORT}", f"--node-ip-address={three.address(0)}", *shared]
-        first += ["--include-dashboard=false", f"--temp-dir={tmp_path / 'ray'}"]
-        three.begin(0, first, place, variables)
-        for i in (1, 2):
-            joining = [*start, f"--address={head}", f"--node-ip-address={three.address(i)}", *shared]
-            three.begin(i, joining, place, variables)
+        for i in range(3):
+            role = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false"] if i == 0 else [f"--address={head}"]
+            own = [f"--node-ip-address={three.address(i)}", f"--temp-dir={short}/{i}", "--num-cpus=1"]
+            more = ["--object-store-memory=80000000", "--block", "--disable-usage-stats"]
+            three.begin(i, ["-m", "ray.scripts.scripts", "start", *role, *own, *more], place, variables)
         count = f"import ray; ray.init(address='{head}', log_to_driver=False); print(len(ray.nodes()))"
 
         def nodes() -> int:
-            words = three.begin(0, ["-c", count], place, variables).communicate(timeout=60)[0].split()
+            asking = three.begin(0, ["-c", count], place, variables)
+            try:
+                words = asking.communicate(timeout=20)[0].split()
+            except subprocess.TimeoutExpired:  # the head is not there yet
+                asking.kill()
+                return 0
             return int(words[-1]) if words and words[-1].isdigit() else 0
 
         until(lambda: nodes() == 3, 120, "a cluster of three nodes")
@@ -110,7 +121,7 @@ def test_a_sweep_on_a_ray_cluster_that_loses_a_node_loses_nothing(tmp_path: Path
         begun = [place / "sweep" / str(job) for job in range(6)]
         until(lambda: sum(bool(checkpoint.steps(job)) for job in begun) >= 3, 200, "three jobs at work")
         three.kill(2)
+        until(lambda: "stale" in statuses(begun).values(), 10, "a job whose process is gone")
         said = sweep.communicate(timeout=400)[0]
-        states = {job.name: state.status if (state := state_of(job)) else "missing" for job in begun}
-        assert set(states.values()) == {"finished"}, said
+        assert set(statuses(begun).values()) == {"finished"}, said
         assert sweep.returncode == 0, said
