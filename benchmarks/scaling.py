@@ -4,8 +4,8 @@
 
 Two trainings are timed, one in which the environment takes most of the time and one in which the networks do: in one
 process on one core, in one process on two, and in two processes on one core each, with as many environments and samples
-a batch in all of them. Then the message that averages gradients is timed by its size, and from both it is calculated
-how much of their time 8 and 64 processes would keep, each with a batch of its own of that size.
+a batch in all of them, and with as many in each. Then the message that averages gradients is timed by its size, and
+from both it is calculated how much of their time 8 and 64 processes would keep, each with a batch of its own.
 """
 
 import json
@@ -26,14 +26,21 @@ from rlgen_cli.config.compose import composed
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.devices import run_on_devices
 
-CANVAS = ["env=pixel", "num_envs=128", "logger=none", "compile=never", "eval_interval=1000000000"]
+CANVAS = ["env=pixel", "logger=none", "compile=never", "eval_interval=1000000000"]
 TASKS = {
     "environment": [*CANVAS, "agent=ppo", "agent.network.body.width=32", "agent.network.maps.channels=4",
                     "agent.num_minibatches=1", "agent.update_epochs=1"],
-    "networks": [*CANVAS, "agent=dqn", "network=convolutions", "agent.batch_size=256", "agent.gradient_steps=1",
-                 "agent.learning_starts=2000", "agent.replay.buffer_size=20000"],
+    "networks": [*CANVAS, "agent=dqn", "network=convolutions", "agent.gradient_steps=1", "agent.learning_starts=2000",
+                 "agent.replay.buffer_size=20000"],
 }  # fmt: skip
-WAYS = {"1 process, 1 core": (1, 1), "1 process, 2 cores": (1, 2), "2 processes, 1 core each": (2, 1)}
+# Devices, threads, and how much more there is of everything.
+WAYS = {
+    "1 process, 1 core": (1, 1, 1),
+    "1 process, 2 cores": (1, 2, 1),
+    "2 processes, 1 core each": (2, 1, 1),
+    "2 processes with twice of everything": (2, 1, 2),
+}
+MORE = {"environment": {"num_envs": 128}, "networks": {"num_envs": 128, "agent.batch_size": 256}}
 SIZES = (1, 1_000, 10_000, 100_000, 1_000_000)  # numbers in a message
 RANKS = (2, 8, 64)
 WARM_UP, TIMES = 20, 100
@@ -51,12 +58,21 @@ class Message(NamedTuple):
         return self.latency * math.log2(ranks) + self.per_number * sent
 
 
-def speed(call: Call, name: str, devices: int, threads: int) -> float:
+def speed(call: Call, name: str, devices: int, threads: int, times: int) -> float:
     """Environment steps a second, start-up, the first updates and the last samples left out."""
-    steps = call.pick(int(call.settings["steps"]), 24) * 128
-    folder = call.parts / name / f"{devices}x{threads}"
+    steps = call.pick(int(call.settings["steps"]), 24) * 128 * times
+    folder = call.parts / name / f"{devices}x{threads}x{times}"
     intervals = [f"total_steps={2 * steps}", f"log_interval={steps}", "checkpoint_interval=1000000000"]
-    line = ["train", *TASKS[name], *intervals, f"devices={devices}", f"threads={threads}", f"hydra.run.dir={folder}"]
+    sizes = [f"{key}={times * size}" for key, size in MORE[name].items()]
+    line = [
+        "train",
+        *TASKS[name],
+        *sizes,
+        *intervals,
+        f"devices={devices}",
+        f"threads={threads}",
+        f"hydra.run.dir={folder}",
+    ]
     if not (folder / "results.json").exists() and run_on_devices(devices, line):
         raise SystemExit(f"benchmarks.scaling: the training in {folder} failed.")
     records = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -114,7 +130,7 @@ def measure(call: Call) -> None:
     rows: list[Row] = [["most of the time goes to the", *WAYS]]
     for name, found in speeds.items():
         base = found["1 process, 1 core"]
-        rows.append([name, *(f"{value:,.0f} a second, {value / base:.2f}×" for value in found.values())])
+        rows.append([name, *(f"{value:,.0f}, {value / base:.2f}×" for value in found.values())])
     cost = messages(call)
     message_rows: list[Row] = [["numbers", "milliseconds"], *list_of(cost)]
     small, large = SIZES[1], SIZES[-1]
@@ -127,7 +143,8 @@ def measure(call: Call) -> None:
         shares = [alone / (alone + updates(words) * message.seconds(numbers, ranks)) for ranks in RANKS]
         kept.append([name, f"{numbers:,}", f"{alone * 1e3:.1f}", *(f"{share:.0%}" for share in shares)])
     write(call, "Several processes", [
-        "Speed of the same training, 128 environments and the same batch in all, by the processes that share it.",
+        "Environment steps a second of a training with 128 environments, by the processes that share it; in the last "
+        "column each of the two has as many environments, and as large a batch, as the one has alone.",
         table(rows),
         "What two processes on one machine need to add up their numbers (gloo), the median of "
         f"{TIMES} times.",

@@ -146,14 +146,18 @@ def test_jobs_beside_each_other_have_a_gpu_each(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     assert work.gpus() == []
     write_nvidia_smi(tmp_path / "bin", 2)
-    with work.gpu_of_its_own(tmp_path) as one, work.gpu_of_its_own(tmp_path) as other:
+    with work.gpus_of_its_own(tmp_path) as one, work.gpus_of_its_own(tmp_path) as other:
         assert (one, other) == ({"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"})
-        with work.gpu_of_its_own(tmp_path) as third:  # more jobs than GPUs
+        with work.gpus_of_its_own(tmp_path) as third:  # more jobs than GPUs
             assert third == {}
-    with work.gpu_of_its_own(tmp_path) as again:
+    with work.gpus_of_its_own(tmp_path) as again:
         assert again == one
+        with work.gpus_of_its_own(tmp_path, 2) as two:  # one of the two is taken
+            assert two == {}
+    with work.gpus_of_its_own(tmp_path, 2) as both:
+        assert both == {"CUDA_VISIBLE_DEVICES": "0,1"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # as a scheduler says
-    with work.gpu_of_its_own(tmp_path) as given:
+    with work.gpus_of_its_own(tmp_path) as given:
         assert given == {}
     code, said = work.run_process(["sh", "-c", "echo $CUDA_VISIBLE_DEVICES >&2; exit 3"], variables=other)
     assert (code, said) == (3, ["1"])

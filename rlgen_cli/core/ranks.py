@@ -187,9 +187,35 @@ def means(values: dict[str, float]) -> dict[str, float]:
     return dict(zip(values, found.tolist(), strict=True))
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether this is so on any rank."""
-    return flag if count() == 1 else bool(_reduced(torch.tensor(int(flag)), dist.ReduceOp.MAX))
+class AnyRank:
+    """Whether something has been so on any rank, some calls ago: all learn it at the same call, and none waits for the
+    others, as an answer at once would make it."""
+
+    INTERVAL = 4  # calls from a question to its answer, and to the next question
+
+    def __init__(self) -> None:
+        self.calls, self.answer = 0, False
+        self.asked: tuple[Tensor, Any] | None = None  # what is being answered, and what to wait for
+
+    def __call__(self, flag: bool) -> bool:
+        """Ask; all ranks must."""
+        if count() == 1:
+            return flag
+        if self.calls % self.INTERVAL == 0:
+            self.finish()
+            question = torch.tensor(int(flag))
+            with together():
+                self.asked = question, dist.all_reduce(question, dist.ReduceOp.MAX, async_op=True)
+        self.calls += 1
+        return self.answer
+
+    def finish(self) -> None:
+        """Wait for the answer that is to come."""
+        if self.asked is not None:
+            answer, work = self.asked
+            with together():
+                work.wait()
+            self.answer, self.asked = bool(answer), None
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

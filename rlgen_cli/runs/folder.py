@@ -42,10 +42,11 @@ def keep_config(session: Session, folder: Path) -> None:
 
 
 class Interrupt:
-    """A signal asks for a stop between two steps, so that the checkpoint is exact; a second one ends at once."""
+    """A signal asks for a stop between two steps, so that the checkpoint is exact; a second one ends at once. Several
+    ranks stop after the same step, a few steps later."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked, self.stopped, self.any_rank = False, False, ranks.AnyRank()
 
     def __enter__(self) -> "Interrupt":
         self.before = {}
@@ -53,13 +54,16 @@ class Interrupt:
             self.before = {s: signal.signal(s, self._ask) for s in SIGNALS}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if kind is None:
+            self.any_rank.finish()
 
-    def asked_of_any(self) -> bool:
-        """Whether any rank was asked, so that all stop after the same step."""
-        return ranks.any_rank(self.asked)
+    def stops(self) -> bool:
+        """Whether to stop now, asked once before every step."""
+        self.stopped = self.any_rank(self.asked)
+        return self.stopped
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

@@ -96,7 +96,7 @@ def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at:
     stop_at = min(stage.updates, stop_at or stage.updates)
     with Interrupt() as interrupt, logged_failure(run, progress):
         patient = True
-        while progress.step < stop_at and patient and not interrupt.asked_of_any():
+        while progress.step < stop_at and patient and not interrupt.stops():
             update = stage.trainable.update(progress.step / stage.updates)
             progress.metrics.append({name: value.detach() for name, value in update.items()})
             progress.step += 1
@@ -117,7 +117,7 @@ def fit(stage: Stage, session: Session, home: Path, progress: Progress, stop_at:
         over = progress.step >= stage.updates or not patient
         if progress.metrics:  # stopped between two records
             keep(stage, session, home / "progress", progress)
-        stopped = "" if over else "preempted" if interrupt.asked_of_any() else "stopped"
+        stopped = "" if over else "preempted" if interrupt.stopped else "stopped"
         run.status(stopped or "running", progress.step)
     run.close()
     return stopped

@@ -57,7 +57,7 @@ def reinforce(session: Session, folder: Path) -> str:
     stop_at = min(total, settings.stop_at or total)
     profiled = settings.profile and ranks.first()
     with Interrupt() as interrupt, logged_failure(run, loop), Profiler(loop, run, profiled) as profiler:
-        while loop.step < stop_at and not interrupt.asked_of_any():
+        while loop.step < stop_at and not interrupt.stops():
             decision, stepped = loop.play()
             recording = due(loop.step, settings.log_interval, session)
             saving = due(loop.step, settings.checkpoint_interval, session) or loop.step >= total
@@ -78,7 +78,7 @@ def reinforce(session: Session, folder: Path) -> str:
         profiler.finish()
         if loop.step >= total:
             loop.prune(folder)  # a kill may have come between the last checkpoint and that
-        status = "finished" if loop.step >= total else "preempted" if interrupt.asked_of_any() else "stopped"
+        status = "finished" if loop.step >= total else "preempted" if interrupt.stopped else "stopped"
         if status != "finished":
             loop.check_state()
             loop.save(folder)

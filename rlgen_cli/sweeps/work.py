@@ -49,13 +49,14 @@ class Worker:
 
         hydra = HydraConfig.get()
         folder = Path(os.path.relpath(hydra.runtime.output_dir))
-        status = self.run(folder, list(hydra.overrides.task), modules(OmegaConf.to_container(config)))
+        own = modules(OmegaConf.to_container(config))
+        status = self.run(folder, list(hydra.overrides.task), own, config.devices)
         if status == "preempted" and not self.elsewhere:
             print("the sweep ends here; the jobs after this one have not begun", file=sys.stderr)
             sys.exit(PREEMPTED)
         return status
 
-    def run(self, folder: Path, words: Sequence[str], own: Sequence[str]) -> str:
+    def run(self, folder: Path, words: Sequence[str], own: Sequence[str], devices: int) -> str:
         """Begin the job in its folder, or go on there; `own` are modules of the user's that its config names."""
         if status_of(folder) == "finished":
             return "finished"
@@ -64,7 +65,7 @@ class Worker:
             line = [self.command, *self.flags, f"resume={folder}", *trust]
         else:
             line = [self.command, *self.flags, *words, f"hydra.run.dir={folder}"]
-        with gpu_of_its_own(folder.parent) as variables:
+        with gpus_of_its_own(folder.parent, devices) as variables:
             code, said = run_process([sys.executable, "-m", "rlgen_cli", *line], variables=variables)
         if code == 0:
             return status_of(folder)
@@ -82,20 +83,21 @@ def revived(command: str, flags: list[str]) -> Worker:
 
 
 @contextlib.contextmanager
-def gpu_of_its_own(sweep: Path) -> Iterator[dict[str, str]]:
-    """Environment variables by which a job sees one of this machine's GPUs, which no other job of the sweep sees
-    meanwhile; none where there is one GPU at most, or no free one."""
-    names = gpus()
-    for name in names if len(names) > 1 else []:
-        lock = FileLock(sweep / f".gpu_{socket.gethostname()}_{name}")
-        with contextlib.suppress(Timeout):
-            lock.acquire(blocking=False)
-        if lock.is_locked:
-            try:
-                yield {VISIBLE: name}
-            finally:
-                lock.release()
-            return
+def gpus_of_its_own(sweep: Path, wanted: int = 1) -> Iterator[dict[str, str]]:
+    """Environment variables by which a job sees as many of this machine's GPUs as it wants, which no other job of the
+    sweep sees meanwhile; none where there is one GPU at most, or too few are free."""
+    names, taken = gpus(), list[str]()
+    with contextlib.ExitStack() as stack:
+        for name in names if len(names) > 1 else []:
+            lock = FileLock(sweep / f".gpu_{socket.gethostname()}_{name}")
+            with contextlib.suppress(Timeout):
+                lock.acquire(blocking=False)
+            if lock.is_locked:
+                stack.callback(lock.release)
+                taken.append(name)
+            if len(taken) == wanted:
+                yield {VISIBLE: ",".join(taken)}
+                return
     yield {}
 
 

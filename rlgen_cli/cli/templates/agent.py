@@ -27,6 +27,8 @@ class NewAgent:
         UserError: for a fraction out of range.
     """
 
+    by_rank = frozenset(["rollout"])  # what is not the same in every process, where a training has several
+
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
         """Which environments it can act in; without this method, all."""
