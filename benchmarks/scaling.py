@@ -126,7 +126,8 @@ def list_of(cost: dict[int, float]) -> list[Row]:
 
 
 def measure(call: Call) -> None:
-    speeds = {name: {way: speed(call, name, *size) for way, size in WAYS.items()} for name in TASKS}
+    tasks = list(TASKS)[: call.pick(None, 1)]
+    speeds = {name: {way: speed(call, name, *size) for way, size in WAYS.items()} for name in tasks}
     rows: list[Row] = [["most of the time goes to the", *WAYS]]
     for name, found in speeds.items():
         base = found["1 process, 1 core"]
@@ -137,10 +138,10 @@ def measure(call: Call) -> None:
     per_number = max(cost[large] - cost[small], 0.0) / (large - small)
     message = Message(cost[small] - per_number * small, per_number)
     kept: list[Row] = [["training", "numbers in a message", "a batched step, ms", *(f"{n} processes" for n in RANKS)]]
-    for name, words in TASKS.items():
+    for name in tasks:
         alone = 128 / speeds[name]["1 process, 1 core"]
-        numbers = weights(words)
-        shares = [alone / (alone + updates(words) * message.seconds(numbers, ranks)) for ranks in RANKS]
+        numbers = weights(TASKS[name])
+        shares = [alone / (alone + updates(TASKS[name]) * message.seconds(numbers, ranks)) for ranks in RANKS]
         kept.append([name, f"{numbers:,}", f"{alone * 1e3:.1f}", *(f"{share:.0%}" for share in shares)])
     write(call, "Several processes", [
         "Environment steps a second of a training with 128 environments, by the processes that share it; in the last "

@@ -20,10 +20,6 @@ from rlgen_cli.core.returns import lambda_returns
 
 FOLDER = Path(harness.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8"))
-# Those that take more than five seconds of a core; a new one counts as quick until it is put here.
-SLOW = {
-    "speed", "startup", "gpu", "resketch", "digits", "spiral", "vs_sb3", "rl_tuner", "steer", "latent", "precision",
-}  # fmt: skip
 NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?")
 
 
@@ -41,7 +37,8 @@ def tables(text: str) -> list[list[list[str]]]:
     return [block[2:] for block in rows]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_writes_its_tables_from_a_quick_run(name):
     """Rows, each with a finite number, and the pictures that the page shows; nothing below docs/results changes."""
     pytest.importorskip("matplotlib", reason="needs rlgen[benchmarks]")

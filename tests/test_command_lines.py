@@ -228,6 +228,7 @@ def test_a_reward_that_is_no_number_stops_the_run(rlgen: Rlgen) -> None:
     assert not Path("run/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_when_its_reader_has_gone() -> None:
     """As in `rlgen train … | head -1`."""
     words = shlex.split(f"train env=tiny {TINY.replace('total_steps=32', 'total_steps=3200')} hydra.run.dir=run")

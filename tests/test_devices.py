@@ -79,6 +79,7 @@ def check_resume(words: list[str], verb: str = "train", stop_at: int = 80) -> No
     assert (verb == "pretrain") or any(name.startswith("rank_1/") for name in digests("whole"))
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_goes_on_bit_for_bit() -> None:
     check_resume(small(*RUNS["dqn"]))
     curves, others = curves_of(Path("whole")), curves_of(Path("parts"))
@@ -154,7 +155,7 @@ def _linux() -> None:
 
 
 @pytest.mark.usefixtures("_linux")
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_rank_ends_the_run_and_leaves_its_checkpoint(killed: int) -> None:
     process = begun("env=tiny", "agent=ppo", *TWO, *ENDLESS)
     os.kill(rank_of(killed), signal.SIGKILL)

@@ -28,7 +28,10 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=[path.stem for path in DOCUMENTS])
 
-LONG = ("artists", "evaluation", "scaling", "trackers")  # whose lines take long, and run with the slow tests
+# Pages whose lines take long, and run with the slow tests.
+LONG = (
+    "artists", "evaluation", "scaling", "trackers", "music", "latent", "quickstart", "report", "export", "recipes",
+)  # fmt: skip
 
 # Lines that are not run here, and why.
 NOT_RUN = {

@@ -28,6 +28,7 @@ def forks() -> Iterator[Forks]:
         yield started
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_is_written_changes_nothing(forks, tmp_path):
     trial = named("tiny_random")
     whole = forks.run(trial.line, tmp_path / "whole")

@@ -152,6 +152,7 @@ def test_other_encodings(more):
 
 
 @pytest.mark.parametrize("agent", ["dqn", "ppo", *slow("actor_critic", "policy_gradient", "cem", "best_of", "random")])
+@pytest.mark.slow
 def test_every_agent_steers_and_resumes_bit_for_bit(agent, tmp_path):
     resumes(words("reward=music_theory", agent=agent), 160, tmp_path)
     made = {path.suffix for path in (tmp_path / "parts" / "samples" / "final").iterdir()}

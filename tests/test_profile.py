@@ -66,6 +66,7 @@ def test_the_table_and_the_trace_name_the_parts_of_the_loop(
     assert ours <= {event.get("name") for event in events}
 
 
+@pytest.mark.slow
 def test_a_part_within_another_is_counted_in_it_alone(tmp_path: Path) -> None:
     train(session(*RUNS["dqn"], "profile=true"), tmp_path / "run")
     lines = (tmp_path / "run" / "profile" / "table.txt").read_text().splitlines()
@@ -75,6 +76,7 @@ def test_a_part_within_another_is_counted_in_it_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["dqn", "ppo", "music"])
+@pytest.mark.slow
 def test_what_is_watched_is_the_same_training(name: str, tmp_path: Path) -> None:
     records, weights = [], []
     for words in ([], ["profile=true"]):
@@ -108,6 +110,7 @@ def test_a_training_that_is_too_short_says_so(
     assert not (tmp_path / "run" / "profile").exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_ends_within_the_period_shows_what_was_seen(tmp_path: Path) -> None:
     train(session(*DQN, "profile=true", "total_steps=200"), tmp_path / "run")
     table = (tmp_path / "run" / "profile" / "table.txt").read_text()
@@ -115,6 +118,7 @@ def test_a_training_that_ends_within_the_period_shows_what_was_seen(tmp_path: Pa
     assert "agent updates" in section(table, "part")
 
 
+@pytest.mark.slow
 def test_a_period_that_is_too_long_ends_and_names_what_did_not_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +129,7 @@ def test_a_period_that_is_too_long_ends_and_names_what_did_not_learn(
     assert table.splitlines()[0].endswith("; agent did not learn in them")
 
 
+@pytest.mark.slow
 def test_a_failure_within_the_period_leaves_the_profiler_to_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +151,7 @@ def test_a_failure_within_the_period_leaves_the_profiler_to_the_next_run(
     assert (tmp_path / "run" / "profile" / "table.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_can_be_watched(tmp_path: Path) -> None:
     train(session(*DQN, "stop_at=160"), tmp_path / "run")
     assert resume(tmp_path / "run", {"profile": True, "stop_at": None}) == "finished"

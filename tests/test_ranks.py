@@ -7,8 +7,12 @@ import torch
 
 from tests import ranked
 
+FAST = ("ppo", "gan")
 
-@pytest.mark.parametrize("case", ranked.CASES)
+
+@pytest.mark.parametrize(
+    "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in ranked.CASES]
+)
 def test_ranks_compute_what_one_process_does_on_the_joined_batch(case: str, tmp_path: Path) -> None:
     alone = ranked.CASES[case]()()
     found = ranked.in_ranks(case, tmp_path)

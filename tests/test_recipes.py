@@ -207,6 +207,7 @@ def score(session: Session, terms: tuple[str, ...]) -> float:
 
 
 @pytest.mark.parametrize("name", sorted(CURVES))
+@pytest.mark.slow
 def test_a_small_recipe_learns_what_it_did(name, tmp_path, published, monkeypatch):
     """In float32 on one thread, with seed 1."""
     curve = CURVES[name]

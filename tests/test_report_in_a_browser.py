@@ -19,7 +19,10 @@ from tests.test_report_page import runs  # noqa: F401
 playwright = pytest.importorskip("playwright.sync_api")
 ASKED = os.environ.get("RLGEN_TEST_BROWSER")  # CI asks for one, and fails without
 CHROMIUM = shutil.which(ASKED or "chromium") or ASKED
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: make browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: make system"),
+]
 SHOWN = "figure => [...figure.querySelectorAll('svg path')].filter((path) => path.style.display !== 'none').length"
 # Every SVG in an SVG has a clock of its own.
 STOPPED = "at => document.querySelectorAll('svg').forEach((svg) => { svg.pauseAnimations(); svg.setCurrentTime(at) })"

@@ -32,6 +32,7 @@ def test_every_choice_has_a_page_that_explains_each_of_its_keys(group, choice):
         assert re.search(rf"^\| .*`{re.escape(key.name)}`.*\| .*\| \S.* \|$", about, re.M), key
 
 
+@pytest.mark.slow
 def test_the_examples_of_all_pages_compose():
     lines = [line for page in PAGES.values() for line in re.findall(r"```bash\n(rlgen .*)\n```", page)]
     assert len(lines) == len(CHOICES)

@@ -111,6 +111,7 @@ def test_a_dry_run_lists_the_jobs_and_their_cost(rlgen):
     assert not list(Path().rglob("status.json"))
 
 
+@pytest.mark.slow
 def test_what_cannot_work_is_told_before_the_first_job_begins():
     words = small("env=pixel", "agent=random", "reward=target")
     done = run("-m", *words, "env.max_steps=6,-1", "seed=1,2", "hydra.sweep.dir=sweep")
@@ -178,6 +179,7 @@ def wait_until(condition: Any, seconds: float = 60.0) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, *(pytest.param(n, marks=[pytest.mark.slow]) for n in (signal.SIGINT, signal.SIGKILL))]
 )
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on(number):
     """The job at work is saved, even where the sweep itself is killed, and none begins after it."""
     words = small("env=pixel", "agent=dqn", "reward=target", "brush=pen")

@@ -275,6 +275,7 @@ def check_curves(found: dict[str, Curve], timed: bool = True) -> None:
 
 
 @clients
+@pytest.mark.slow
 def test_a_training_arrives_with_its_stages_pictures_and_settings(client: str, rlgen: Rlgen) -> None:
     words = small("env=pixel", "agent=random", "reward=classifier")
     code, _, err = rlgen("train", *words, *words_of(client), "hydra.run.dir=run")

@@ -69,7 +69,7 @@ def test_a_training_on_two_hosts_that_loses_one_goes_on_as_if_it_had_not(tmp_pat
         finished(train_on(two, whole, *RUN))
         cut = [tmp_path / "cut", tmp_path / "cut_far"]
         processes = train_on(two, cut, *RUN)
-        until(lambda: len(checkpoint.steps(cut[0] / "run")) >= 2, 60, "a second checkpoint")
+        until(lambda: len(checkpoint.steps(cut[0] / "run")) >= 2, 120, "a second checkpoint")
         two.kill(1)
         said = processes[0].communicate(timeout=90)[0]
         assert processes[0].returncode != 0
@@ -106,22 +106,22 @@ def test_a_sweep_on_a_ray_cluster_that_loses_a_node_loses_nothing(tmp_path: Path
         def nodes() -> int:
             asking = three.begin(0, ["-c", count], place, variables)
             try:
-                words = asking.communicate(timeout=20)[0].split()
+                words = asking.communicate(timeout=30)[0].split()
             except subprocess.TimeoutExpired:  # the head is not there yet
                 asking.kill()
                 return 0
             return int(words[-1]) if words and words[-1].isdigit() else 0
 
-        until(lambda: nodes() == 3, 120, "a cluster of three nodes")
+        until(lambda: nodes() == 3, 240, "a cluster of three nodes")
         words = [*small("env=tiny", "agent=dqn"), "total_steps=4000", "checkpoint_interval=400", "eval_interval=100000"]
         sweep = three.begin(
             0, ["-m", "rlgen_cli", "train", "-m", *words, "logger=none", "seed=1,2,3,4,5,6", "hydra.sweep.dir=sweep",
                 "hydra/launcher=ray", f"hydra.launcher.ray.init.address={head}"], place, variables,
         )  # fmt: skip
         begun = [place / "sweep" / str(job) for job in range(6)]
-        until(lambda: sum(bool(checkpoint.steps(job)) for job in begun) >= 3, 200, "three jobs at work")
+        until(lambda: sum(bool(checkpoint.steps(job)) for job in begun) >= 3, 300, "three jobs at work")
         three.kill(2)
-        until(lambda: "stale" in statuses(begun).values(), 10, "a job whose process is gone")
+        until(lambda: "stale" in statuses(begun).values(), 20, "a job whose process is gone")
         said = sweep.communicate(timeout=400)[0]
         assert set(statuses(begun).values()) == {"finished"}, said
         assert sweep.returncode == 0, said
