@@ -226,6 +226,7 @@ def test_runs_go_to_folders_of_their_own(rlgen):
     assert rlgen("sample", "run=latest", "n=1", "format=png")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_job(rlgen):
     code, _, err = rlgen("train", "-m", *small("agent=random"), "env.max_steps=6,7")
     assert code == 0, err

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rlgen_cli.cli.main import dispatch
 from rlgen_cli.core import checkpoint, ranks
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import device_of
@@ -255,6 +256,20 @@ def test_what_a_launcher_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     lacking = "devices: WORLD_SIZE is set, and RANK, LOCAL_RANK, LOCAL_WORLD_SIZE not"
     with pytest.raises(UserError, match=lacking), ranks.joined():
         pass
+
+
+def test_a_sweep_is_not_begun_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"devices: a sweep is begun once, and not by torchrun"):
+        dispatch(["train", "-m", "env=tiny", "seed=1,2"])
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("size", ["", "0", "1", "many"])
+def test_what_is_no_number_of_processes_is_one(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with ranks.joined():
+        assert (ranks.count(), ranks.rank()) == (1, 0)
 
 
 def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,6 +239,7 @@ def test_a_term_is_not_taken_for_another_number_of_its_name(tmp_path):
     ],
     ids=["notes", "chorales", "text", "a generator of melodies", "no data"],
 )
+@pytest.mark.slow
 def test_every_kind_of_sample_is_compared(words, there, missing, tmp_path):
     """With the numbers that it can have, of samples and (where there are any) of real data."""
     Path("text.txt").write_text("the quick brown fox jumps over the lazy dog " * 99)

@@ -59,6 +59,7 @@ def test_an_export_opens_anywhere_and_makes_the_same(folder, rlgen, tmp_path, mo
     assert "to: . is there already; name a new folder." in err
 
 
+@pytest.mark.slow
 def test_a_term_that_learned_goes_along(rlgen, tmp_path):
     run = rlgen_cli.train(*small("env=pixel", "agent=dqn", "reward=adversarial"), folder=tmp_path / "run")
     assert rlgen("export", "run=run", "to=mine", "n=2")[0] == 0
@@ -67,6 +68,7 @@ def test_a_term_that_learned_goes_along(rlgen, tmp_path):
     assert kept == {"adversarial"}  # of what only the training needs, nothing else
 
 
+@pytest.mark.slow
 def test_the_card_says_what_the_run_is(folder, rlgen, tmp_path):
     rlgen("export", f"run={folder}", "to=mine", "n=4")
     card = (tmp_path / "mine" / "README.md").read_text()
@@ -83,6 +85,7 @@ def test_the_card_says_what_the_run_is(folder, rlgen, tmp_path):
     assert "Glyphs: CC0 1.0." in (tmp_path / "other" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_card_run(folder, rlgen, tmp_path, monkeypatch):
     rlgen("export", f"run={folder}", "to=mine", "n=4")
     card = (tmp_path / "mine" / "README.md").read_text()
@@ -117,6 +120,7 @@ def test_the_card_says_what_the_run_needs_besides(rlgen, tmp_path):
 
 
 @pytest.mark.parametrize("words", POLICIES.values(), ids=POLICIES.keys())
+@pytest.mark.slow
 def test_onnx_gives_the_actions_of_torch(words, tmp_path):
     built = session(*small(*words), "precision=float32")
     env, rng = built.envs["test"], torch.Generator().manual_seed(0)

@@ -360,6 +360,7 @@ def test_what_is_wrong_is_said(words, said, own):
         session("agent=random", "--config-dir", "mine", *words.split())
 
 
+@pytest.mark.slow
 def test_a_sweep_over_a_users_environment(rlgen, own):
     own("own_line", NUMBER_LINE, "env/number_line.yaml", NUMBER_LINE_YAML)
     words = ["env=number_line", "agent=random", "reward=target,coverage", *SHORT[:-1], "hydra.sweep.dir=sweep"]

@@ -46,6 +46,7 @@ def section(table: str, head: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow
 def test_the_table_and_the_trace_name_the_parts_of_the_loop(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,7 @@ def check_sweep(launcher: list[str], good: int) -> None:
     assert kept == {job: Path(f"sweep/{job}/metrics.jsonl").read_bytes() for job in kept}
 
 
+@pytest.mark.slow
 def test_what_ends_one_job_ends_no_other():
     check_sweep([], good=1)
 

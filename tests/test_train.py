@@ -117,6 +117,7 @@ def test_every_agent_composes_and_resumes_bit_for_bit(agent, encoding, tmp_path)
 
 
 @pytest.mark.parametrize("agent", NETWORKS)
+@pytest.mark.slow
 def test_networks_that_remember_compose_and_resume_bit_for_bit(agent, tmp_path):
     plain = [word for word in small("env=music", f"agent={agent}") if "agent.network" not in word]
     words = [*plain, f"network={NETWORKS[agent]}", "agent.network.body.embed=4", "num_envs=4"]

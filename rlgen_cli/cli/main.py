@@ -201,6 +201,8 @@ def sweep(command: str, arguments: list[str]) -> None:
     """
     from rlgen_cli.sweeps.sweep import sweep as run_all
 
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
+        raise UserError("devices: a sweep is begun once, and not by torchrun; its jobs take devices=N.")
     if not run_all(command, arguments):
         raise UserError("not every job of this sweep has finished; the table above says which and why.")
 

@@ -71,7 +71,8 @@ def share(total: int, key: str) -> int:
 
 def asked() -> int:
     """How many ranks there are to be, by what a launcher has set in the environment; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    size = os.environ.get("WORLD_SIZE", "")
+    return max(1, int(size)) if size.isdigit() else 1
 
 
 @contextlib.contextmanager
