@@ -207,7 +207,14 @@ LONG = {
     "dqn, long": ["env=tiny", "agent=dqn"],
     "reinforce, long": ["env=tiny", "agent=policy_gradient"],
     "adversarial, long": ["agent=actor_critic", "reward=adversarial", "agent.num_steps=8"],
-    "joint gan, long": ["env=latent_gan", "agent=ppo", "reward=realism", "joint=true", "agent.num_steps=6"],
+    "joint gan, long": [
+        "env=latent_gan",
+        "agent=ppo",
+        "reward=realism",
+        "joint=true",
+        "agent.num_steps=6",
+        "env.generator.joint_training.interval=4",
+    ],
 }
 
 

@@ -149,8 +149,8 @@ def run(command: str, arguments: list[str]) -> None:
         end(resume(command, wanted, arguments))
     elif command in TRAINERS:
         config = composed(command, arguments, keep_hydra=True)
-        on_devices(config.devices, command, arguments)
-        end(begin(command, config, run_folder(config), arguments))
+        if not on_devices(config.devices, command, arguments):
+            end(begin(command, config, run_folder(config), arguments))
     elif command == "tune":
         from rlgen_cli.tuning.study import tune
 
@@ -183,14 +183,17 @@ def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]
     return status
 
 
-def on_devices(devices: Any, command: str, arguments: list[str]) -> None:
-    """Where a training asks for several devices, begin a process for each, and end as they do; it goes on here where
-    this process is one of them already."""
+def on_devices(devices: Any, command: str, arguments: list[str]) -> bool:
+    """Where a training asks for several devices, run it in a process for each, and exit as they do where one fails or
+    is stopped; false where it is to run here, as one device or as one of those processes."""
     with loading():
         from rlgen_cli.core import ranks
         from rlgen_cli.runs.devices import run_on_devices
-    if isinstance(devices, int) and devices > 1 and ranks.asked() == 1:
-        sys.exit(run_on_devices(devices, [command, *arguments]))
+    if not isinstance(devices, int) or devices <= 1 or ranks.asked() > 1:
+        return False
+    if code := run_on_devices(devices, [command, *arguments]):
+        sys.exit(code)
+    return True
 
 
 def sweep(command: str, arguments: list[str]) -> None:
@@ -360,8 +363,8 @@ def resume(command: str, folder: str, arguments: list[str]) -> str:
     def found() -> Path:
         return latest_run("resume") if folder == "latest" else Path(folder).expanduser()
 
-    if ranks.asked() == 1:
-        on_devices(continued(found(), changes).get("devices"), command, arguments)
+    if ranks.asked() == 1 and on_devices(continued(found(), changes).get("devices"), command, arguments):
+        return "finished"
     go_on = trainer.resume if command == "train" else pretrain.resume
     with ranks.joined(), exits_refused():
         run = ranks.from_first(found)
