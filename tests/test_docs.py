@@ -1,8 +1,11 @@
 """The README and the docs: every code block runs, and every key, choice and file that they name exists."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,6 +118,12 @@ def run_line(line: str) -> None:
         words = words[1:]
     if words[0] == "rlgen" and " ".join(words[:2]) not in NOT_RUN:
         cli.dispatch(runnable(words[1], words[2:]))
+        return
+    if words[0] == "torchrun":
+        at = words.index("rlgen")
+        line = ["torchrun", *words[1:at], "rlgen", *runnable(words[at + 1], words[at + 2 :])]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(line, check=True, timeout=200, env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"})
         return
     assert any(line.startswith(f"{start} ") for start in NOT_RUN), f"this line is neither run nor listed: {line}"
     if words[0] == "make":
