@@ -121,9 +121,9 @@ def run_line(line: str) -> None:
         return
     if words[0] == "torchrun":
         at = words.index("rlgen")
-        line = ["torchrun", *words[1:at], "rlgen", *runnable(words[at + 1], words[at + 2 :])]
+        command = ["torchrun", *words[1:at], "rlgen", *runnable(words[at + 1], words[at + 2 :])]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        subprocess.run(line, check=True, timeout=200, env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"})
+        subprocess.run(command, check=True, timeout=200, env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"})
         return
     assert any(line.startswith(f"{start} ") for start in NOT_RUN), f"this line is neither run nor listed: {line}"
     if words[0] == "make":

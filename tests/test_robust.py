@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from rlgen_cli.core import checkpoint, files
+from rlgen_cli.core import checkpoint, files, ranks
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.schedules import Linear
@@ -487,3 +487,16 @@ def test_states_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"^point: the environment's states are nan or infinite at step 40"):
         train(run, tmp_path / "run")
     assert not checkpoint.steps(tmp_path / "run")
+
+
+def test_of_several_processes_of_a_run_the_first_alone_holds_its_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "_place", ranks.Place(1, 2, 1, 2))
+    with (
+        lock.held(tmp_path / "run"),
+        lock.held(tmp_path / "run"),
+        lock.cache_entry(tmp_path / "cache" / "entry") as entry,
+    ):
+        assert entry is None
+    assert not list(tmp_path.iterdir())
