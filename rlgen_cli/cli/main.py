@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlgen_cli import __version__
 from rlgen_cli.core.errors import UserError, nearest, printable, reader_gone
+from rlgen_cli.core.launched import processes, speaks
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -70,7 +71,7 @@ def main() -> None:
     try:
         dispatch(sys.argv[1:])
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # which learns of what the others have met
+        if speaks():
             print(f"rlgen: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -186,11 +187,10 @@ def begin(command: str, config: "DictConfig", folder: Path, arguments: list[str]
 def on_devices(devices: Any, command: str, arguments: list[str]) -> bool:
     """Where a training asks for several devices, run it in a process for each, and exit as they do where one fails or
     is stopped; false where it is to run here, as one device or as one of those processes."""
-    with loading():
-        from rlgen_cli.core import ranks
-        from rlgen_cli.runs.devices import run_on_devices
-    if not isinstance(devices, int) or devices <= 1 or ranks.asked() > 1:
+    if not isinstance(devices, int) or devices <= 1 or processes() > 1:
         return False
+    with loading():
+        from rlgen_cli.runs.devices import run_on_devices
     if code := run_on_devices(devices, [command, *arguments]):
         sys.exit(code)
     return True
@@ -204,7 +204,7 @@ def sweep(command: str, arguments: list[str]) -> None:
     """
     from rlgen_cli.sweeps.sweep import sweep as run_all
 
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
+    if processes() > 1:
         raise UserError("devices: a sweep is begun once, and not by torchrun; its jobs take devices=N.")
     if not run_all(command, arguments):
         raise UserError("not every job of this sweep has finished; the table above says which and why.")
@@ -358,13 +358,16 @@ def resume(command: str, folder: str, arguments: list[str]) -> str:
     with loading():
         from rlgen_cli.core import ranks
         from rlgen_cli.runs import pretrain, trainer
-        from rlgen_cli.runs.saved_run import continued, latest_run
+        from rlgen_cli.runs.saved_run import continued, latest_run, opening
 
     def found() -> Path:
         return latest_run("resume") if folder == "latest" else Path(folder).expanduser()
 
-    if ranks.asked() == 1 and on_devices(continued(found(), changes).get("devices"), command, arguments):
-        return "finished"
+    if processes() == 1:
+        with opening(found()):
+            devices = continued(found(), changes).devices
+        if on_devices(devices, command, arguments):
+            return "finished"
     go_on = trainer.resume if command == "train" else pretrain.resume
     with ranks.joined(), exits_refused():
         run = ranks.from_first(found)

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rlgen_cli.core.errors import UserError, described, require
+from rlgen_cli.core.launched import processes
 
 T = TypeVar("T")
 # After so long without a word from another rank, which may evaluate meanwhile, it is given up.
@@ -69,12 +70,6 @@ def share(total: int, key: str) -> int:
     return total // count()
 
 
-def asked() -> int:
-    """How many ranks there are to be, by what a launcher has set in the environment; 1 without one."""
-    size = os.environ.get("WORLD_SIZE", "")
-    return max(1, int(size)) if size.isdigit() else 1
-
-
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """Within this, the process is one of the ranks that its launcher has begun. A rank that fails leaves its reason for
@@ -84,7 +79,7 @@ def joined() -> Iterator[None]:
         UserError: where the others cannot be reached.
     """
     global _place, _store
-    if asked() == 1:
+    if processes() == 1:
         yield
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -113,6 +108,13 @@ def joined() -> Iterator[None]:
         raise
     finally:
         _place, _store = ALONE, None
+
+
+def by_first(action: Callable[[], None]) -> None:
+    """Let the first rank do something by itself, which the others do not wait for."""
+    if first():
+        with alone():
+            action()
 
 
 @contextlib.contextmanager

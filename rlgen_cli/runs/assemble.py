@@ -191,15 +191,8 @@ def device_of(name: str) -> torch.device:
     """`auto` is CUDA where there is one; several ranks have a GPU each."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-        if ranks.count() == 1:
-            return torch.device(name)
-    place = ranks.local()
-    if place.size > 1 and name == "cuda":
-        found = torch.cuda.device_count()
-        enough = place.local_rank < found
-        require(enough, f"devices: this machine has {found} GPUs for {place.local_size} processes; use device=cpu.")
-        name = f"cuda:{place.local_rank}"
-        torch.cuda.set_device(place.local_rank)
+    if name == "cuda" and ranks.count() > 1:
+        return gpu_of_rank(ranks.local())
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -207,6 +200,19 @@ def device_of(name: str) -> torch.device:
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise UserError(f"device: {name} cannot be used here ({reason}); use auto, cpu or cuda.") from None
     return device
+
+
+def gpu_of_rank(place: ranks.Place) -> torch.device:
+    """The GPU of this rank's own.
+
+    Raises:
+        UserError: where its machine has too few.
+    """
+    found = torch.cuda.device_count()
+    enough = place.local_rank < found
+    require(enough, f"devices: this machine has {found} GPUs for {place.local_size} processes; use device=cpu.")
+    torch.cuda.set_device(place.local_rank)
+    return torch.device("cuda", place.local_rank)
 
 
 def share_of_cores() -> int:

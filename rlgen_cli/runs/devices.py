@@ -1,7 +1,6 @@
 """One training on several devices of this machine: a process each (core/ranks.py), begun and watched from here."""
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 
 from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import require
-from rlgen_cli.runs.process import LOOK, end_with_parent, passed_on, reason
+from rlgen_cli.runs.process import LOOK, begun, passed_on, reason
 from rlgen_cli.runs.states import PREEMPTED, write_failure
 
 FOLDER = "rlgen/folder"  # where the first rank says in which folder it works
@@ -47,10 +46,11 @@ def run_on_devices(count: int, line: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         began = [stack.enter_context(rank_process(command, rank, count, store.port)) for rank in range(count)]
         stack.enter_context(passed_on(began[0]))
-        wait_for_all(began)
+        hung = wait_for_all(began)
     codes = [process.returncode for process in began]
     wrong = [code for code in codes if code not in (0, PREEMPTED)]
-    killed = [f"rank {rank} was {reason(code, [])}" for rank, code in enumerate(codes) if code < 0]
+    by_others = [process.returncode < 0 and process not in hung for process in began]
+    killed = [f"rank {rank} was {reason(codes[rank], [])}" for rank, so in enumerate(by_others) if so]
     if killed and store.check([FOLDER]):
         write_failure(Path(store.get(FOLDER).decode()), killed[0])
     for why in killed:
@@ -59,17 +59,13 @@ def run_on_devices(count: int, line: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def rank_process(command: list[str], rank: int, count: int, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+def rank_process(command: list[str], rank: int, count: int, port: int) -> Iterator["subprocess.Popen[str]"]:
     """A rank, which is killed where this process fails."""
     given: dict[str, Any] = {
         "RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": HOST,
         "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0,
     }  # fmt: skip
-    variables = os.environ | {name: str(value) for name, value in given.items()}
-    process = subprocess.Popen(
-        command, env=variables, start_new_session=True,
-        preexec_fn=end_with_parent if sys.platform == "linux" else None,  # it only makes a system call
-    )  # fmt: skip
+    process = begun(command, {name: str(value) for name, value in given.items()})
     try:
         yield process
     except BaseException:
@@ -79,8 +75,9 @@ def rank_process(command: list[str], rank: int, count: int, port: int) -> Iterat
         process.wait()
 
 
-def wait_for_all(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Until all have ended; those that have not, some seconds after one has failed, are killed."""
+def wait_for_all(processes: Sequence["subprocess.Popen[str]"]) -> list["subprocess.Popen[str]"]:
+    """Until all have ended; those that have not, some seconds after one has failed, are killed, and returned."""
+    hung: list[subprocess.Popen[str]] = []
     failed_at: float | None = None
     while waiting := [process for process in processes if process.poll() is None]:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -88,5 +85,7 @@ def wait_for_all(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
         if failed_at is None and any(process.poll() not in (None, 0, PREEMPTED) for process in processes):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE:
-            for process in waiting:
+            hung = waiting
+            for process in hung:
                 process.kill()
+    return hung

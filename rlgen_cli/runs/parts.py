@@ -24,8 +24,7 @@ class SavedTraining(NamedTuple):
 
     policy: dict[str, Any]
     shared: dict[str, Any]  # the part `training` without what is a rank's own
-    own: dict[str, Any] | None  # that of this rank; None: it was saved by another number of ranks
-    streams: dict[str, Any] | None  # this rank's
+    own: dict[str, Any] | None  # that of this rank, with its streams; None: it was saved by another number of ranks
 
     @staticmethod
     def read(session: Session, folder: Path, own_components: Sequence[str]) -> "SavedTraining":
@@ -57,9 +56,7 @@ class SavedTraining(NamedTuple):
             return policy, shared
 
         policy, shared = ranks.from_first(read)
-        own = ranks.scattered(parts)
-        streams = None if own is None else own.pop(STREAMS)
-        return SavedTraining(policy, shared, own, streams)
+        return SavedTraining(policy, shared, ranks.scattered(parts))
 
 
 def part_of(rank: int) -> str:
@@ -121,11 +118,7 @@ def share_weights(session: Session) -> None:
     if ranks.count() == 1:
         return
 
-    def given() -> tuple[dict[str, Any], dict[str, Any]]:
-        training = session.training_state()
-        return moved(session.policy_state(), "cpu"), moved(parted(session, training, ())[0], "cpu")
-
-    policy, shared = ranks.from_first(given)
+    shared, own = parted(session, session.training_state(), ())
+    policy, shared = ranks.from_first(lambda: moved([session.policy_state(), shared], "cpu"))
     session.load_policy(moved(policy, session.device))
-    _, own = parted(session, session.training_state(), ())
     session.load_training(merged(session, moved(shared, session.device), own))

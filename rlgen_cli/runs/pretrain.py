@@ -26,7 +26,7 @@ from rlgen_cli.runs.log import Records, run_log
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stage
-from rlgen_cli.runs.tracking import Trackers, trackers_of
+from rlgen_cli.runs.tracking import trackers_of
 
 CHUNK = 500  # held-out sequences at once
 
@@ -73,7 +73,7 @@ def stages(session: Session) -> list[Stage]:
 def pretrain(session: Session, folder: Path, resuming: bool = False) -> str:
     """Fit everything in `folder`, a new one or (`resuming`) where it was cut off; returns the final status."""
     todo = stages(session)
-    session.trackers = trackers_of(session.config) if ranks.first() else Trackers()
+    session.trackers = trackers_of(session.config)
     with held(folder):
         (keep_config if resuming else claim)(session, folder)
         with session.trackers.recording(folder, plain(session.config), resuming):
@@ -81,9 +81,7 @@ def pretrain(session: Session, folder: Path, resuming: bool = False) -> str:
                 last = stage is todo[-1]
                 if stopped := run_stage(stage, session, folder, session.settings.stop_at if last else None):
                     return stopped
-            if ranks.first():
-                with ranks.alone():
-                    finish(session, todo[-1], folder)
+            ranks.by_first(lambda: finish(session, todo[-1], folder))
     return "finished"
 
 

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
-from typing import Any
 
 from rlgen_cli.runs.states import SIGNALS
 
@@ -33,11 +32,7 @@ def run_process(
     Args:
         variables: of its environment, beside this process's.
     """
-    environment = {**os.environ, **(variables or {})}
-    with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
-        preexec_fn=end_with_parent if sys.platform == "linux" else None,  # it only makes a system call
-    ) as process:  # fmt: skip
+    with begun(command, variables or {}, stderr=subprocess.PIPE) as process:
         said: list[str] = []
         reader = threading.Thread(target=show, args=(process, said))
         reader.start()
@@ -58,6 +53,14 @@ def run_process(
     return code, said
 
 
+def begun(command: list[str], variables: Mapping[str, str], stderr: int | None = None) -> "subprocess.Popen[str]":
+    """A command at work, in a session of its own, which ends where this process is killed."""
+    return subprocess.Popen(
+        command, env=os.environ | dict(variables), stderr=stderr, text=True, errors="replace", start_new_session=True,
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,  # it only makes a system call
+    )  # fmt: skip
+
+
 def show(process: "subprocess.Popen[str]", said: list[str]) -> None:
     """Pass a process's stderr on, and keep its last lines."""
     assert process.stderr is not None
@@ -74,7 +77,7 @@ def end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def passed_on(process: "subprocess.Popen[Any]") -> Iterator[None]:
+def passed_on(process: "subprocess.Popen[str]") -> Iterator[None]:
     """Signals that this process gets meanwhile go to the other."""
 
     def forward(number: int, frame: FrameType | None) -> None:

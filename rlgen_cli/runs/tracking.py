@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from rlgen_cli.config.instantiate import component, plain
+from rlgen_cli.core import ranks
 from rlgen_cli.core.errors import UserError, described, require
 from rlgen_cli.core.files import read_json, write_atomic
 from rlgen_cli.core.tracking import TrackedRun, Tracker
@@ -147,12 +148,15 @@ class Trackers:
 
 
 def trackers_of(config: DictConfig) -> Trackers:
-    """The trackers that a config names, none of which writes or sends anything yet.
+    """The trackers that a config names, none of which writes or sends anything yet. Of several ranks, the first has
+    them.
 
     Raises:
         UserError: for one whose client is not installed, and for a key or value that it cannot have.
     """
     members: dict[str, Tracker] = {}
+    if not ranks.first():
+        return Trackers()
     for name, node in plain(config.logger).items():
         own = isinstance(node, dict) and "_target_" in node
         require(own, f"logger.{name}: is no logger; the YAML of one begins with `# @package logger.NAME`.")

@@ -21,20 +21,20 @@ from rlgen_cli.runs.compare import compare_results
 from rlgen_cli.runs.folder import Interrupt, Position, claim, keep_config, logged_failure, name_of
 from rlgen_cli.runs.lock import held
 from rlgen_cli.runs.log import Records, run_log
-from rlgen_cli.runs.parts import SavedTraining, merged, own_parts, share_weights
+from rlgen_cli.runs.parts import STREAMS, SavedTraining, merged, own_parts, share_weights
 from rlgen_cli.runs.profile import Profiler
 from rlgen_cli.runs.sample import write_samples
 from rlgen_cli.runs.saved_run import continued, opening
 from rlgen_cli.runs.stages import run_stages
 from rlgen_cli.runs.stepper import Stepped, Stepper
-from rlgen_cli.runs.tracking import Trackers, trackers_of
+from rlgen_cli.runs.tracking import trackers_of
 
 WORST = -1e30  # below any score, and JSON can say it
 
 
 def train(session: Session, folder: Path, resuming: bool = False) -> str:
     """Train in `folder`, a new one or (`resuming`) from its newest checkpoint; returns the final status."""
-    session.trackers = trackers_of(session.config) if ranks.first() else Trackers()
+    session.trackers = trackers_of(session.config)
     with held(folder):
         if not resuming:
             claim(session, folder)
@@ -68,9 +68,8 @@ def reinforce(session: Session, folder: Path) -> str:
             profiler.step(stepped.metrics)
             if recording:
                 run.scalars(loop.step, loop.read())
-            if due(loop.step, settings.eval_interval, session) and ranks.first():
-                with ranks.alone():
-                    loop.evaluate(run)
+            if due(loop.step, settings.eval_interval, session):
+                ranks.by_first(lambda: loop.evaluate(run))
             if saving:
                 loop.check_state()
                 loop.note_best()
@@ -82,9 +81,8 @@ def reinforce(session: Session, folder: Path) -> str:
         if status != "finished":
             loop.check_state()
             loop.save(folder)
-        elif ranks.first():
-            with ranks.alone():
-                finish(session, run)
+        else:
+            ranks.by_first(lambda: finish(session, run))
         run.status(status, loop.step, best=loop.best)
     run.close()
     return status
@@ -234,7 +232,7 @@ class Loop(Position):
             setattr(self, name, shared["loop"][name])
         self.metrics = {name: torch.tensor(value) for name, value in shared["loop"]["metrics"]}
         seed = session.settings.seed
-        if saved.streams is None or own is None:
+        if own is None:
             seeding.begin_anew(session.streams, seed, str(self.step))
             self.stepper.enter(self.stepper.fresh())
             return
@@ -242,7 +240,7 @@ class Loop(Position):
         self.stepper.enter(typed(own["env"], self.stepper.state), steps, own.get("scores"))
         self.carry = typed(own["carry"], self.carry)
         self.tally.load_state_dict(own["tally"])
-        seeding.restore_streams(session.streams, saved.streams, seed, self.step)
+        seeding.restore_streams(session.streams, own[STREAMS], seed, self.step)
 
 
 class Tally:
