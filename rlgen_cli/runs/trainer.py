@@ -232,7 +232,7 @@ class Loop(Position):
             setattr(self, name, shared["loop"][name])
         self.metrics = {name: torch.tensor(value) for name, value in shared["loop"]["metrics"]}
         seed = session.settings.seed
-        if own is None:
+        if saved.own is None:
             seeding.begin_anew(session.streams, seed, str(self.step))
             self.stepper.enter(self.stepper.fresh())
             return
@@ -240,7 +240,7 @@ class Loop(Position):
         self.stepper.enter(typed(own["env"], self.stepper.state), steps, own.get("scores"))
         self.carry = typed(own["carry"], self.carry)
         self.tally.load_state_dict(own["tally"])
-        seeding.restore_streams(session.streams, own[STREAMS], seed, self.step)
+        seeding.restore_streams(session.streams, saved.own[STREAMS], seed, self.step)
 
 
 class Tally:
