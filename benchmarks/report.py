@@ -2,6 +2,7 @@
 
 import os
 import platform
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -9,6 +10,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from benchmarks.harness import Call
+
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571)  # .975 quantiles for 1, 2 … degrees of freedom
 
 Row: TypeAlias = list[object]
 Line: TypeAlias = Sequence[tuple[float, float]]  # (x, y)
@@ -38,6 +41,15 @@ def write(call: Call, title: str, parts: Sequence[str], name: str | None = None)
     text = "\n\n".join([f"# {title}", *parts, f"Measured with {threads}, {device}."]) + "\n"
     (call.results / f"{name or call.name}.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def with_interval(values: Sequence[float]) -> str:
+    """The mean over seeds with half the width of its 95 % interval by Student's t; one value stands alone."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.3f}"
+    quantile = STUDENT_T[min(len(values) - 2, len(STUDENT_T) - 1)]
+    return f"{mean:.3f} ± {quantile * statistics.stdev(values) / len(values) ** 0.5:.3f}"
 
 
 def summary(doc: str | None) -> str:

@@ -41,6 +41,7 @@ from rlgen_cli.core.specs import (
     Decision,
     Discrete,
     Factored,
+    Normal,
     Observation,
     ObservationSpec,
     of_kind,
@@ -234,6 +235,8 @@ def action_space(spec: ActionSpec) -> spaces.Space[Any]:
         return spaces.Discrete(spec.n)
     if isinstance(spec, Factored):
         return spaces.MultiDiscrete(list(spec.sizes))
+    if isinstance(spec, Normal):
+        return spaces.Box(-np.inf, np.inf, (spec.dim,), np.float32)
     dim = spec.dim if isinstance(spec, Continuous) else len(spec.discrete.sizes) + spec.continuous.dim
     return spaces.Box(0.0, 1.0, (dim,), np.float32)
 
@@ -244,7 +247,7 @@ def as_tensor(spec: ActionSpec, action: np.ndarray, device: torch.device) -> Ten
     if isinstance(spec, Discrete | Factored):
         return given.long()
     given = given.float()
-    if isinstance(spec, Continuous):
+    if isinstance(spec, Continuous | Normal):
         return given
     sizes = torch.tensor(spec.discrete.sizes, device=device)
     share, rest = given.split([len(sizes), spec.continuous.dim], 1)  # [N, F], [N, dim]

@@ -48,6 +48,7 @@ from rlgen_cli.core.specs import (
     Factored,
     Metrics,
     Mixed,
+    Normal,
     PictureSpec,
     State,
     TensorSpec,
@@ -366,6 +367,9 @@ def _check_action(where: str, spec: ActionSpec, action: Tensor, mask: Tensor | N
         assert fits.all(), f"{where}: decision {i} must be from 0 to below {size}, got {columns[:, i].tolist()}."
         assert (columns[:, i] == columns[:, i].round()).all(), f"{where}: decision {i} must be a whole number."
     free = columns[:, len(_sizes(spec)) :]
+    if isinstance(spec, Normal):
+        assert free.isfinite().all(), f"{where}: must give finite numbers."
+        return
     assert ((free >= 0) & (free <= 1)).all(), f"{where}: continuous numbers must be in [0, 1]."
     if mask is not None:
         for i, part in enumerate(torch.split(mask, _sizes(spec), 1)):
@@ -386,7 +390,7 @@ def _width(spec: ActionSpec) -> int:
     """Numbers in an action with a continuous part."""
     if isinstance(spec, Mixed):
         return len(spec.discrete.sizes) + spec.continuous.dim
-    return spec.dim if isinstance(spec, Continuous) else 0
+    return spec.dim if isinstance(spec, Continuous | Normal) else 0
 
 
 # --- Learners -------------------------------------------------------------------------------------------------------

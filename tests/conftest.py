@@ -41,11 +41,13 @@ SONG = ["env.length=16", "env.bar=8", "env.history=4", "data.count=12"]
 CANVAS = ["env.size=12", "env.max_steps=6", "data.per_class=4"]
 LATENT = ["env.size=16", "env.max_steps=3", "data.per_class=4"]
 TUNE = ["env.length=16", "env.bar=8", "data.count=12", "env.max_steps=3"]
-ENVS = {"pixel": CANVAS, "music": SONG, "latent_gan": LATENT, "latent_music": TUNE}
+DENOISED = ["env.size=12", "env.max_steps=3", "data.per_class=4"]
+ENVS = {"pixel": CANVAS, "music": SONG, "latent_gan": LATENT, "latent_music": TUNE, "diffusion": DENOISED}
 GAN = [
     "env.generator.updates=2", "env.generator.latent=6", "env.generator.batch_size=4", "env.generator.network.width=8",
     "env.generator.discriminator.width=4",
 ]  # fmt: skip
+DIFFUSION = ["env.generator.updates=2", "env.generator.batch_size=4", "env.generator.network.width=8"]
 # Rewards that need a helper, and the terms whose helper it is.
 HELPED = {"classifier": "classifier", "adversarial_classifier": "classifier", "steer": "classifier"}
 HELPED |= {name: name for name in ("style", "perceptual", "novelty", "diversity")}
@@ -57,6 +59,14 @@ LEARNERS = {
     "ppo_tune": [*NETWORK, "agent.anchor.prior=start"],
     "policy_gradient": NETWORK,
     "pathwise": NETWORK,
+    "reward_weighted": [
+        "agent.learning_starts=8",
+        "agent.buffer_size=16",
+        "agent.batch_size=4",
+        "agent.updates=1",
+        *NETWORK,
+    ],
+    "trajectory_balance": ["agent.buffer_size=16", "agent.batch_size=4", "agent.updates=1", *NETWORK],
     "cem": ["agent.samples=4", "agent.rounds=2", "agent.elite=2"],
     "best_of": ["agent.samples=4", "agent.rounds=2"],
     "gradient": ["agent.samples=4", "agent.rounds=2"],
@@ -107,7 +117,7 @@ def small(*overrides: str) -> list[str]:
     """A training of seconds: a small canvas, a short melody, a GAN that is hardly trained."""
     env, agent = chosen(overrides, "env", "pixel"), chosen(overrides, "agent", "dqn")
     reward = chosen(overrides, "reward", "")
-    with_gan = env.startswith("latent") and "generator=file" not in overrides
+    fitted = {"latent_gan": GAN, "latent_music": GAN, "diffusion": DIFFUSION}.get(env, [])
     steered = env.startswith("latent") and chosen(overrides, "steering", "discrete_step") != "set_latent"
     mapped = chosen(overrides, "network", "mlp") == "mlp" and "agent.network.maps=null" not in overrides
     learner = LEARNERS.get(agent, [])
@@ -115,7 +125,7 @@ def small(*overrides: str) -> list[str]:
         *overrides,
         *SMALL,
         *ENVS.get(env, []),
-        *(GAN if with_gan else []),
+        *([] if "generator=file" in overrides else fitted),
         *(["env.steering.directions=4"] if steered else []),
         *(word for word in learner if mapped or ".maps." not in word),
         *([f"reward.terms.{HELPED[reward]}.updates=5"] if reward in HELPED else []),

@@ -29,11 +29,11 @@ SMALL = {
     "env.size": 8, "env.max_steps": 2, "env.length": 4, "env.bar": 4, "env.history": 2, "env.cells": 2,
     "env.brush.reach": 1, "env.brush.grid": 3, "env.steering.directions": 2,
     "env.generator.updates": 1, "env.generator.latent": 4, "env.generator.batch_size": 4,
-    "env.generator.network.width": 4, "env.generator.discriminator.width": 4,
+    "env.generator.network.width": 4, "env.generator.discriminator.width": 4, "env.generator.ode_steps": 2, "env.solver_steps": 2,
     "agent.num_steps": 3, "agent.update_epochs": 1, "agent.num_minibatches": 2, "agent.learning_starts": 8,
     "agent.batch_size": 4, "agent.gradient_steps": 1, "agent.replay.buffer_size": 200, "agent.baseline.group_size": 2,
     "agent.network.body.width": 8, "agent.network.body.layers": 1, "agent.network.maps.channels": 4,
-    "agent.network.maps.depth": 1, "agent.samples": 2, "agent.rounds": 1, "agent.elite": 2,
+    "agent.network.maps.depth": 1, "agent.buffer_size": 12, "agent.updates": 1, "agent.samples": 2, "agent.rounds": 1, "agent.elite": 2,
 }  # fmt: skip
 SMALL_TERM = {"updates": 1, "interval": 1, "batch_size": 4, "limit": 8, "buffer.buffer_size": 16, "buffer.recent": 4}
 # A reward of every kind at once: terms that rules give, one that a fitted helper gives, and one that learns along.
@@ -41,10 +41,12 @@ EVERY_KIND = {
     "pixel": ["reward=target", "+reward/term=[adversarial,classifier]"],
     "music": ["reward=sequence_novelty", "+reward/term=adversarial_sequence"],
     "latent_gan": ["reward=realism", "+reward/term=[sharpness,classifier]"],
+    "diffusion": ["reward=[symmetry,adversarial,classifier]"],
 }
 STATIC = {
     "music": ["reward=sequence_novelty"],
     "latent_gan": ["reward=sharpness"],
+    "diffusion": ["reward=[symmetry]"],
     "latent_music": ["reward=pitch_entropy"],
 }
 MELODY = ["env=music", "encoding=melody"]
@@ -52,7 +54,7 @@ MELODY = ["env=music", "encoding=melody"]
 HOMES = [
     ["env=pixel", "brush=stroke"], MELODY, ["env=latent_gan", "steering=set_latent"],
     ["env=music", "encoding=chorale"], ["env=latent_gan", "steering=set_latent", "damage=centre_hole"],
-    ["env=latent_music", "steering=set_latent"],
+    ["env=latent_music", "steering=set_latent"], ["env=diffusion"],
 ]  # fmt: skip
 BOLTZMANN = ["agent.temperature.start=0.1", "agent.temperature.end=0.1"]
 NEEDS = {

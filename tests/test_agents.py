@@ -565,7 +565,7 @@ def test_reinforce_learns_from_every_episode_once(anchored):
         env=env, reward=CodeReward(), rng=rng(1), num_envs=n, device=CPU,
         network=partial(FixedNetwork, [0.0, 0.0], values=False), anchor=anchor,
         optimizer=partial(Adam, learning_rate=Linear(0.0, 0.0, 1.0), max_grad_norm=1.0, eps=1e-5, weight_decay=0.0, nonfinite="stop"),
-        baseline=recorder, rollouts=0, gamma=0.0, normalize_advantage=False, entropy_coef=Linear(0.0, 0.0, 1.0),
+        baseline=recorder, rollouts=0, num_minibatches=1, gamma=0.0, normalize_advantage=False, entropy_coef=Linear(0.0, 0.0, 1.0),
         evaluate="sample",
     )  # fmt: skip
     learners: dict[str, Trainable] = {"agent": agent}

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import gpu, harness, parts
 from benchmarks.agents import interquartile_mean, interval
-from benchmarks.report import table
+from benchmarks.report import table, with_interval
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.returns import lambda_returns
 
@@ -286,6 +286,11 @@ def test_records_are_of_the_training_or_of_one_stage(tmp_path):
 
 def test_a_table_is_markdown():
     assert table([["", "a"], ["x", 1]]) == "|  | a |\n| --- | --- |\n| x | 1 |"
+
+
+def test_a_mean_over_seeds_has_its_interval():
+    assert with_interval([2.0]) == "2.000"
+    assert with_interval([1.0, 2.0, 3.0]) == "2.000 ± 2.484"  # 4.303 · 1 / √3
 
 
 def test_the_interquartile_mean_is_that_of_the_middle_half():

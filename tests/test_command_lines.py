@@ -67,7 +67,7 @@ WRONG = {
     "train env=tiny network=null": r"network: cannot be null; valid are: .*gru",
     "train brush=null": r"brush: cannot be null; valid are: .*pen",
     "train damage=noise env=pixel": r"damage: env=pixel has none; use it with env=latent_gan",
-    "train env=tiny generator=r1": r"generator: env=tiny has none; use it with env=latent_gan or env=latent_music",
+    "train env=tiny generator=r1": r"generator: env=tiny has none; use it with env=diffusion or env=latent_gan or env=latent_music",
     "train agent=ppo replay=prioritized": r"replay: agent=ppo has none; use it with agent=dqn",
     "train reward=[target,nonsense]": r"reward/term=nonsense: there is no such choice",
     "train task=nothing": r"task=nothing: there is no such choice; valid are: denoise, generate",

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from rlgen_cli.config.locate import choices as names
 from rlgen_cli.config.locate import config_folder
+from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import assemble
 from tests.conftest import (
     compose,
@@ -76,8 +77,12 @@ def test_steering(name, env):
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
 @pytest.mark.parametrize("name", names("network"))
 def test_network(name, agent):
-    env = "music" if name in ("lstm", "note_rnn") else "pixel"
+    env = {"lstm": "music", "note_rnn": "music", "denoiser": "diffusion"}.get(name, "pixel")
     words = [word for word in small(f"agent={agent}", f"network={name}", f"env={env}") if "agent.network" not in word]
+    if (name, agent) == ("denoiser", "dqn"):
+        with pytest.raises(UserError, match="agent: DQN cannot act in this environment"):
+            assemble(compose(*words))
+        return
     more = ["agent.network.body.updates=2"] if name == "vae" else []
     assemble(compose(*words, *more))
 

@@ -13,7 +13,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.pixels import as_unit
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Continuous, Factored, Mixed
-from tests.conftest import ENVS, GAN, session
+from tests.conftest import DIFFUSION, ENVS, GAN, session
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -49,14 +49,15 @@ SHIPPED = (
     + [("pixel", words) for words in PIXEL + VARIANTS]
     + [("music", words) for words in SONGS]
     + [("latent_gan", words) for words in STEERED]
-    + [("latent_music", "")]
+    + [("latent_music", ""), ("diffusion", "")]
 )
 
 
 def overrides(env: str, words: str = "") -> list[str]:
     """Small and fast."""
-    gan = [*GAN, "env.steering.directions=4"] if env.startswith("latent") else []
-    return ["threads=1", *ENVS.get(env, []), *gan, *words.split()]
+    fitted = [*GAN, "env.steering.directions=4"] if env.startswith("latent") else []
+    fitted = DIFFUSION if env == "diffusion" else fitted
+    return ["threads=1", *ENVS.get(env, []), *fitted, *words.split()]
 
 
 def single(env: str, words: str = "", **more: Any) -> Any:
@@ -72,7 +73,8 @@ def test_every_environment_has_an_id_and_is_checked_here():
     assert {env for env, _ in SHIPPED} == set(choices("env")), "add the new environment to SHIPPED"
 
 
-@pytest.mark.filterwarnings("ignore:.*Box observation space.*infinity")
+@pytest.mark.filterwarnings("ignore:.*Box (observation|action) space.*infinity")
+@pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space")  # normal actions have none
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("env", "words"), SHIPPED)
 def test_gymnasium_accepts_it(env, words):

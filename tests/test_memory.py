@@ -17,6 +17,7 @@ from rlgen_cli.memory.replay import Prioritized, Replay, Uniform, Window, compre
 from rlgen_cli.memory.rollouts import RolloutBuffer
 from rlgen_cli.memory.sample_buffer import SampleBuffer
 from rlgen_cli.memory.sum_tree import SumTree
+from rlgen_cli.memory.weighted_buffer import WeightedBuffer
 from tests.conftest import session, small
 
 CPU = torch.device("cpu")
@@ -577,3 +578,29 @@ def test_only_finished_samples_are_kept_and_the_newest_drawn():
         assert torch.equal(rows.flatten().long(), labels)
         rows, _ = buffer.draw(buffer.count.expand(200), rng)
         assert set(rows.flatten().tolist()) == {2.0, 4.0, 6.0}
+
+
+class Pair(NamedTuple):
+    """A row of a tree."""
+
+    one: Tensor
+    two: Tensor
+
+
+def test_rows_are_drawn_by_their_weights_and_the_oldest_make_room():
+    buffer = WeightedBuffer(3, Pair(torch.zeros(1), torch.zeros(1, 2)))
+    for first in (0, 2, 4):  # of 0 … 5, all but 1 and 5 are wanted
+        one = torch.tensor([float(first), first + 1.0])
+        wanted = torch.tensor([True, first == 2])
+        buffer.add(Pair(one, one.unsqueeze(1).expand(-1, 2)), (one + 1).log(), wanted)
+    assert buffer.newest(2, 0).one.tolist() == [4.0, 3.0]
+    assert buffer.newest(1, 2).one.tolist() == [2.0]
+    assert float(buffer.effective_size()) == pytest.approx(12**2 / (3**2 + 4**2 + 5**2))
+    assert float(buffer.log_mean_weight().exp()) == pytest.approx(4.0)
+    again = WeightedBuffer(3, Pair(torch.zeros(1), torch.zeros(1, 2)))
+    again.load_state_dict(buffer.state_dict())
+    for ring in (buffer, again):
+        drawn = ring.draw(6000, torch.Generator().manual_seed(0))
+        share = torch.bincount(drawn.one.long(), minlength=5) / 6000
+        assert torch.allclose(share, torch.tensor([0, 0, 3, 4, 5]) / 12, atol=0.03)
+        assert torch.equal(drawn.one, drawn.two[:, 1])

@@ -350,7 +350,7 @@ def test_terms_are_added_by_name(words, terms, own):
         ("reward=both", r"^reward=both: there is no such choice"),
         ("data=mnst", r"^data=mnst: there is no such choice; did you mean mnist"),
         ("env=number_line", r"^reward: has no term; add one"),
-        ("env=number_line +reward/term=classifier", r"^reward\.terms\.classifier: needs label"),
+        ("env=number_line +reward/term=classifier", r"^reward\.terms\.classifier: needs data"),
     ],
 )
 def test_what_is_wrong_is_said(words, said, own):

@@ -60,7 +60,7 @@ def test_every_experiment_is_pinned():
     assert {name.split()[0] for name in PINNED} == set(choices("experiment"))
     tuned = {(path.parent.name, path.stem) for path in (config_folder() / "experiment" / "tuned").rglob("*.yaml")}
     pinned = (name.partition(" agent=") for name in PINNED)
-    assert tuned == {(name, agent or default_agent(name, [config_folder()])) for name, _, agent in pinned}
+    assert tuned == {(name, agent or default_agent("experiment", name, [config_folder()])) for name, _, agent in pinned}
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))

@@ -349,7 +349,16 @@ def fit(helpers: Helpers) -> None:
 def test_the_classifier_learns_the_data_and_is_shared():
     data = Glyphs(characters="01X", per_class=40, distortion=0.5).load(SIDE, 1)
     helpers, spec = Helpers(), picture_spec(classes=3)
-    make = partial(Classifier, spec=spec, real=data.train, device=CPU, helpers=helpers, noise_std=0.15, temperature=2.0)
+    make = partial(
+        Classifier,
+        spec=spec,
+        real=data.train,
+        device=CPU,
+        helpers=helpers,
+        noise_std=0.15,
+        temperature=2.0,
+        labels=None,
+    )
     term, linear = make(updates=60, scale="log"), make(updates=60, scale="linear")
     assert term.net is linear.net
     assert [stage.name for stage in helpers.stages] == ["classifier"]
@@ -360,6 +369,8 @@ def test_the_classifier_learns_the_data_and_is_shared():
     images, labels = data.valid.images.float() / 255, data.valid.labels
     asked = [View(images, {"label": torch.full_like(labels, i)}, {}) for i in range(3)]
     log_p = torch.stack([term(one) for one in asked])
+    either = make(updates=60, scale="linear", labels=["0", "X"])(View(images, {}, {}))
+    assert torch.allclose(either, log_p[[0, 2]].exp().sum(0))
     assert (log_p.argmax(0) == labels).float().mean() > 0.9
     p = torch.stack([linear(one) for one in asked])
     torch.testing.assert_close(p.log(), log_p)
@@ -427,7 +438,7 @@ def test_scores_of_pictures_run_on_the_meta_device(classes, tmp_path):
         "wgan_gp": adversarial(spec, real, META, loss=LOSSES["wgan_gp"]),
     }  # fmt: skip
     if classes:
-        scores["classifier"] = Classifier(spec=spec, noise_std=0.1, temperature=2.0, scale="log", **make)
+        scores["classifier"] = Classifier(spec=spec, noise_std=0.1, temperature=2.0, scale="log", labels=None, **make)
     fit(helpers)
     reward = WeightedSum({name: Term(score, 1.0, "potential") for name, score in scores.items()})
 

@@ -29,7 +29,8 @@ CANNOT = {"dqn": ("stroke", "spiral_continuous"), "greedy": ("spiral", "stroke",
 CANNOT |= {name: tuple(brush for brush in BRUSHES if brush != "stroke") for name in (*SEARCHERS, "pathwise")}
 REWARDS = ["coverage", "target", "adversarial", "classifier", "adversarial_classifier"]
 AGENTS = choices("agent")
-DRAWERS = [agent for agent in AGENTS if agent != "maximum_likelihood"]  # pictures come with no actions to imitate
+# Pictures come with no actions to imitate, and no brush's actions are normal.
+DRAWERS = [agent for agent in AGENTS if agent not in ("maximum_likelihood", "reward_weighted", "trajectory_balance")]
 # What a reward is made of does not depend on how marks are made: every agent meets every brush with a target, one
 # discrete and one continuous brush with a discriminator, and every other reward with the pen.
 COMBINATIONS = [(brush, "target") for brush in BRUSHES] + [(brush, "adversarial") for brush in ("pen", "stroke")]
@@ -105,7 +106,9 @@ def test_imitation_needs_sequences():
 )
 def test_every_agent_composes_and_resumes_bit_for_bit(agent, encoding, tmp_path):
     words = small("env=music", f"agent={agent}", f"encoding={encoding}", f"reward={SONGS[encoding]}")
-    if agent in (*SEARCHERS, "pathwise") or (encoding == "notes" and agent == "greedy"):
+    if agent in (*SEARCHERS, "pathwise", "reward_weighted", "trajectory_balance") or (
+        encoding == "notes" and agent == "greedy"
+    ):
         with pytest.raises(UserError, match=r"cannot act in env\.encoding.*(decisions a step|discrete actions)"):
             session(*words)
         return

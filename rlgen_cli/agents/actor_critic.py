@@ -35,7 +35,7 @@ from rlgen_cli.core.returns import lambda_returns
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import Carry, EnvSpec, Metrics, Observation, Transition
 from rlgen_cli.core.tree import map_tensors
-from rlgen_cli.memory.rollouts import RolloutBuffer, Segment, flat
+from rlgen_cli.memory.rollouts import RolloutBuffer, Segment, flat, minibatches
 from rlgen_cli.policies.actor import NetworkPolicy, PolicyOutput, build_network, example_transition
 from rlgen_cli.policies.anchor import Anchor
 
@@ -130,7 +130,7 @@ class ActorCritic:
         metrics: Metrics = {}
         going = torch.ones((), dtype=torch.bool, device=batch.start.device)
         for _ in range(self.update_epochs):
-            for part in self._minibatches(batch):
+            for part in minibatches(batch, self.num_minibatches, batch.start, self.rng):
                 loss, metrics = self._loss(part, progress)
                 if self.target_kl is None:
                     self.optimizer.step(loss, progress)
@@ -162,17 +162,6 @@ class ActorCritic:
         steps = (segment.action, acted.log_prob, acted.value, returns, advantage, start)
         action, log_prob, value, returns, advantage, start = (shaped(field, 2) for field in steps)
         return Batch(observation, mask, action, log_prob, value, returns, advantage, start, first)
-
-    def _minibatches(self, batch: Batch) -> list[Batch]:
-        """The batch, cut into minibatches at random."""
-        if self.num_minibatches == 1:
-            return [batch]
-        columns = batch.start.shape[1]
-        order = torch.randperm(columns, generator=self.rng, device=batch.start.device)
-        return [
-            map_tensors(lambda field, chosen=chosen: field.index_select(1, chosen), batch)
-            for chosen in order.chunk(self.num_minibatches)
-        ]
 
     def _loss(self, batch: Batch, progress: float) -> tuple[Tensor, Metrics]:
         """The objective of a minibatch, and what to log."""

@@ -30,7 +30,7 @@ from rlgen_cli.core.specs import EnvSpec, Metrics, State, Transition
 from rlgen_cli.core.tree import map_tensors
 from rlgen_cli.memory.rollouts import RolloutBuffer
 from rlgen_cli.policies.actor import NetworkPolicy, build_network, example_transition
-from rlgen_cli.policies.anchor import Anchor
+from rlgen_cli.policies.anchor import Anchor, divergence
 
 
 class Unrolled(NamedTuple):
@@ -38,7 +38,7 @@ class Unrolled(NamedTuple):
 
     returns: Tensor  # [N], discounted
     entropy: Tensor  # [N]
-    excess: Tensor  # [N], log π − log prior; 0 without a prior
+    excess: Tensor  # [N], whose mean is the KL from the prior; 0 without one
 
 
 class Pathwise:
@@ -138,8 +138,8 @@ class Pathwise:
             returns, known = returns + self.gamma**t * scored.total, scored.scores
             entropy = entropy + out.policy.evaluate_actions(action)[1]
             if self.anchor.active:
-                log_prior, prior_carry = self.anchor.log_prob(observation, mask, prior_carry, none, action)
-                excess = excess + log_prob - log_prior
+                prior, prior_carry = self.anchor.policy(observation, mask, prior_carry, none)
+                excess = excess + divergence(out.policy, prior, action, log_prob)
         return Unrolled(returns, entropy, excess)
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ Deviations from the papers, numbered:
 3. Monte-Carlo rollouts (Yu et al. 2017, eq. 4) replace the return after each step by its mean over `rollouts`
    continuations by the same policy. With an anchor, a step then pays for its own action's distance from the prior; what
    its continuations would pay is left out.
+4. With several minibatches (`num_minibatches`), the later ones learn from what an earlier policy did, which is not
+   reweighted.
 
 When to use it: for episodes of one or few steps (`steering=set_latent`, `env.max_steps=1`), for a reward without a
 gradient at the end of an episode, and with `baseline=group` where many samples of one start can be compared.
@@ -20,7 +22,7 @@ agents learned (docs/results/agents.md).
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +34,24 @@ from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, Reward
 from rlgen_cli.core.returns import lambda_returns
 from rlgen_cli.core.schedules import Linear
-from rlgen_cli.core.specs import EnvSpec, Metrics, Transition
+from rlgen_cli.core.specs import Carry, EnvSpec, Metrics, Transition
 from rlgen_cli.core.tree import map_tensors, repeat
-from rlgen_cli.memory.rollouts import RolloutBuffer, Segment, flat
+from rlgen_cli.memory.rollouts import RolloutBuffer, Segment, flat, minibatches
 from rlgen_cli.policies.actor import NetworkPolicy, build_network, example_transition
 from rlgen_cli.policies.anchor import Anchor
+
+
+class Batch(NamedTuple):
+    """T steps of N environments, or of some of them, [T, N, …] each."""
+
+    observation: Any
+    mask: Tensor | None
+    carry: Carry
+    start: Tensor
+    action: Tensor
+    returns: Tensor
+    advantage: Tensor
+    counted: Tensor  # bool, learned from
 
 
 class PolicyGradient:
@@ -48,6 +63,7 @@ class PolicyGradient:
         optimizer: builds the optimizer (core/optimizer.py) from parameters.
         baseline: what a return is compared with (baselines.py).
         rollouts: continuations from each step, 0 for the return that came.
+        num_minibatches: updates for each window of episodes; each takes its own part of the environments.
         gamma: discount per step. normalize_advantage: to deviation 1.
         entropy_coef: weight of the entropy bonus, a schedule.
         evaluate: sample or mode, when it does not explore.
@@ -76,6 +92,7 @@ class PolicyGradient:
         optimizer: Callable[..., Adam],
         baseline: Baseline,
         rollouts: int,
+        num_minibatches: int,
         gamma: float,
         normalize_advantage: bool,
         entropy_coef: Linear,
@@ -83,6 +100,9 @@ class PolicyGradient:
     ) -> None:
         require(rollouts >= 0, f"rollouts: must be at least 0, got {rollouts}.")
         require(0.0 <= gamma <= 1.0, f"gamma: must be in [0, 1], got {gamma}.")
+        fits = num_minibatches >= 1 and num_envs % num_minibatches == 0
+        require(fits, f"num_minibatches: must divide num_envs = {num_envs}, got {num_minibatches}.")
+        self.num_minibatches = num_minibatches
         self.env, self.reward, self.rng, self.gamma = env, reward, rng, float(gamma)
         self.baseline, self.rollouts, self.normalize_advantage = baseline, rollouts, normalize_advantage
         self.group_size = baseline.group_size if isinstance(baseline, GroupMean) else 1
@@ -105,29 +125,39 @@ class PolicyGradient:
             return {}
         old = self.rollout.old
         segment = self.rollout.take()
-        start, mask = segment.starts(), self.env.action_mask(flat(segment.state))
-        first = map_tensors(lambda field: field[0], segment.carry)
-        out = self.policy.forward(flat(segment.observation), mask, first, start)
-        value = out.value.view_as(segment.reward)  # outside of no_grad: the loss trains it
+        start = segment.starts()
+        mask = map_tensors(lambda field: field.view(*start.shape, -1), self.env.action_mask(flat(segment.state)))
         with torch.no_grad():
             reward = segment.reward - self._penalty(old)
             returns = self._returns(segment, reward)
             counted = whole_episodes(segment.terminated, old)
-            steps = Steps(returns, value, self._ages(start, segment.terminated), counted)
+            steps = Steps(returns, segment.policy_output.value, self._ages(start, segment.terminated), counted)
             advantage = returns - self.baseline(steps)
             if self.normalize_advantage:
                 advantage = advantage / (ranks.mean(mean_of(advantage.square(), counted)).sqrt() + 1e-6)
-        action = segment.action.flatten(0, 1)
-        log_prob, entropies = (part.view_as(returns) for part in out.policy.evaluate_actions(action))
-        policy_loss, entropy = -mean_of(log_prob * advantage, counted), mean_of(entropies, counted)
+        metrics: Metrics = {}
+        whole = Batch(segment.observation, mask, segment.carry, start, segment.action, returns, advantage, counted)
+        for batch in minibatches(whole, self.num_minibatches, start, self.rng):
+            loss, metrics = self._loss(batch, progress)
+            self.optimizer.step(loss, progress)
+        return metrics
+
+    def _loss(self, batch: Batch, progress: float) -> tuple[Tensor, Metrics]:
+        """− E[log π(a|s) · advantage] and what else is minimised, and what to log."""
+        first = map_tensors(lambda field: field[0], batch.carry)
+        out = self.policy.forward(flat(batch.observation), flat(batch.mask), first, batch.start)
+        log_prob, entropies = (
+            part.view_as(batch.returns) for part in out.policy.evaluate_actions(batch.action.flatten(0, 1))
+        )
+        policy_loss, entropy = -mean_of(log_prob * batch.advantage, batch.counted), mean_of(entropies, batch.counted)
         loss = policy_loss - self.entropy_coef(progress) * entropy
         metrics = {"policy_loss": policy_loss.detach(), "entropy": entropy.detach()}
         if self.baseline.value_coef:
-            value_loss = 0.5 * mean_of((value - returns).square(), counted)
+            error = out.value.view_as(batch.returns) - batch.returns
+            value_loss = 0.5 * mean_of(error.square(), batch.counted)
             loss = loss + self.baseline.value_coef * value_loss
             metrics["value_loss"] = value_loss.detach()
-        self.optimizer.step(loss, progress)
-        return metrics
+        return loss, metrics
 
     def _penalty(self, old: int) -> Tensor | float:
         """The anchor's price of every step of the segment, [T, N], whose first `old` steps had theirs before."""

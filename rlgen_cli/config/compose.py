@@ -18,7 +18,7 @@ from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError, nearest
 
 # Groups that other configs choose from, and where they are put.
-ENV_GROUPS = ("brush", "start", "steering", "generator", "damage", "encoding")
+ENV_GROUPS = ("brush", "start", "steering", "generator", "sampler", "damage", "encoding")
 AGENT_GROUPS = ("replay", "backup", "exploration", "target_update", "optimizer", "baseline")
 OPTIONAL = (
     "reward",
@@ -183,7 +183,9 @@ def companions(command: str, words: list[str], folders: list[Path]) -> dict[str,
     if command not in DEFAULT_ENV:
         return {}
     if command == "pretrain":  # its configs choose agents and rewards
-        return goes_with.companions(words, folders, {"env": DEFAULT_ENV[command]}, fixed=["agent", "reward"])
+        env = value_of("env", words) or DEFAULT_ENV[command]
+        chosen = {"env": env, "agent": default_agent("pretrain", env, folders)}
+        return goes_with.companions(words, folders, chosen, fixed=["agent", "reward"])
     return goes_with.companions(words, folders, {"env": DEFAULT_ENV[command], "agent": DEFAULT_AGENT}, fixed=[])
 
 
@@ -249,14 +251,14 @@ def tuned(choice: str, words: list[str], folders: list[Path]) -> str:
         raise UserError("agent: cannot be swept within an experiment, which has settings for each; sweep one by one.")
     found = []
     for name in choice.split(","):
-        overlay = f"tuned/{name}/{agent or default_agent(name, folders)}"
+        overlay = f"tuned/{name}/{agent or default_agent('experiment', name, folders)}"
         found.append(f"[{name},{overlay}]" if located("experiment", overlay, folders) else name)
     return ",".join(found)
 
 
-def default_agent(experiment: str, folders: list[Path]) -> str:
-    """The agent that an experiment takes where none is chosen."""
-    match = re.search(r"^  - override /agent: (\S+)", text_of("experiment", experiment, folders), re.MULTILINE)
+def default_agent(group: str, name: str, folders: list[Path]) -> str:
+    """The agent that an experiment, or what there is to pretrain, takes where none is chosen."""
+    match = re.search(r"^  - override /agent: (\S+)", text_of(group, name, folders), re.MULTILINE)
     return match[1] if match else ""
 
 

@@ -38,7 +38,8 @@ def companions(
     if any(word.startswith("experiment=") and not word.endswith("=null") for word in words):
         return {}  # says everything itself
     found: dict[str, str] = {}
-    for word in words:
+    open_words = list(words)  # and an environment that is found, which brings what goes with it
+    for word in open_words:
         group, _, value = word.lstrip("+").partition("=")
         for choice in value.strip("[]").split(","):
             for other in said(group, choice.strip(), folders):
@@ -46,6 +47,7 @@ def companions(
                 by_hydra = group == "env" and key in ("reward", "data")
                 if key not in fixed and not by_hydra and not any(_settles(known, key) for known in (*words, *found)):
                     found[other] = f"{group}={choice}"
+                    open_words += [other] if key == "env" else []
     chosen = defaults | {
         group: choice for group, _, choice in (word.partition("=") for word in (*words, *found)) if group in defaults
     }
@@ -55,6 +57,8 @@ def companions(
 def _fits(key: str, chosen: dict[str, str], folders: list[Path]) -> bool:
     """False for a component that the chosen environment does not take, and for a key that the environment (or agent)
     does not have: there is nothing then that could go with the choice, and what judges the choice says why."""
+    if key == "network":
+        return all(key in keys_of("agent", choice, folders) for choice in chosen.get("agent", "").split(","))
     owner, _, rest = key.partition(".")
     if rest and owner in chosen:
         name = rest.partition(".")[0]

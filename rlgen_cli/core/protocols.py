@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         EnvSpec,
         Metrics,
         Observation,
+        OnTheWay,
         Scored,
         State,
         Stroke,
@@ -124,6 +125,19 @@ class TeachesSequences(Protocol):
 
     def teacher_states(self, tokens: Tensor, prime: Tensor) -> State:
         """The states in which each token of finished sequences [N, T, F], after `prime` [N, F], was set: [T · N]."""
+        ...
+
+
+@runtime_checkable
+class KnowsWays(Protocol):
+    """An environment with normal actions that knows which of them lead from one state to another, and to an end."""
+
+    def action_between(self, state: State, following: State) -> Tensor:
+        """The actions [N, D] that a step takes from `state` to `following`."""
+        ...
+
+    def on_the_way(self, final: State, rng: torch.Generator) -> OnTheWay:
+        """For each of N finished states one before it, of any step, and what leads from there to it."""
         ...
 
 
@@ -310,6 +324,47 @@ class Generator(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class NoisePath(Protocol):
+    """A way from samples to noise: x_t = α(t) x_0 + σ(t) ε for times t from 0 (the sample) to 1 (noise), and what a
+    network predicts along it."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """The sample's share, in the shape of t."""
+        ...
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The noise's share, in the shape of t."""
+        ...
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What is to be predicted, [N, C, H, W]; t [N, 1, 1, 1]."""
+        ...
+
+    def estimate(self, x: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The sample x_0 that a prediction at x_t means, [N, C, H, W]; t [N, 1, 1, 1]."""
+        ...
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """A generator that makes samples by taking noise away, step by step."""
+
+    network: Any  # a module: (x [N, C, H, W], t [N], label [N, labels] or None) to a prediction and features
+    path: NoisePath
+    shape: tuple[int, ...]  # C, H, W
+    labels: int  # that the network has a place for
+    classes: int  # that the model was trained with; 0 for none
+
+    def estimate(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """The samples [N, C, H, W] in [−1, 1], but for errors, that noisy ones x at times t [N] come from; `label`
+        float [N, labels], a one among zeros, or None."""
+        ...
+
+    def solve(self, x: Tensor, times: Tensor, label: Tensor | None) -> Tensor:
+        """What noisy samples x at the first of the times [K + 1] become by the last without further noise."""
+        ...
 
 
 @runtime_checkable

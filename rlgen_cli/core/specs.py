@@ -3,6 +3,7 @@
 A spec describes one episode; tensors have a leading batch dimension N beyond it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -106,6 +107,14 @@ class Transition(NamedTuple):
     next_view: View | None = None  # what rewards saw of `next_state`
 
 
+class OnTheWay(NamedTuple):
+    """States of episodes with given ends, and what leads there from them."""
+
+    state: State  # N of them
+    action: Tensor  # float [N, D], the mean of the actions that lead there
+    weight: Tensor  # float [N], of a squared error of that, so that no step counts far more than another
+
+
 class Scored(NamedTuple):
     """A reward and what it is made of."""
 
@@ -175,7 +184,27 @@ class Mixed:
         return f"{self.discrete} and {self.continuous.dim} continuous numbers"
 
 
-ActionSpec: TypeAlias = Discrete | Continuous | Factored | Mixed
+@dataclass(frozen=True)
+class Normal:
+    """Real numbers on planes C, H, W, given as vectors; standard normal ones leave the environment as it would be
+    without an agent."""
+
+    shape: tuple[int, int, int]
+
+    @property
+    def dim(self) -> int:
+        """Numbers in an action."""
+        return math.prod(self.shape)
+
+    def sample(self, count: int, rng: torch.Generator, device: torch.device | None = None) -> Tensor:
+        """Standard normal actions, float [count, dim]."""
+        return torch.randn(count, self.dim, generator=rng, device=device or rng.device)
+
+    def __str__(self) -> str:
+        return f"an action of {self.dim} standard normal numbers"
+
+
+ActionSpec: TypeAlias = Discrete | Continuous | Factored | Mixed | Normal
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Generators that agents steer: GANs of pictures and of token sequences, and generators from a file.
+"""Generators that agents steer: GANs of pictures and of token sequences, diffusion models, and generators from a file.
 
 What a config builds is a source: an object whose attribute `generator` (a `core.protocols.Generator`) makes samples.
-A source that can also train its generator is a `TrainsGenerator`.
+A source that can also train its generator is a `TrainsGenerator`, and one that can do so along with a policy
+`LearnsAlong`.
 """
 
 from pathlib import Path
@@ -20,22 +21,27 @@ class GeneratorSource(Protocol):
 
 @runtime_checkable
 class TrainsGenerator(Protocol):
-    """A source that fits its generator to data before a run, and along with a policy where joint=true."""
+    """A source that fits its generator to data before a run."""
 
     generator: Generator
-
-    def attach_reward(self, reward: Reward) -> None:
-        """The run's reward, which is built after the generator; to be called before anything is trained."""
-        ...
 
     def stage(self) -> Stage:
         """The training that comes before the run."""
         ...
 
-    def joint_learner(self) -> Learner:
-        """What trains the generator along with a policy."""
-        ...
-
     def export(self, folder: Path) -> None:
         """Write what makes samples, as generator=file reads it."""
+        ...
+
+
+@runtime_checkable
+class LearnsAlong(TrainsGenerator, Protocol):
+    """A source that trains its generator along with a policy, too, where joint=true, and knows the run's reward."""
+
+    def attach_reward(self, reward: Reward) -> None:
+        """The run's reward, which is built after the generator; to be called before anything is trained."""
+        ...
+
+    def joint_learner(self) -> Learner:
+        """What trains the generator along with a policy."""
         ...

@@ -1,13 +1,15 @@
 """The newest steps of all environments, for agents that learn from what they just did and then forget it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from rlgen_cli.core.specs import Carry, Observation, State, Transition
 from rlgen_cli.core.tree import map_tensors, plain, typed
+
+T = TypeVar("T")
 
 
 class Segment(NamedTuple):
@@ -129,3 +131,13 @@ def _shifted(tree: Any, last: Any) -> Any:
 def flat(tree: Any) -> Any:
     """A tree of [T, N, …] to one of [T · N, …]."""
     return map_tensors(lambda field: field.flatten(0, 1), tree)
+
+
+def minibatches(batch: T, count: int, start: Tensor, rng: torch.Generator) -> list[T]:
+    """A tree of [R, C, …], as `start` is, divided along C into so many parts at random; one part is the whole."""
+    if count == 1:
+        return [batch]
+    order = torch.randperm(start.shape[1], generator=rng, device=start.device)
+    return [
+        map_tensors(lambda field, chosen=chosen: field.index_select(1, chosen), batch) for chosen in order.chunk(count)
+    ]

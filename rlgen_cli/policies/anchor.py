@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from rlgen_cli.core import checkpoint, ranks
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.protocols import Env
-from rlgen_cli.core.specs import Carry, EnvSpec, Metrics, Observation, Transition
+from rlgen_cli.core.specs import Carry, EnvSpec, Metrics, Normal, Observation, Transition
 from rlgen_cli.core.tree import plain, select, typed
 from rlgen_cli.policies.actor import build_network, no_start
+from rlgen_cli.policies.distributions import Distribution, UnitNormal
 from rlgen_cli.policies.note_rnn import note_rnn_weights
+from rlgen_cli.policies.policy_network import Output
 
 
 class Anchor:
@@ -23,8 +25,9 @@ class Anchor:
     learner of its own: it follows the policy's steps with the prior's memory, and drives β to a KL per step.
 
     Args:
-        prior: none; start (the policy as it was when training began); or the folder of a run or a checkpoint, or an
-            `.npz` with a Note RNN, whose policy then is where training begins, too.
+        prior: none; start (the policy as it was when training began); env (what the environment does without an agent,
+            where actions are standard normal then); or the folder of a run or a checkpoint, or an `.npz` with a Note
+            RNN, whose policy then is where training begins, too.
         network: the prior's, where it is not built like the policy (which then may see more); else null.
         kl_coef: β, in units of reward per nat; with a `target_kl`, where β begins.
         target_kl: nats per step that β is driven to, or null for a fixed β.
@@ -40,7 +43,7 @@ class Anchor:
         self,
         *,
         env: Env,
-        prior: Literal["none", "start"] | str,
+        prior: Literal["none", "start", "env"] | str,
         network: Callable[..., nn.Module] | None,
         kl_coef: float,
         target_kl: float | None,
@@ -60,10 +63,13 @@ class Anchor:
         if self.prior == "none":
             return
         device = next(policy.parameters()).device
-        frozen = build() if self.network is None else build_network(self.network, self.env.spec, device)
+        if self.prior == "env":
+            frozen: nn.Module = StandardNormal(self.env.spec)
+        else:
+            frozen = build() if self.network is None else build_network(self.network, self.env.spec, device)
         if self.prior == "start":
             frozen.load_state_dict(policy.state_dict())
-        elif self.fresh:
+        elif self.prior != "env" and self.fresh:
             weights = saved_weights(self.prior, "anchor.prior", device)
             adopt(frozen, weights, f"anchor.prior: {self.prior}")
             adopt(policy, weights, f"anchor.prior: {self.prior}")
@@ -82,12 +88,12 @@ class Anchor:
         """The prior's memory at the start of N episodes; None without a prior."""
         return self.net.initial_carry(n) if self.active else None
 
-    def log_prob(
-        self, observation: Observation, mask: Tensor | None, carry: Carry, start: Tensor, action: Tensor
-    ) -> tuple[Tensor, Carry]:
-        """Log prior of the actions of T · N states, flat, and the prior's memory afterwards."""
+    def policy(
+        self, observation: Observation, mask: Tensor | None, carry: Carry, start: Tensor
+    ) -> tuple[Distribution, Carry]:
+        """The prior in T · N states, flat, and its memory afterwards."""
         out = self.net(observation, mask, carry, start)
-        return out.policy.evaluate_actions(action)[0], out.carry
+        return out.policy, out.carry
 
     @torch.no_grad()
     def observe(self, step: Transition) -> None:
@@ -95,7 +101,8 @@ class Anchor:
         seen = step.observation if self.network is None else None  # built alike, it reads what the policy has read
         observation = self.env.observe(step.state) if seen is None else seen
         mask = self.env.action_mask(step.state)
-        log_prior, carry = self.log_prob(observation, mask, self.carry, no_start(observation), step.action)
+        prior, carry = self.policy(observation, mask, self.carry, no_start(observation))
+        log_prior = prior.evaluate_actions(step.action)[0]
         self.excess.append(step.policy_output.log_prob - log_prior)
         self.carry = select(step.terminated, self.net.initial_carry(len(log_prior)), carry)
 
@@ -129,6 +136,37 @@ class Anchor:
         self.net.load_state_dict(state["net"])
         self.beta, self.carry = state["beta"], typed(state["carry"], self.carry)
         self.excess = state["excess"]
+
+
+def divergence(policy: Distribution, prior: Distribution, action: Tensor, log_prob: Tensor) -> Tensor:
+    """Numbers [N] whose mean over the policy's actions is KL(π ‖ prior): of normal variables the divergence itself, and
+    of others log π − log prior of the actions."""
+    if isinstance(policy, UnitNormal) and isinstance(prior, UnitNormal):
+        return policy.divergence(prior)
+    return log_prob - prior.evaluate_actions(action)[0]
+
+
+class StandardNormal(nn.Module):
+    """The policy whose actions leave an environment as it would be without an agent, a prior that needs no network.
+
+    Raises:
+        UserError: for an environment with other actions.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__()
+        normal = isinstance(spec.action, Normal)
+        require(normal, f"prior: env stands for standard normal actions, and here is {spec.action}; use start or none.")
+        self.dim = spec.action.dim if isinstance(spec.action, Normal) else 0
+
+    def initial_carry(self, n: int) -> Carry:
+        """It remembers nothing."""
+        return None
+
+    def forward(self, observation: Observation, mask: Tensor | None, carry: Carry, start: Tensor) -> Output:
+        """As PolicyNetwork's."""
+        zero = torch.zeros(start.numel(), self.dim, device=start.device)
+        return Output(UnitNormal(zero), zero[:, 0], None)
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from rlgen_cli.core.specs import ActionSpec, Continuous, Discrete, Factored
+from rlgen_cli.core.specs import ActionSpec, Continuous, Discrete, Factored, Normal
 
 
 class Distribution(Protocol):
@@ -159,6 +159,31 @@ class Beta:
         return self.base.log_prob(action.clamp(1e-6, 1 - 1e-6)).sum(-1), self.base.entropy().sum(-1)
 
 
+class UnitNormal:
+    """Independent normal variables of deviation 1: float [N, D]."""
+
+    def __init__(self, mean: Tensor) -> None:
+        self.mean = mean
+
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        action = self.mean + torch.randn(self.mean.shape, generator=rng, device=self.mean.device)
+        return action, self._log_prob(action)
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def evaluate_actions(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        entropy = 0.5 * math.log(2 * math.pi * math.e) * self.mean.shape[1]
+        return self._log_prob(action), torch.full_like(self.mean[:, 0], entropy)
+
+    def divergence(self, other: "UnitNormal") -> Tensor:
+        """KL(self ‖ other), [N]."""
+        return 0.5 * (self.mean - other.mean).square().sum(-1)
+
+    def _log_prob(self, action: Tensor) -> Tensor:
+        return -0.5 * ((action - self.mean).square() + math.log(2 * math.pi)).sum(-1)
+
+
 class Joint:
     """Decisions first, then continuous numbers that may depend on them; actions float [N, F + D]."""
 
@@ -208,6 +233,7 @@ class Head(nn.Module):
         self.decided = nn.ModuleList(nn.Embedding(n, width) for n in self.sizes) if chained else None
         self.mix = nn.ModuleList(nn.Linear(width, width) for _ in self.sizes) if chained else None
         self.numbers = small(nn.Linear(width, 2 * dim), init_scale) if dim else None
+        self.means = small(nn.Linear(width, spec.dim), init_scale) if isinstance(spec, Normal) else None
         if self.numbers is not None and not self.beta:
             nn.init.zeros_(self.numbers.weight.data[dim:])  # the same deviation in every state
         self.start = math.log(std)
@@ -217,6 +243,8 @@ class Head(nn.Module):
             return Categorical(self.logits[0](features))
         if isinstance(self.spec, Continuous):
             return self._continuous(features)
+        if self.means is not None:
+            return UnitNormal(self.means(features))
         decisions = Decisions(features, lambda i, seen: self.logits[i](seen), self._absorb, len(self.sizes))
         return decisions if self.numbers is None else Joint(decisions, self._continuous)
 
@@ -236,7 +264,9 @@ class Head(nn.Module):
 
 
 def parts(spec: ActionSpec) -> tuple[list[int], int]:
-    """The sizes of an action's decisions, and how many continuous numbers follow."""
+    """The sizes of an action's decisions, and how many numbers in [0, 1] follow."""
+    if isinstance(spec, Normal):
+        return [], 0
     if isinstance(spec, Discrete):
         return [spec.n], 0
     if isinstance(spec, Factored):

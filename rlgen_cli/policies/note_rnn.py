@@ -23,8 +23,8 @@ def note_rnn(observation: ObservationSpec, action: ActionSpec, precision: Precis
     body = functools.partial(LastToken, lags=[1], embed=0, init_std=1.0, vectors=False, dropout=0.0)
     return PolicyNetwork(
         observation=observation, action=action, precision=precision, body=body,
-        recurrent=functools.partial(LSTM, width=WIDTH), maps=None, order="independent",
-        continuous="gaussian", std=1.0, init_scale=0.01, dropout=0.0,
+        recurrent=functools.partial(LSTM, width=WIDTH), maps=None, denoiser=None,
+        order="independent", continuous="gaussian", std=1.0, init_scale=0.01, dropout=0.0,
     )  # fmt: skip
 
 

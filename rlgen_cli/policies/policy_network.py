@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.specs import ActionSpec, Carry, Discrete, Observation, ObservationSpec, of_kind
-from rlgen_cli.policies.distributions import Categorical, Distribution, Head
+from rlgen_cli.core.specs import ActionSpec, Carry, Discrete, Normal, Observation, ObservationSpec, of_kind
+from rlgen_cli.policies.denoiser import Denoiser
+from rlgen_cli.policies.distributions import Categorical, Distribution, Head, UnitNormal
 from rlgen_cli.policies.encoders import Maps, prepared
 from rlgen_cli.policies.precision import Precision, full_precision
 
@@ -31,6 +32,8 @@ class PolicyNetwork(nn.Module):
         recurrent: builds a memory within the episode (recurrent.py) from the number of features, or null.
         maps: builds convolutions that end in one logit per grid point (encoders.Maps); they take the body's place where
             the actions lie on a grid and there is no recurrent part. Null: the body everywhere.
+        denoiser: builds a diffusion model's own network (denoiser.py), which takes the place of all of these where
+            actions are the noise of a picture. Null: a network of its own.
         order, continuous, std, init_scale: see distributions.Head.
         dropout: share of the features that training (of agents that imitate) leaves out before head and value.
 
@@ -47,6 +50,7 @@ class PolicyNetwork(nn.Module):
         body: Callable[..., nn.Module],
         recurrent: Callable[..., nn.Module] | None,
         maps: Callable[..., Maps] | None,
+        denoiser: Callable[..., Denoiser] | None,
         order: Literal["independent", "autoregressive"],
         continuous: Literal["gaussian", "beta"],
         std: float,
@@ -59,9 +63,13 @@ class PolicyNetwork(nn.Module):
         require(0.0 <= dropout < 1.0, f"dropout: must be in [0, 1), got {dropout}.")
         self.precision, self.dropout = precision, nn.Dropout(dropout)
         self.gains = tuple(of_kind(observation, "action_gain"))
-        self.maps, self.body, self.recurrent, self.off_grid = None, None, None, None
+        self.maps, self.body, self.recurrent, self.off_grid, self.denoiser = None, None, None, None, None
         grid = map_grid(action, recurrent is not None)
-        if maps is not None and grid is not None:
+        if denoiser is not None:
+            require(isinstance(action, Normal), "denoiser: is for env=diffusion; use network=mlp here.")
+            self.denoiser = denoiser(observation=observation, action=action)
+            features = self.denoiser.features
+        elif maps is not None and grid is not None:
             assert isinstance(action, Discrete)
             self.maps = maps(observation=observation, grid=grid)
             features, rest = self.maps.features, action.n - grid[0] * grid[1] * grid[2]
@@ -73,7 +81,7 @@ class PolicyNetwork(nn.Module):
                 self.recurrent = recurrent(features=features)
                 features = int(self.recurrent.features)  # type: ignore[arg-type]
             self.head = Head(action, features, order, continuous, std, init_scale)
-        self.kind = kind_of(self.maps, self.recurrent, self.body)
+        self.kind = kind_of(self.denoiser, self.maps, self.recurrent, self.body)
         self.value = nn.Linear(features, 1)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
@@ -93,6 +101,9 @@ class PolicyNetwork(nn.Module):
             mask: bool [T · N, A] of allowed actions, or None.
             carry: the memory before the first step. start: bool [T, N], true where a step begins a new episode.
         """
+        if self.denoiser is not None:  # always in float32: a mean action is a small difference of two estimates
+            features, mean = self.denoiser(observation)
+            return Output(UnitNormal(mean), self.value(features).squeeze(1), None)
         with self.precision.autocast(start.device.type, self.kind):
             if self.maps is not None:
                 features, logits = self.maps(observation)
@@ -124,8 +135,6 @@ def map_grid(action: ActionSpec, recurrent: bool) -> tuple[int, int, int] | None
     return action.grid if isinstance(action, Discrete) and not recurrent else None
 
 
-def kind_of(maps: nn.Module | None, recurrent: nn.Module | None, body: nn.Module | None) -> str:
-    """The kind of a network, as precision is chosen by: its part with the most work."""
-    part = maps or recurrent or body
-    assert part is not None
-    return str(part.kind)
+def kind_of(*parts: nn.Module | None) -> str:
+    """The kind of a network, as precision is chosen by: that of its part with the most work, which comes first."""
+    return next(str(part.kind) for part in parts if part is not None)

@@ -1,4 +1,5 @@
-"""The log-probability of the asked label under a small classifier that is fitted to the data before the run."""
+"""The log-probability of the asked label, or of one of some, under a small classifier that is fitted to the data before
+the run."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from rlgen_cli.core.errors import require
+from rlgen_cli.core.errors import nearest, require
 from rlgen_cli.core.fitting import draw, draw_index
 from rlgen_cli.core.layers import Blur, ConvNet
 from rlgen_cli.core.specs import EnvSpec, View
@@ -30,13 +31,14 @@ class Classifier:
         updates: of its fit. noise_std: largest standard deviation of the noise.
         temperature: of its probabilities; above 1 it keeps the score from saturating.
         scale: log (the log-probability) or linear (the probability).
+        labels: names of the data's classes, any of which will do, or null for the label that each episode asks for.
 
     Raises:
-        UserError: for a value out of range.
+        UserError: for a value out of range, or a name that the data have not.
     """
 
     judges = "picture"
-    needs = frozenset(["label"])
+    prefers = frozenset(["label"])
 
     def __init__(
         self,
@@ -49,7 +51,14 @@ class Classifier:
         noise_std: float,
         temperature: float,
         scale: Literal["log", "linear"],
+        labels: list[str | int] | None,
     ) -> None:
+        names = [str(name) for name in labels or []]
+        for name in names:
+            require(name in real.classes, f"labels: the data have no {name}; {nearest(name, real.classes)}")
+        require(labels is None or bool(names), "labels: must name at least one class, or be null.")
+        self.needs = frozenset(["label"] if labels is None else [])
+        self.wanted = [real.classes.index(name) for name in names]
         require(updates >= 1, f"updates: must be at least 1, got {updates}.")
         require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
         self.temperature, self.linear = float(temperature), scale == "linear"
@@ -61,7 +70,11 @@ class Classifier:
 
     def __call__(self, view: View) -> Tensor:
         logits = self.net(view.sample) / self.temperature  # [N, classes]
-        log_p = log_softmax(logits, 1).gather(1, view.context["label"].unsqueeze(1)).squeeze(1)
+        log_p = log_softmax(logits, 1)
+        if self.wanted:
+            log_p = log_p[:, self.wanted].logsumexp(1)
+        else:
+            log_p = log_p.gather(1, view.context["label"].unsqueeze(1)).squeeze(1)
         return log_p.exp() if self.linear else log_p
 
 

@@ -25,7 +25,7 @@ from rlgen_cli.core.protocols import Agent, Env, Planner, ReadsStates, StartsGro
 from rlgen_cli.core.stages import Helpers, Stage
 from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.images import Splits, digest
-from rlgen_cli.generators import GeneratorSource, TrainsGenerator
+from rlgen_cli.generators import GeneratorSource, LearnsAlong, TrainsGenerator
 from rlgen_cli.policies.anchor import HasAnchor
 from rlgen_cli.policies.precision import Precision
 from rlgen_cli.rewards.reward import Term, WeightedSum
@@ -165,8 +165,9 @@ def _assemble(config: DictConfig, fresh: bool) -> Session:
         }  # fmt: skip
         opened = functools.partial(saved_network, env=env, trust=Trust(settings.trust), runtime=runtime)
         reward = build_reward(config, env, runtime | {"rng": streams["reward"], "saved_network": opened})
-        if isinstance(source, TrainsGenerator):
+        if isinstance(source, LearnsAlong):
             source.attach_reward(reward)
+        if isinstance(source, TrainsGenerator):
             helpers.add(source.stage())  # last, since a reward that is fused in needs its own helpers
         built = build_agent(config, env, runtime | {"rng": streams["agent"], "reward": reward, "saved_network": opened})
     agent: Agent | None = None if isinstance(built, Planner) else built
@@ -234,7 +235,7 @@ def learners_of(session: Session) -> dict[str, Trainable]:
     """What improves with every step: learned terms of the reward, a generator that learns along, the agent, and the
     price that keeps it near a prior (after the agent, which measures the KL)."""
     learners: dict[str, Trainable] = dict(session.reward.learners())
-    if session.joint and isinstance(session.source, TrainsGenerator):
+    if session.joint and isinstance(session.source, LearnsAlong):
         learners["generator"] = session.source.joint_learner()
     if session.agent is not None:
         learners["agent"] = session.agent
@@ -272,8 +273,8 @@ def build_source(
         config.env.generator, "env.generator", real=data.train if data else None, rng=rng, device=device,
         trust=Trust(settings.trust), cache_key=source_key(config, settings, data),
     )  # fmt: skip
-    learns = isinstance(source, TrainsGenerator)
-    require(learns or not settings.joint, "joint: a generator from a file does not learn along; use generator=r1.")
+    learns = isinstance(source, LearnsAlong)
+    require(learns or not settings.joint, "joint: this generator does not learn along; use generator=r1.")
     return source
 
 

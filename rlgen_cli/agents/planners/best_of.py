@@ -7,9 +7,9 @@ better than the move in label and coverage (docs/results/steer.md).
 import torch
 from torch import Tensor
 
-from rlgen_cli.agents.planners.tries import Start, better, check_tries, rewards_of, tries_around
+from rlgen_cli.agents.planners.tries import Start, action_of, better, check_tries, rewards_of, seeks, tries_around
 from rlgen_cli.core.protocols import Env, Reward
-from rlgen_cli.core.specs import Continuous, EnvSpec, State
+from rlgen_cli.core.specs import EnvSpec, State
 from rlgen_cli.core.tree import repeat
 
 
@@ -23,7 +23,7 @@ class BestOf:
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
-        return isinstance(spec.action, Continuous)
+        return seeks(spec)
 
     def __init__(
         self, *, env: Env, num_envs: int, device: torch.device, reward: Reward, start: Start, samples: int, rounds: int
@@ -39,4 +39,4 @@ class BestOf:
         for _ in range(self.rounds):
             x = tries_around(mean, deviation, self.samples, rng)
             best, height = better(best, height, x, rewards_of(env, self.reward, copies, x))
-        return torch.special.ndtr(best)
+        return action_of(env.spec, best)

@@ -7,10 +7,19 @@ thousands (docs/results/repair_inpaint.md).
 import torch
 from torch import Tensor
 
-from rlgen_cli.agents.planners.tries import Start, better, check_tries, rewards_of, rows_of, tries_around
+from rlgen_cli.agents.planners.tries import (
+    Start,
+    action_of,
+    better,
+    check_tries,
+    rewards_of,
+    rows_of,
+    seeks,
+    tries_around,
+)
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env, Reward
-from rlgen_cli.core.specs import Continuous, EnvSpec, State
+from rlgen_cli.core.specs import EnvSpec, State
 from rlgen_cli.core.tree import repeat
 
 NARROWEST = 0.02  # deviation of a round's tries, in normal quantiles
@@ -26,7 +35,7 @@ class CEM:
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
-        return isinstance(spec.action, Continuous)
+        return seeks(spec)
 
     def __init__(
         self,
@@ -55,4 +64,4 @@ class CEM:
             best, height = better(best, height, x, score)
             elite = rows_of(x, score.topk(self.elite, 1).indices)
             mean, deviation = elite.mean(1), elite.std(1).clamp(min=NARROWEST)
-        return torch.special.ndtr(best)
+        return action_of(env.spec, best)

@@ -7,11 +7,11 @@ known, and lowers the figure for what is hidden (docs/results/repair_inpaint.md)
 import torch
 from torch import Tensor
 
-from rlgen_cli.agents.planners.tries import Start, check_tries, rewards_of, rows_of, tries_around
+from rlgen_cli.agents.planners.tries import Start, action_of, check_tries, rewards_of, rows_of, seeks, tries_around
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Differentiable, Env, Reward
-from rlgen_cli.core.specs import Continuous, EnvSpec, State
+from rlgen_cli.core.specs import EnvSpec, State
 from rlgen_cli.core.tree import repeat
 
 
@@ -24,7 +24,7 @@ class Gradient:
 
     @staticmethod
     def accepts(spec: EnvSpec) -> bool:
-        return isinstance(spec.action, Continuous) and spec.differentiable
+        return seeks(spec) and spec.differentiable
 
     def __init__(
         self,
@@ -56,4 +56,4 @@ class Gradient:
             optimizer.step()
         with torch.no_grad():
             best = rewards_of(env, self.reward, copies, x).argmax(1, keepdim=True)
-            return torch.special.ndtr(rows_of(x, best).squeeze(1))
+            return action_of(env.spec, rows_of(x, best).squeeze(1))

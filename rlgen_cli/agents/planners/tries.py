@@ -1,6 +1,6 @@
 """What planners share that try continuous actions on copies of the state, with the true reward.
 
-Actions are sought by their normal quantiles, where a uniform action is normal.
+Actions in [0, 1] are sought by their normal quantiles, where a uniform action is normal, as normal actions are already.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Env, Reward
-from rlgen_cli.core.specs import Continuous, State
+from rlgen_cli.core.specs import Continuous, EnvSpec, Normal, State
 from rlgen_cli.policies.actor import no_start
 
 EDGE = 1e-4  # how near to 0 and 1 a guide's actions are taken
@@ -35,15 +35,26 @@ class Start:
     @torch.no_grad()
     def __call__(self, env: Env, state: State) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the first tries, [N, D]."""
-        assert isinstance(env.spec.action, Continuous)
+        assert isinstance(env.spec.action, Continuous | Normal)
         done = env.done(state)
         if self.net is None:
             zero = torch.zeros(len(done), env.spec.action.dim, device=done.device)
             return zero, torch.ones_like(zero)
         observation, carry = env.observe(state), self.net.initial_carry(len(done))
         out = self.net(observation, env.action_mask(state), carry, no_start(observation))
-        mean = torch.special.ndtri(out.policy.mode().clamp(EDGE, 1 - EDGE))
+        mode = out.policy.mode()
+        mean = mode if isinstance(env.spec.action, Normal) else torch.special.ndtri(mode.clamp(EDGE, 1 - EDGE))
         return mean, torch.full_like(mean, self.guide_std)
+
+
+def seeks(spec: EnvSpec) -> bool:
+    """Whether such planners can act where actions are like this."""
+    return isinstance(spec.action, Continuous | Normal)
+
+
+def action_of(spec: EnvSpec, x: Tensor) -> Tensor:
+    """The actions [N, D] whose normal quantiles, or which themselves, are x."""
+    return x if isinstance(spec.action, Normal) else torch.special.ndtr(x)
 
 
 def check_tries(env: Env, num_envs: int, device: torch.device, samples: int, rounds: int) -> None:
@@ -66,7 +77,7 @@ def tries_around(mean: Tensor, deviation: Tensor, samples: int, rng: torch.Gener
 
 def rewards_of(env: Env, reward: Reward, copies: State, x: Tensor) -> Tensor:
     """Rewards [N, S] of the actions whose quantiles are x [N, S, D], each in its copy of the state [N · S]."""
-    after = env.step(copies, torch.special.ndtr(x.flatten(0, 1)))
+    after = env.step(copies, action_of(env.spec, x.flatten(0, 1)))
     return reward(env.view(copies), env.view(after), env.done(after)).total.view(x.shape[:2])
 
 

@@ -1,0 +1,198 @@
+"""A flow model of MNIST digits tuned by r = p(class): every agent beside the exact posterior, prior · r.
+
+The posterior is sampled by rejection: a sample of the model is kept with probability r. Distances are to one half of
+what was kept, and the floor is the distance between the halves.
+
+python -m benchmarks.diffusion [tasks=three,even] [methods=reward_weighted,policy_gradient] [seeds=1,2,3]
+"""
+
+import sys
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.files import mnist
+from benchmarks.harness import Call, run
+from benchmarks.judge import FixedJudge
+from benchmarks.parts import opened, prepared, remembered, seconds_until, trained
+from benchmarks.report import Row, table, with_interval, write
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.specs import View
+from rlgen_cli.evaluation.distances import frechet, vendi
+from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
+from rlgen_cli.evaluation.rollout import rollout
+from rlgen_cli.runs.assemble import Session
+
+TASKS = {"three": [3], "even": [0, 2, 4, 6, 8]}
+GROUPS = [
+    "agent=policy_gradient", "baseline=group", "agent.baseline.group_size=64", "agent.gamma=1",
+    "agent.num_minibatches=4", "agent.optimizer.learning_rate.start=3e-4", "num_envs=256", "total_steps=200000",
+]  # fmt: skip
+# Each agent's settings and the steps of its training, of which some cost more than others.
+METHODS = {
+    "reward_weighted": ["agent=reward_weighted", "num_envs=256", "total_steps=300000"],
+    "trajectory_balance": ["agent=trajectory_balance", "total_steps=100000"],
+    "policy_gradient": [*GROUPS, "agent.anchor.kl_coef=1"],
+    "policy_gradient_without_price": [*GROUPS, "agent.anchor.prior=none"],
+    "pathwise": [
+        "agent=pathwise", "agent.gamma=1", "agent.anchor.kl_coef=1", "agent.optimizer.learning_rate.start=2e-4",
+        "num_envs=64", "total_steps=100000",
+    ],
+}  # fmt: skip
+SEARCHES = {
+    "guided by the classifier's gradient": ["agent=gradient", "agent.samples=1", "agent.rounds=4"],
+    "best of 4 noises at each step": ["agent=best_of", "agent.samples=4", "agent.rounds=1"],
+}
+QUICK = [
+    "threads=1", "env.size=28", "env.generator.updates=2", "env.generator.batch_size=4",
+    "env.generator.network.width=4", "reward.terms.classifier.updates=2", "env.max_steps=2", "env.solver_steps=1",
+]  # fmt: skip
+QUICK_TRAINING = [
+    "num_envs=8", "total_steps=64", "log_interval=32", "eval_interval=64", "eval_episodes=4", "checkpoint_interval=64",
+]  # fmt: skip
+SHOWN = 12
+
+
+class Posterior(NamedTuple):
+    """Samples that were kept, in two halves, and what is known of them."""
+
+    halves: tuple[Tensor, Tensor]  # [N, 1, 28, 28] each
+    features: tuple[Tensor, Tensor]
+    accepted: float  # share of the model's samples
+    log_r: float  # mean of the kept
+
+
+def words_of(call: Call, task: str) -> list[str]:
+    """What all runs of a task have in common."""
+    labels = f"reward.terms.classifier.labels={TASKS[task]}".replace(" ", "")
+    common = [
+        "env=diffusion", *mnist(call), "env.condition=none",
+        "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=1",
+        "reward.terms.classifier.updates=2000", labels, "eval_interval=100000", "checkpoint_interval=250000",
+    ]  # fmt: skip
+    return [*common, *call.pick([], QUICK)]
+
+
+@torch.no_grad()
+def made_by(session: Session, count: int, seed: int) -> Tensor:
+    """So many samples [N, 1, 28, 28]."""
+    env, rng = session.envs["test"], stream(seed, "sample", session.device)
+    sizes = [500] * (count // 500) + ([count % 500] if count % 500 else [])
+    finals = (rollout(env, session.actor, env.reset(size, rng), rng).final for size in sizes)
+    return torch.cat([env.view(final).sample for final in finals])
+
+
+@torch.no_grad()
+def log_r(session: Session, samples: Tensor) -> Tensor:
+    """log p(class) of samples, [N]."""
+    score = session.reward.terms["classifier"].score
+    return torch.cat([score(View(part, {}, {})) for part in samples.split(500)])
+
+
+def posterior_of(call: Call, session: Session, judge: FixedJudge) -> tuple[Posterior, Tensor]:
+    """The posterior by rejection, and samples of the model as it is."""
+    pool = made_by(session, call.pick(20000, 60), 1)
+    r = log_r(session, pool).exp()
+    kept = torch.rand(len(pool), generator=torch.Generator().manual_seed(2)) < r
+    kept[: call.pick(0, 4)] = True  # a quick run's model makes nothing that would be kept
+    samples = pool[kept]
+    half = min(len(samples) // 2, call.pick(2000, 20))
+    halves = samples[:half], samples[half : 2 * half]
+    found = Posterior(
+        halves, (judge(halves[0]), judge(halves[1])), float(r.mean()), float(log_r(session, samples).mean())
+    )
+    return found, pool[:half]
+
+
+def measured(session: Session, judge: FixedJudge, posterior: Posterior, samples: Tensor) -> dict[str, Any]:
+    """How samples compare with the posterior."""
+    features, values = judge(samples), log_r(session, samples)
+    first, second = posterior.features
+    return {
+        "log_r": float(values.mean()), "p": float(values.exp().mean()), "distance": frechet(features, second),
+        "floor": frechet(first, second), "vendi": vendi(features) / vendi(second),
+        "shown": (255 * samples[:SHOWN]).round().int().tolist(),
+    }  # fmt: skip
+
+
+def of_method(call: Call, task: str, method: str, seed: int, posterior: Posterior, judge: FixedJudge) -> dict[str, Any]:
+    """A training's samples beside the posterior, and its time."""
+    words = [*words_of(call, task), *METHODS[method], f"seed={seed}", *call.pick([], QUICK_TRAINING)]
+    words += call.pick([], [f"{key}={value}" for key, value in quick_sizes(method).items()])
+    folder = trained(call.parts / f"{task}_{method}_{seed}", words)
+    session = opened(folder)
+    samples = made_by(session, len(posterior.halves[0]), 3)
+    return measured(session, judge, posterior, samples) | {"minutes": seconds_until(folder) / 60}
+
+
+def quick_sizes(method: str) -> dict[str, int]:
+    """What a training of seconds has beside QUICK_TRAINING."""
+    if method == "reward_weighted":
+        return {"agent.learning_starts": 8, "agent.buffer_size": 16, "agent.batch_size": 4, "agent.updates": 1}
+    if method == "trajectory_balance":
+        return {"agent.buffer_size": 16, "agent.batch_size": 4, "agent.updates": 1}
+    return {"agent.baseline.group_size": 4, "agent.num_minibatches": 2} if method.startswith("policy") else {}
+
+
+def of_search(call: Call, task: str, name: str, posterior: Posterior, judge: FixedJudge) -> dict[str, Any]:
+    """What search makes beside the posterior."""
+    session = prepared(call.parts / f"{task}_search", [*words_of(call, task), *SEARCHES[name], "num_envs=8"])
+    return measured(session, judge, posterior, made_by(session, call.pick(500, 8), 3)) | {"minutes": 0.0}
+
+
+def measure(call: Call) -> None:
+    rows: list[Row] = [
+        ["task", "", "E[log r]", "p(class)", "distance", "over the floor", "Vendi score, share", "minutes"]
+    ]
+    for task in call.each("tasks"):
+        judge = FixedJudge(call)
+        session = prepared(call.parts / f"{task}_model", [*words_of(call, task), "agent=random"])
+        posterior, unchanged = posterior_of(call, session, judge)
+        compared = {
+            "the model, unchanged": [measured(session, judge, posterior, unchanged) | {"minutes": 0.0}],
+            f"the posterior ({posterior.accepted:.1%} kept)": [
+                measured(session, judge, posterior, posterior.halves[0]) | {"minutes": 0.0}
+            ],
+        }
+        for name in SEARCHES:
+            path = call.parts / f"{task}_{name.replace(' ', '_').replace(chr(39), '')}.json"
+            compared[name] = [remembered(path, partial(of_search, call, task, name, posterior, judge))]
+        for method in call.each("methods"):
+            compared[method] = [
+                remembered(
+                    call.parts / f"{task}_{method}_{seed}.json",
+                    partial(of_method, call, task, method, seed, posterior, judge),
+                )
+                for seed in call.seeds()
+            ]
+        for name, found in compared.items():
+            over = [one["distance"] / one["floor"] for one in found]
+            cells = [with_interval([one[key] for one in found]) for key in ("log_r", "p", "distance")]
+            rows.append([
+                task, name, *cells, with_interval(over), with_interval([one["vendi"] for one in found]),
+                with_interval([one["minutes"] for one in found]),
+            ])  # fmt: skip
+        shown = torch.cat([torch.tensor(found[0]["shown"])[:SHOWN] for found in compared.values()]) / 255
+        write_png(call.results / f"diffusion_{task}.png", enlarge(grid(shown, columns=SHOWN), 400))
+    write(call, "A flow model of digits tuned by p(class)", [
+        f"`python -m benchmarks.diffusion tasks={call.settings['tasks']} methods={call.settings['methods']} "
+        f"seeds={call.settings['seeds']}`: model and steps are those of `env=diffusion`; r is the classifier of "
+        "`reward=classifier` at temperature 1. The posterior is sampled by rejection from 20 000 samples of the model; "
+        "distances are Fréchet's in the fixed judge's features to one of its halves, and the floor is that of the "
+        "other half; Vendi scores in the same features, as shares of the posterior's. Means over seeds, with half the "
+        "width of the 95 % interval. A row of the pictures is a row of the table.",
+        table(rows), *(f"![](diffusion_{task}.png)" for task in call.each("tasks")),
+    ])  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    run(
+        "diffusion", measure, arguments, tasks="three,even",
+        methods=",".join(METHODS), seeds="1,2,3",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,181 @@
+"""Reward-weighted regression (Peters and Schaal 2007; for diffusion models Lee et al. 2023): the policy is fitted to
+samples of the prior, each as often as its reward says.
+
+The aim is π* ∝ prior · exp(R / β), the policy of the highest reward at a price β on the KL divergence from the prior.
+What is minimised is KL(π* ‖ π), so that the policy keeps all that π* has, where agents that minimise KL(π ‖ π*) may
+drop some of it.
+
+Deviations from the papers, numbered:
+
+1. While it learns, the policy acts as the prior, so that the aim stays exact. Importance weights, by which it could act
+   as it is, were tried: after some hundred updates a handful of episodes had all the weight.
+2. What is fitted is the mean of the actions that lead to a sample, which the environment knows, not the actions that
+   happened to be drawn, whose noise is many times larger.
+3. The policy is a moving average of the weights that are trained.
+
+When to use it: in env=diffusion, for a reward with or without a gradient that the prior meets at least in one sample
+of a hundred, where diversity is to stay. For what the prior hardly ever makes there is nothing to fit to.
+
+What to expect: most of the way to the exact answer within a minute after enough samples were made; what is missing are
+samples between two kinds, which the policy goes on making more often than it should (docs/results/diffusion.md).
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlgen_cli.core import ranks
+from rlgen_cli.core.capacity import footprint, require_memory
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.optimizer import Adam
+from rlgen_cli.core.protocols import Env, KnowsWays
+from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Metrics, Normal, Observation, Transition
+from rlgen_cli.memory.weighted_buffer import WeightedBuffer
+from rlgen_cli.policies.actor import NetworkPolicy, build_network, no_start
+
+
+class ExploresByPrior:
+    """A policy that acts by standard normal actions while it explores, and by a network when it does not."""
+
+    def __init__(self, policy: NetworkPolicy, dim: int) -> None:
+        self.policy, self.dim = policy, dim
+
+    def initial_carry(self, n: int) -> Carry:
+        return self.policy.initial_carry(n)
+
+    def act(
+        self, observation: Observation, mask: Tensor | None, carry: Carry, *, explore: bool, rng: torch.Generator
+    ) -> Decision:
+        if not explore:
+            return self.policy.act(observation, mask, carry, explore=False, rng=rng)
+        some = next(iter(observation.values()))
+        return Decision(torch.randn(len(some), self.dim, generator=rng, device=some.device), carry)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.policy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state)
+
+
+class RewardWeighted:
+    """A policy fitted to weighted samples of the prior.
+
+    Args:
+        network: builds a policy network from observation and action specs.
+        optimizer: builds the optimizer (core/optimizer.py) from parameters.
+        kl_coef: β, the reward that a nat of KL divergence from the prior costs.
+        buffer_size: finished samples that are kept. learning_starts: the first update comes once so many are there.
+        batch_size: samples of an update. updates: for each window of episodes. All are those of all ranks.
+        ema_decay: of the exponential moving average of the weights, which acts; it begins faster.
+        evaluate: sample or mode, when it does not explore.
+
+    Raises:
+        UserError: for a value out of range, or an environment that does not know what leads to a sample.
+    """
+
+    by_rank = frozenset(["buffer", "returns"])
+
+    @staticmethod
+    def accepts(spec: EnvSpec) -> bool:
+        """Actions are standard normal where nothing is learned, and episodes have one length."""
+        return isinstance(spec.action, Normal) and spec.fixed_length
+
+    def __init__(
+        self,
+        *,
+        env: Env,
+        rng: torch.Generator,
+        num_envs: int,
+        device: torch.device,
+        network: Callable[..., nn.Module],
+        optimizer: Callable[..., Adam],
+        kl_coef: float,
+        buffer_size: int,
+        learning_starts: int,
+        batch_size: int,
+        updates: int,
+        ema_decay: float,
+        evaluate: Literal["sample", "mode"],
+    ) -> None:
+        require(kl_coef > 0, f"kl_coef: must be above 0, got {kl_coef}.")
+        require(updates >= 1, f"updates: must be at least 1, got {updates}.")
+        require(0.0 <= ema_decay < 1.0, f"ema_decay: must be in [0, 1), got {ema_decay}.")
+        fits = 1 <= learning_starts <= buffer_size
+        require(fits, f"learning_starts: must be from 1 to buffer_size = {buffer_size}, got {learning_starts}.")
+        require(isinstance(env, KnowsWays), "_target_: this environment does not say what leads to a sample.")
+        assert isinstance(env.spec.action, Normal)
+        self.batch_size = ranks.share(batch_size, "batch_size")
+        self.learning_starts = max(1, learning_starts // ranks.count())
+        room = max(1, buffer_size // ranks.count())
+        require_memory(room * footprint(env, device), f"buffer_size: {buffer_size} samples")
+        self.env, self.rng, self.kl_coef = env, rng, float(kl_coef)
+        self.updates, self.ema_decay = updates, float(ema_decay)
+        net = build_network(network, env.spec, device)
+        self.trained = NetworkPolicy(net=net, evaluate=evaluate)
+        # Built anew, since a deep copy would copy the model, too, which may be still to be trained.
+        average = build_network(network, env.spec, device).requires_grad_(False)
+        average.load_state_dict(net.state_dict())
+        self.policy = ExploresByPrior(NetworkPolicy(net=average, evaluate=evaluate), env.spec.action.dim)
+        self.optimizer = optimizer(parameters=net.parameters())
+        self.buffer = WeightedBuffer(room, env.reset(1, torch.Generator(device=rng.device).manual_seed(0)))
+        self.returns = torch.zeros(num_envs, device=device)  # of the episodes that are going on
+        self.steps, self.updates_done = 0, 0
+
+    def observe(self, step: Transition) -> None:
+        done = step.terminated
+        self.returns = self.returns + step.reward
+        self.buffer.add(step.next_state, self.returns / self.kl_coef, done)
+        self.returns = self.returns * ~done
+        self.steps += 1
+
+    def update(self, progress: float) -> Metrics:
+        """Updates at the end of each window of episodes, once enough of them are there."""
+        windows, more = divmod(self.steps, self.env.spec.max_steps)
+        if more or windows * len(self.returns) < self.learning_starts:
+            return {}
+        metrics: Metrics = {
+            "effective_samples": self.buffer.effective_size(), "log_z": self.buffer.log_mean_weight()
+        }  # fmt: skip
+        for _ in range(self.updates):
+            loss = self._loss()
+            self.optimizer.step(loss, progress)
+            self._update_average()
+            metrics["loss"] = loss.detach()
+        return metrics
+
+    def _loss(self) -> Tensor:
+        """The weighted squared error of the mean action on ways to samples of the buffer."""
+        assert isinstance(self.env, KnowsWays)
+        with torch.no_grad():
+            way = self.env.on_the_way(self.buffer.draw(self.batch_size, self.rng), self.rng)
+            observation, mask = self.trained.observe(self.env, way.state), self.env.action_mask(way.state)
+        start, carry = no_start(observation), self.trained.initial_carry(self.batch_size)
+        policy = self.trained.forward(observation, mask, carry, start).policy
+        return (way.weight * (policy.mode() - way.action).square().mean(1)).mean()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """The average's weight on the past grows to `ema_decay`, so that the first weights are soon forgotten."""
+        decay = min(self.ema_decay, (1 + self.updates_done) / (10 + self.updates_done))
+        averages = list(self.policy.policy.net.parameters())
+        torch._foreach_lerp_(averages, list(self.trained.net.parameters()), 1 - decay)
+        self.updates_done += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What learning needs beyond the policy."""
+        return {
+            "trained": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "buffer": self.buffer.state_dict(),
+            "returns": self.returns,
+            "counts": [self.steps, self.updates_done],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.trained.load_state_dict(state["trained"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.buffer.load_state_dict(state["buffer"])
+        self.returns, (self.steps, self.updates_done) = state["returns"], state["counts"]

@@ -1,0 +1,241 @@
+"""Denoising a picture: an episode begins with noise, and each action is the noise of a step of a diffusion or flow
+model's sampler.
+
+A standard normal action makes the step that the model itself would make, so that agent=random samples from the model,
+a policy's mean is what it changes, and its KL divergence from the model is known exactly. The picture that rewards see
+is the model's estimate of what will come of the noisy one; at the end it is the sample.
+
+When to use it: where a model of pictures is there, or can be trained, and its samples are to have something asked for,
+without becoming all alike.
+
+What to expect: the model's own samples at the start; with `agent.anchor.prior=env` a price on the KL divergence from
+it decides how much of their diversity stays (docs/results/diffusion.md).
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.host import readable
+from rlgen_cli.core.protocols import Denoises
+from rlgen_cli.core.specs import (
+    Context,
+    EnvSpec,
+    Normal,
+    Observation,
+    ObservationSpec,
+    OnTheWay,
+    PictureSpec,
+    TensorSpec,
+    View,
+    vector,
+)
+from rlgen_cli.data.images import Splits
+from rlgen_cli.domains.diffusion.samplers import Coefficients, Sampler, coefficients
+
+
+class DiffusionState(NamedTuple):
+    """N episodes; the data's pictures are in the environment, by index."""
+
+    noisy: Tensor  # float [N, C, H, W], x_t
+    estimate: Tensor  # float [N, C, H, W], the sample that the model sees in it, in [−1, 1] but for errors
+    index: Tensor  # type: ignore[assignment]  # int32 [N]: the data picture of this episode
+    step: Tensor  # int16 [N]
+
+
+class Diffusion:
+    """The sampling of a diffusion or flow model, step by step.
+
+    Args:
+        data, split: the pictures that give labels and targets.
+        device: of all tensors.
+        generator: the model.
+        sampler: what noise a step adds.
+        size: side of the square pictures, a multiple of 4, from 8 to 64.
+        channels: 1 (grey) or 3 (RGB).
+        max_steps: of the sampler, in training.
+        eval_max_steps: the same for held-out data and samples, or null for as many.
+        last_time: in (0, 1), where the last step ends.
+        solver_steps: in which the model by itself, without noise, makes a sample of what there is then; 0: its estimate
+            is the sample.
+        condition: what of the data's picture the policy sees: none, target, label, or both.
+
+    Raises:
+        UserError: for a value out of range, or a model that is none of diffusion.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: Splits,
+        split: Literal["train", "valid", "test"],
+        device: torch.device,
+        generator: Any,
+        sampler: Sampler,
+        size: int,
+        channels: int,
+        max_steps: int,
+        eval_max_steps: int | None,
+        last_time: float,
+        solver_steps: int,
+        condition: Literal["none", "target", "label", "both"],
+    ) -> None:
+        self.request(size, channels)
+        require(isinstance(generator, Denoises), "generator: must be a diffusion model here; use generator=flow.")
+        steps = max_steps if split == "train" or eval_max_steps is None else eval_max_steps
+        require(1 <= steps <= 1000, f"max_steps, eval_max_steps: must be from 1 to 1000, got {steps}.")
+        require(0.0 < last_time < 1.0, f"last_time: must be between 0 and 1, got {last_time}.")
+        require(0 <= solver_steps <= 1000, f"solver_steps: must be from 0 to 1000, got {solver_steps}.")
+        chosen = {"train": data.train, "valid": data.valid, "test": data.test}[split].to(device)
+        self.images, self.labels, self.class_names = chosen.images, chosen.labels, chosen.classes
+        self.sees_label, self.knows_target = condition in ("label", "both"), condition in ("target", "both")
+        labelled = bool(chosen.classes)
+        require(not self.sees_label or labelled, f"condition: {condition} needs data with labels; this data has none.")
+        known = not generator.classes or self.sees_label
+        require(known, "condition: a conditional generator needs labels; use label or both.")
+        self.generator: Denoises = generator
+        self.device, self.max_steps, self.shape = device, steps, tuple(generator.shape)
+        self.times = torch.linspace(1, last_time, steps + 1, device=device)
+        self.solver_times = torch.linspace(last_time, 0, solver_steps + 1, device=device)
+        self.coefficients = coefficients(sampler, generator.path, self.times)
+        self.spec = self._spec()
+
+    @staticmethod
+    def request(size: int, channels: int) -> dict[str, Any]:
+        """What data is asked for, checked before any is loaded."""
+        require(8 <= size <= 64 and size % 4 == 0, f"size: must be a multiple of 4, from 8 to 64, got {size}.")
+        require(channels in (1, 3), f"channels: must be 1 (grey) or 3 (RGB), got {channels}.")
+        return {"size": size, "channels": channels}
+
+    def _spec(self) -> EnvSpec:
+        picture, classes = TensorSpec("image", self.shape, 0.0, 1.0), len(self.class_names)
+        context = {"target": picture} if self.knows_target else {}
+        if self.sees_label:
+            context["label"] = TensorSpec("label", (), 0, classes)
+        return EnvSpec(
+            observation=self._observation_spec(),
+            action=Normal(self.shape),
+            sample=PictureSpec(*self.shape),
+            max_steps=self.max_steps,
+            context=context,
+            class_names=self.class_names if self.sees_label else (),
+            differentiable=True,
+            kinds=frozenset(["picture"]),
+        )
+
+    def _observation_spec(self) -> ObservationSpec:
+        planes = TensorSpec("image", self.shape)
+        spec = {"noisy": planes, "estimate": planes, "time": vector(1, 0.0, 1.0), "log_gain": vector(1)}
+        if self.knows_target:
+            spec["target"] = planes
+        if self.sees_label:
+            spec["label"] = vector(len(self.class_names), 0.0, 1.0)
+        return spec
+
+    def reset(self, n: int, rng: torch.Generator) -> DiffusionState:
+        index = torch.randint(len(self.images), (n,), generator=rng, device=self.device).to(torch.int32)
+        noisy = torch.randn(n, *self.shape, generator=rng, device=self.device)
+        step = torch.zeros(n, dtype=torch.int16, device=self.device)
+        return self._seen(DiffusionState(noisy, noisy, index, step))
+
+    def _seen(self, state: DiffusionState) -> DiffusionState:
+        """The state with the model's estimate."""
+        label = self._known_label(state)
+        return state._replace(estimate=self.generator.estimate(state.noisy, self._time(state), label))
+
+    def _known_label(self, state: DiffusionState) -> Tensor | None:
+        """What the model is told, float [N, classes], or None."""
+        return self._one_hot(state) if self.generator.classes else None
+
+    def _time(self, state: DiffusionState) -> Tensor:
+        """[N]."""
+        return self.times[state.step.long()]
+
+    def _one_hot(self, state: DiffusionState) -> Tensor:
+        """The asked labels, float [N, classes]."""
+        return one_hot(self.labels[state.index], len(self.class_names)).float()
+
+    def step(self, state: DiffusionState, action: Tensor) -> DiffusionState:
+        over = self.done(state)
+        kept, gain, std = self._coefficients(state)
+        noisy = kept * state.noisy + gain * state.estimate + std * action.view_as(state.noisy)
+        after = self._seen(state._replace(noisy=noisy, step=state.step + ~over))
+        stays = over.view(-1, 1, 1, 1)
+        noisy, estimate = (torch.where(stays, old, new) for old, new in zip(state[:2], after[:2], strict=True))
+        after = after._replace(noisy=noisy, estimate=estimate)
+        ends = self.done(after) & ~over
+        if len(self.solver_times) == 1 or (readable(ends) and not bool(ends.any())):
+            return after
+        solved = self.generator.solve(noisy, self.solver_times, self._known_label(after))
+        return after._replace(estimate=torch.where(ends.view(-1, 1, 1, 1), solved, estimate))
+
+    def action_between(self, state: DiffusionState, following: DiffusionState) -> Tensor:
+        kept, gain, std = self._coefficients(state)
+        return ((following.noisy - kept * state.noisy - gain * state.estimate) / std).flatten(1)
+
+    def _coefficients(self, state: DiffusionState) -> Coefficients:
+        """Those of each state's step, [N, 1, 1, 1]; of a finished one, the last step's."""
+        place = state.step.long().clamp(max=self.max_steps - 1)
+        return Coefficients(*(part[place].view(-1, 1, 1, 1) for part in self.coefficients))
+
+    def on_the_way(self, final: DiffusionState, rng: torch.Generator) -> OnTheWay:
+        """States with the finished samples under fresh noise. The weight makes an error that of what the model predicts
+        on a straight way."""
+        n, x0 = len(final.noisy), final.estimate
+        step = torch.randint(self.max_steps, (n,), generator=rng, device=self.device)
+        noise = torch.randn(x0.shape, generator=rng, device=self.device)
+        t = self.times[step].view(-1, 1, 1, 1)
+        noisy = self.generator.path.alpha(t) * x0 + self.generator.path.sigma(t) * noise
+        state = self._seen(final._replace(noisy=noisy, step=step.to(final.step.dtype)))
+        gain = self._gain(step)
+        action = gain.unsqueeze(1) * (x0 - state.estimate).flatten(1)
+        return OnTheWay(state, action, (gain * self.generator.path.sigma(t).flatten()).square().reciprocal())
+
+    def _gain(self, step: Tensor) -> Tensor:
+        """How many deviations of a step's noise the next noisy sample moves with the estimate, [N]."""
+        return (self.coefficients.estimate / self.coefficients.std)[step]
+
+    def differentiable_state(self, state: DiffusionState) -> DiffusionState:
+        """The same states: they are floats, and `step` lets gradients through as it is."""
+        return state
+
+    def done(self, state: DiffusionState) -> Tensor:
+        return state.step >= self.max_steps
+
+    def observe(self, state: DiffusionState) -> Observation:
+        gain = self._gain(state.step.long().clamp(max=self.max_steps - 1))
+        seen = {
+            "noisy": state.noisy,
+            "estimate": state.estimate,
+            "time": self._time(state).unsqueeze(1),
+            "log_gain": gain.log().unsqueeze(1),
+        }
+        if self.knows_target:
+            seen["target"] = 2 * self._target(state) - 1
+        if self.sees_label:
+            seen["label"] = self._one_hot(state)
+        return seen
+
+    def _target(self, state: DiffusionState) -> Tensor:
+        """The data's pictures, float [N, C, H, W] in [0, 1]."""
+        return self.images.index_select(0, state.index).float() / 255
+
+    def view(self, state: DiffusionState) -> View:
+        context: Context = {"target": self._target(state)} if self.knows_target else {}
+        if self.sees_label:
+            context["label"] = self.labels[state.index]
+        return View(_picture(state.estimate), context, {})
+
+    def action_mask(self, state: DiffusionState) -> Tensor | None:
+        return None
+
+
+def _picture(sample: Tensor) -> Tensor:
+    """Numbers in [−1, 1], but for errors, as a picture in [0, 1]; gradients pass as if nothing were cut off."""
+    unit = (sample + 1) / 2
+    if not unit.requires_grad:
+        return unit.clamp(0, 1)
+    return unit + (unit.clamp(0, 1) - unit).detach()

@@ -1,0 +1,345 @@
+"""Denoising as an episode: samplers and steps by hand, a model whose answer is known, every agent in it."""
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rlgen_cli.agents.reward_weighted import RewardWeighted
+from rlgen_cli.core.acting import decide
+from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.optimizer import Adam
+from rlgen_cli.core.protocols import KnowsWays
+from rlgen_cli.core.schedules import Linear
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.specs import Scored, View
+from rlgen_cli.data.images import Images, Splits
+from rlgen_cli.domains.diffusion.environment import Diffusion
+from rlgen_cli.domains.diffusion.samplers import DDIM, FlowSDE, coefficients
+from rlgen_cli.generators.diffusion import DiffusionModel, DiffusionTraining
+from rlgen_cli.generators.paths import Cosine, Flow
+from rlgen_cli.generators.unet import DenoisingUNet
+from rlgen_cli.policies.distributions import UnitNormal
+from rlgen_cli.policies.encoders import MLP
+from rlgen_cli.policies.policy_network import PolicyNetwork
+from rlgen_cli.policies.precision import Precision
+from rlgen_cli.runs.assemble import assemble
+from rlgen_cli.runs.stepper import Stepper
+from tests.conftest import compose, session, small
+from tests.resuming import resumes
+
+CPU = torch.device("cpu")
+AGENTS = [
+    "actor_critic", "ppo", "policy_gradient", "pathwise", "reward_weighted", "trajectory_balance", "best_of", "cem", "gradient", "random",
+]  # fmt: skip
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Modes:
+    """The exact model of a mixture of equal isotropic normal variables on 1 × 2 pictures, on a straight way to noise."""
+
+    network = nn.Identity()
+    shape, labels, classes = (1, 1, 2), 0, 0
+
+    def __init__(self, centres: list[list[float]], std: float) -> None:
+        self.path, self.centres, self.std = Flow(), torch.tensor(centres), std
+
+    def solve(self, x: torch.Tensor, times: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+        return DiffusionModel.solve(self, x, times, label)  # type: ignore[arg-type]
+
+    def estimate(self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+        alpha, sigma = (part.view(-1, 1) for part in (1 - t, t))
+        variance = alpha.square() * self.std**2 + sigma.square()
+        away = x.flatten(1).unsqueeze(1) - alpha.unsqueeze(2) * self.centres  # [N, M, 2]
+        share = (-0.5 * away.square().sum(2) / variance).softmax(1)
+        gain = alpha * self.std**2 / variance
+        each = self.centres + gain.unsqueeze(2) * away
+        return (share.unsqueeze(2) * each).sum(1).view_as(x)
+
+
+def make_env(model: Any, steps: int = 10, sampler: Any = None, **changes: Any) -> Diffusion:
+    """The environment of a model, on pictures that nobody looks at."""
+    images = Images(torch.zeros(4, *model.shape, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
+    settings: dict[str, Any] = {
+        "data": Splits(images, images, images), "split": "train", "device": CPU, "generator": model,
+        "sampler": sampler or DDIM(eta=1.0), "size": 8, "channels": 1, "max_steps": steps, "eval_max_steps": None,
+        "last_time": 0.02, "solver_steps": 0, "condition": "none",
+    }  # fmt: skip
+    return Diffusion(**settings | changes)
+
+
+def played(env: Diffusion, n: int) -> Any:
+    """Finished states of standard normal actions."""
+    state, source = env.reset(n, rng()), rng(1)
+    for _ in range(env.spec.max_steps):
+        state = env.step(state, env.spec.action.sample(n, source))
+    return state
+
+
+def test_steps_by_hand():
+    times = torch.tensor([1.0, 0.5, 0.25])
+    kept, gain, std = coefficients(DDIM(eta=1.0), Flow(), times)
+    # From pure noise nothing is kept. Then α and σ go from .5, .5 to .75, .25, which is the posterior of ancestral
+    # sampling: c_x = ⅔ · .25² / .5², c_0 = .75 · (.25 − 4/9 · .0625) / .25, std = .25 √(1 − 1/9).
+    assert torch.allclose(kept, torch.tensor([0.0, 1 / 6]), atol=1e-6)
+    assert torch.allclose(gain, torch.tensor([0.5, 2 / 3]), atol=1e-6)
+    assert torch.allclose(std, torch.tensor([0.5, 0.25 * math.sqrt(8 / 9)]), atol=1e-6)
+    half = coefficients(DDIM(eta=0.5), Flow(), times)
+    assert torch.allclose(half.std, 0.5 * std)
+    assert torch.allclose(half.state, (torch.tensor([0.25, 0.0625]) - half.std**2).sqrt() / torch.tensor([1.0, 0.5]))
+
+
+def test_the_noise_of_flow_grpo_by_hand():
+    flow = coefficients(FlowSDE(scale=0.7), Flow(), torch.tensor([0.5, 0.4]))
+    assert flow.std.item() == pytest.approx(0.7 * math.sqrt(0.5 / 0.5 * 0.1))
+    wide = coefficients(FlowSDE(scale=0.7), Flow(), torch.tensor([1.0, 0.5]))  # as much as there is at its end
+    assert wide.std.item() == 0.5
+    assert wide.state.item() == 0.0
+
+
+@pytest.mark.parametrize("path", [Flow(), Cosine(prediction="noise"), Cosine(prediction="velocity")])
+def test_what_is_predicted_tells_the_sample(path):
+    x0, noise, t = (torch.randn(5, 1, 2, 2, generator=rng(i)) for i in range(3))
+    t = t.sigmoid()[:, :, :1, :1]
+    x = path.alpha(t) * x0 + path.sigma(t) * noise
+    assert torch.allclose(path.estimate(x, path.target(x0, noise, t), t), x0, atol=1e-4)
+    ends = torch.tensor([0.0, 1.0])
+    assert torch.allclose(path.alpha(ends), torch.tensor([1.0, 0.0]), atol=2e-3)
+    assert torch.allclose(path.sigma(ends), torch.tensor([0.0, 1.0]), atol=2e-3)
+
+
+@pytest.mark.parametrize("sampler", [DDIM(eta=1.0), DDIM(eta=0.5), FlowSDE(scale=0.7)])
+def test_standard_normal_actions_sample_from_the_model(sampler):
+    env = make_env(Modes([[0.5, -0.5]], 0.2), steps=60, sampler=sampler)
+    made = played(env, 4000).estimate.flatten(1)
+    assert torch.allclose(made.mean(0), torch.tensor([0.5, -0.5]), atol=0.02)
+    assert torch.allclose(made.std(0), torch.full((2,), 0.2), atol=0.02)
+
+
+def test_an_action_moves_the_noisy_sample_and_what_leads_to_a_sample_leads_there():
+    env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.2))
+    assert isinstance(env, KnowsWays)
+    final = played(env, 6)
+    way = env.on_the_way(final, rng(3))
+    place = way.state.step.long()
+    assert place.max() < 10
+    kept, gain, _ = (part[place].view(-1, 1, 1, 1) for part in env.coefficients)
+    after = env.step(way.state, way.action)
+    assert torch.allclose(after.noisy, kept * way.state.noisy + gain * final.estimate, atol=1e-4)
+    assert torch.allclose(env.action_between(way.state, after), way.action, atol=1e-3)
+    # The weight makes a squared error of the action that of the velocity, (x̂ − x) / t.
+    velocity = (final.estimate - way.state.estimate).flatten(1) / env.times[place].unsqueeze(1)
+    assert torch.allclose(way.weight * way.action.square().sum(1), velocity.square().sum(1), rtol=1e-3)
+
+
+def test_the_model_ends_what_the_steps_have_begun():
+    """Without noise after the last step, in as few steps as are asked for; the sample of one Gaussian is known then."""
+    model = Modes([[0.5, -0.5]], 0.2)
+    env = make_env(model, steps=4, last_time=0.5, solver_steps=40)
+    state, source = env.reset(3000, rng()), rng(1)
+    for _ in range(4):
+        state = env.step(state, env.spec.action.sample(3000, source))
+    assert torch.equal(state.estimate, model.solve(state.noisy, torch.linspace(0.5, 0, 41), None))
+    assert torch.equal(env.step(state, env.spec.action.sample(3000, source)).estimate, state.estimate)
+    # x_t has the variance (1 − t)² · .04 + t², which the equation takes to .04 in proportion.
+    spread = state.noisy.flatten(1) - 0.5 * model.centres
+    expected = model.centres + spread * 0.2 / math.sqrt(0.25 * 0.04 + 0.25)
+    assert torch.allclose(state.estimate.flatten(1), expected, atol=0.03)
+
+
+def test_divergence_by_hand():
+    one, two = UnitNormal(torch.tensor([[1.0, 2.0]])), UnitNormal(torch.zeros(1, 2))
+    assert one.divergence(two).item() == 2.5
+    action = torch.tensor([[0.0, 1.0]])
+    log_prob, entropy = one.evaluate_actions(action)
+    expected = torch.distributions.Normal(one.mean, 1.0)
+    assert log_prob.item() == pytest.approx(expected.log_prob(action).sum().item())
+    assert entropy.item() == pytest.approx(expected.entropy().sum().item())
+
+
+def make_training(updates: int, **changes: Any) -> DiffusionTraining:
+    """A model of two pictures, a bright square at the left or at the right."""
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    images[0, :, 2:6, :4], images[1, :, 2:6, 4:] = 255, 255
+    settings: dict[str, Any] = {
+        "real": Images(images, torch.tensor([0, 1]), ("left", "right")), "rng": stream(1, "generator", CPU),
+        "device": CPU, "cache_key": "small", "network": partial(DenoisingUNet, width=8), "path": Flow(),
+        "conditional": False, "label_dropout": 0.1, "learning_rate": Linear(5e-3, 1e-3, 1.0), "batch_size": 32,
+        "updates": updates, "ema_decay": 0.9, "ode_steps": 8,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return DiffusionTraining(**settings | changes)
+
+
+def learned(training: DiffusionTraining) -> DiffusionTraining:
+    for i in range(training.num_updates):
+        training.update(i / training.num_updates)
+    return training
+
+
+@pytest.mark.parametrize("path", [Flow(), Cosine(prediction="velocity")], ids=["flow", "cosine"])
+def test_a_model_learns_its_data(path):
+    model = learned(make_training(400, path=path)).generator
+    made = model.finished(model(torch.randn(40, 64, generator=rng())))
+    left = made[:, :, 2:6, :4].mean((1, 2, 3)), made[:, :, 2:6, 4:].mean((1, 2, 3))
+    assert float((left[0] - left[1]).abs().mean()) > 0.7  # bright on one side only
+    assert 0.1 < float((left[0] > left[1]).float().mean()) < 0.9  # and not always on the same
+    assert float(made[:, :, :2].mean()) < 0.1
+
+
+def test_a_conditional_model_makes_what_is_asked_for():
+    model = learned(make_training(250, conditional=True)).generator
+    label = torch.arange(20) % 2
+    made = model.finished(model(torch.randn(20, 64, generator=rng()), label))
+    right = made[:, :, 2:6, 4:].mean((1, 2, 3)) > made[:, :, 2:6, :4].mean((1, 2, 3))
+    assert torch.equal(right.long(), label)
+
+
+@pytest.mark.parametrize("rank", ["null", "2"])
+@pytest.mark.parametrize("agent", ["policy_gradient", "reward_weighted"])
+def test_a_policy_begins_as_the_model_though_that_was_trained_later(agent, rank):
+    words = small("env=diffusion", f"agent={agent}", "network=denoiser", "reward=[symmetry]")
+    run = session(*words, f"agent.network.denoiser.rank={rank}")
+    assert isinstance(run.source, DiffusionTraining)
+    learned(run.source)
+    env = run.envs["train"]
+    policy: Any = run.agent.policy if agent == "policy_gradient" else run.agent.policy.policy
+    state = env.step(env.reset(4, rng()), env.spec.action.sample(4, rng(1)))
+    start = torch.zeros(1, 4, dtype=torch.bool)
+    assert policy.forward(env.observe(state), None, None, start).policy.mode().abs().max() < 1e-3
+    count = sum(parameter.numel() for parameter in policy.net.denoiser.parameters())
+    whole = sum(parameter.numel() for parameter in run.source.generator.network.parameters())
+    assert (count < whole) == (rank == "2")
+
+
+def test_held_out_samples_may_take_more_steps():
+    run = session(*small("env=diffusion", "agent=random", "reward=[symmetry]"), "env.eval_max_steps=5")
+    assert [run.envs[split].spec.max_steps for split in ("train", "valid", "test")] == [3, 5, 5]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_trains_and_resumes_bit_for_bit(agent, tmp_path):
+    able = agent not in ("best_of", "cem", "gradient", "random")
+    words = small("env=diffusion", f"agent={agent}", "reward=classifier", *(["network=denoiser"] if able else []))
+    anchored = agent in ("actor_critic", "ppo", "policy_gradient", "pathwise")
+    resumes([*words, *(["agent.anchor.prior=env"] if anchored else [])], 160, tmp_path)
+    made = {path.name for path in (tmp_path / "parts" / "samples" / "final").iterdir()}
+    assert {"grid.png", "strip.png", "timelapse.gif", "scores.json"} <= made
+    assert (tmp_path / "parts" / "stages" / "generator" / "result").is_dir()
+
+
+class AtTheEnd:
+    """A reward of finished samples alone, from their estimates in [−1, 1]."""
+
+    has_learned_terms = False
+
+    def __init__(self, log_r: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.log_r = log_r
+
+    def __call__(
+        self, before: View, after: View, done: torch.Tensor, *, known: Any = None, ending: bool = True
+    ) -> Scored:
+        value = self.log_r(2 * after.sample.flatten(1) - 1) * done
+        return Scored(value, value, {}, {})
+
+    def learned_reward(self, frames: View, done: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(done, dtype=torch.float32)
+
+
+def regress(env: Diffusion, network: Any, log_r: Any, windows: int, rate: float, **changes: Any) -> RewardWeighted:
+    """An agent that has learned from so many windows of episodes."""
+    optimizer = partial(
+        Adam, learning_rate=Linear(rate, 1e-4, 1.0), max_grad_norm=1.0, eps=1e-5, weight_decay=0.0, nonfinite="stop"
+    )
+    settings: dict[str, Any] = {"num_envs": 128, "buffer_size": 4096, "learning_starts": 1024, "batch_size": 128}
+    settings |= {"updates": 20, "ema_decay": 0.9} | changes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        agent = RewardWeighted(
+            env=env, rng=rng(2), device=CPU, network=network, optimizer=optimizer, kl_coef=1.0, evaluate="sample",
+            **settings,
+        )  # fmt: skip
+    stepper = Stepper(
+        env=env, reward=AtTheEnd(log_r), learners={"agent": agent}, rng=rng(3), num_envs=settings["num_envs"],
+        group_size=1, together=True,
+    )  # fmt: skip
+    stepper.enter(stepper.fresh())
+    steps, policy_rng = windows * env.spec.max_steps, rng(4)
+    for step in range(steps):
+        decision = decide(agent.policy, env, stepper.state, None, explore=True, rng=policy_rng)
+        stepper.renew(stepper.step(decision, None, step / steps).done)
+    return agent
+
+
+def network_of(denoiser: Any) -> Any:
+    """Builds a policy network of few parameters, or a diffusion model's own."""
+    body = partial(MLP, width=48, layers=2, pool=1, embed=1)
+    return partial(
+        PolicyNetwork, precision=Precision("float32"), body=body, recurrent=None, maps=None, denoiser=denoiser,
+        order="independent", continuous="gaussian", std=1.0, init_scale=0.01, dropout=0.0,
+    )  # fmt: skip
+
+
+def made_by(agent: RewardWeighted, env: Diffusion, n: int) -> torch.Tensor:
+    """Samples [N, 2] in [−1, 1]."""
+    state, source = env.reset(n, rng(5)), rng(6)
+    for _ in range(env.spec.max_steps):
+        state = env.step(state, decide(agent.policy, env, state, None, explore=False, rng=source).action)
+    return state.estimate.flatten(1)
+
+
+def test_reward_weighted_regression_finds_the_posterior():
+    """Two modes and a reward of log 3 for one of them, at a price of 1 a nat: three quarters are to be there, the mode
+    as wide as the model's own steps leave it; the normaliser is 2."""
+    env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.1), steps=16)
+    agent = regress(env, network_of(None), lambda x: math.log(3) * (x[:, 0] > 0), windows=40, rate=5e-3)
+    assert float(agent.buffer.log_mean_weight()) == pytest.approx(math.log(2), abs=0.1)
+    made, before = made_by(agent, env, 2000), played(env, 2000).estimate.flatten(1)
+    right = made[:, 0] > 0
+    assert float(right.float().mean()) == pytest.approx(0.75, abs=0.05)
+    assert torch.allclose(made[right].mean(0), torch.tensor([0.5, -0.5]), atol=0.05)
+    narrower = made[right].std(0) / before[before[:, 0] > 0].std(0)
+    assert 0.85 < float(narrower.mean()) < 1.1
+
+
+WRONG = {
+    "env=diffusion generator=r1": r"env\.generator: must be a diffusion model here; use generator=flow\.",
+    "env=diffusion agent=dqn": r"agent: DQN cannot act in this environment, which has an action of 784 standard",
+    "env=diffusion env.size=10": r"env\.size: must be a multiple of 4",
+    "env=diffusion env.last_time=1": r"env\.last_time: must be between 0 and 1",
+    "env=diffusion env.sampler.eta=0": r"env\.sampler\.eta: must be above 0",
+    "env=diffusion joint=true": r"joint: this generator does not learn along",
+    "env=diffusion env.generator.conditional=true env.condition=none": r"env\.condition: a conditional generator needs",
+    "env=diffusion agent.network.denoiser.rank=0": r"agent\.network\.denoiser\.rank: must be at least 1",
+    "env=pixel agent=ppo network=denoiser": r"denoiser: is for env=diffusion",
+    "env=pixel brush=stroke agent=ppo agent.anchor.prior=env": r"prior: env stands for standard normal actions",
+    "env=pixel agent=reward_weighted": r"agent: RewardWeighted cannot act in env\.brush=Pen",
+    "env=diffusion agent=reward_weighted agent.learning_starts=0": r"agent\.learning_starts: must be from 1 to",
+    "env=diffusion agent=reward_weighted agent.kl_coef=0": r"agent\.kl_coef: must be above 0",
+}
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG.items())
+def test_what_cannot_be_is_said(words, said):
+    with pytest.raises(UserError, match=said):
+        assemble(compose(*words.split(), "data.per_class=2", "device=cpu"))
+
+
+def test_pretraining_leaves_samples_and_weights(tmp_path, rlgen):
+    words = small("env=diffusion")
+    kept = [word for word in words if not word.startswith(("agent", "env=", "total_steps"))]
+    code, _, error = rlgen("pretrain", "env=diffusion", *kept, f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, error
+    assert (tmp_path / "run" / "generator" / "model.safetensors").is_file()
+    config = json.loads((tmp_path / "run" / "generator" / "config.json").read_text())
+    assert config["class"] == "DenoisingUNet"
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
