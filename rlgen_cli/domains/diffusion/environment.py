@@ -86,7 +86,8 @@ class Diffusion:
         self.request(size, channels)
         require(isinstance(generator, Denoises), "generator: must be a diffusion model here; use generator=flow.")
         steps = max_steps if split == "train" or eval_max_steps is None else eval_max_steps
-        require(1 <= steps <= 1000, f"max_steps, eval_max_steps: must be from 1 to 1000, got {steps}.")
+        name = "max_steps" if split == "train" else "eval_max_steps"
+        require(1 <= steps <= 1000, f"{name}: must be from 1 to 1000, got {steps}.")
         require(0.0 < last_time < 1.0, f"last_time: must be between 0 and 1, got {last_time}.")
         require(0 <= solver_steps <= 1000, f"solver_steps: must be from 0 to 1000, got {solver_steps}.")
         chosen = {"train": data.train, "valid": data.valid, "test": data.test}[split].to(device)
