@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from rlgen_cli.cli.listing import GROUPS, keys, place_of
+from rlgen_cli.config import goes_with
 from rlgen_cli.config.arguments import prepared
 from rlgen_cli.config.compose import composed
 from rlgen_cli.config.locate import choices, config_folder
@@ -315,3 +316,15 @@ def test_a_choice_that_no_file_can_be_called_is_a_sentence(word: str, rlgen: Rlg
     assert code == 2
     assert err.startswith("rlgen: ")
     assert err.count("\n") == 1
+
+
+def test_a_network_goes_with_an_environment_where_the_agent_has_one() -> None:
+    def brought(agent: str) -> list[str]:
+        words = ["env=diffusion", f"agent={agent}"]
+        return list(goes_with.companions(words, [config_folder()], {"env": "pixel", "agent": "dqn"}, []))
+
+    assert brought("ppo") == ["network=denoiser", "agent.anchor.prior=env"]
+    assert brought("reward_weighted") == ["network=denoiser"]
+    assert brought("random") == []
+    found = goes_with.companions(["sampler=flow_sde"], [config_folder()], {"env": "pixel", "agent": "dqn"}, [])
+    assert list(found) == ["env=diffusion", "agent=policy_gradient", "network=denoiser", "agent.anchor.prior=env"]
