@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.files import mnist
+from benchmarks.generators import slug
 from benchmarks.harness import Call, run
 from benchmarks.judge import FixedJudge
 from benchmarks.parts import opened, prepared, remembered, seconds_until, trained
@@ -61,7 +62,6 @@ class Posterior(NamedTuple):
     halves: tuple[Tensor, Tensor]  # [N, 1, 28, 28] each
     features: tuple[Tensor, Tensor]
     accepted: float  # share of the model's samples
-    log_r: float  # mean of the kept
 
 
 def words_of(call: Call, task: str) -> list[str]:
@@ -100,10 +100,7 @@ def posterior_of(call: Call, session: Session, judge: FixedJudge) -> tuple[Poste
     samples = pool[kept]
     half = min(len(samples) // 2, call.pick(2000, 20))
     halves = samples[:half], samples[half : 2 * half]
-    found = Posterior(
-        halves, (judge(halves[0]), judge(halves[1])), float(r.mean()), float(log_r(session, samples).mean())
-    )
-    return found, pool[:half]
+    return Posterior(halves, (judge(halves[0]), judge(halves[1])), float(r.mean())), pool[:half]
 
 
 def measured(session: Session, judge: FixedJudge, posterior: Posterior, samples: Tensor) -> dict[str, Any]:
@@ -157,7 +154,7 @@ def measure(call: Call) -> None:
             ],
         }
         for name in SEARCHES:
-            path = call.parts / f"{task}_{name.replace(' ', '_').replace(chr(39), '')}.json"
+            path = call.parts / f"{task}_{slug(name)}.json"
             compared[name] = [remembered(path, partial(of_search, call, task, name, posterior, judge))]
         for method in call.each("methods"):
             compared[method] = [

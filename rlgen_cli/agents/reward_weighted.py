@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from rlgen_cli.core import ranks
 from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.errors import require
+from rlgen_cli.core.moving_average import follow
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, KnowsWays
 from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Metrics, Normal, Observation, Transition
@@ -39,8 +40,8 @@ from rlgen_cli.policies.actor import NetworkPolicy, build_network, no_start
 class ExploresByPrior:
     """A policy that acts by standard normal actions while it explores, and by a network when it does not."""
 
-    def __init__(self, policy: NetworkPolicy, dim: int) -> None:
-        self.policy, self.dim = policy, dim
+    def __init__(self, policy: NetworkPolicy, action: Normal) -> None:
+        self.policy, self.action = policy, action
 
     def initial_carry(self, n: int) -> Carry:
         return self.policy.initial_carry(n)
@@ -51,7 +52,7 @@ class ExploresByPrior:
         if not explore:
             return self.policy.act(observation, mask, carry, explore=False, rng=rng)
         some = next(iter(observation.values()))
-        return Decision(torch.randn(len(some), self.dim, generator=rng, device=some.device), carry)
+        return Decision(self.action.sample(len(some), rng, some.device), carry)
 
     def state_dict(self) -> dict[str, Any]:
         return self.policy.state_dict()
@@ -118,7 +119,7 @@ class RewardWeighted:
         # Built anew, since a deep copy would copy the model, too, which may be still to be trained.
         average = build_network(network, env.spec, device).requires_grad_(False)
         average.load_state_dict(net.state_dict())
-        self.policy = ExploresByPrior(NetworkPolicy(net=average, evaluate=evaluate), env.spec.action.dim)
+        self.policy = ExploresByPrior(NetworkPolicy(net=average, evaluate=evaluate), env.spec.action)
         self.optimizer = optimizer(parameters=net.parameters())
         self.buffer = WeightedBuffer(room, env.reset(1, torch.Generator(device=rng.device).manual_seed(0)))
         self.returns = torch.zeros(num_envs, device=device)  # of the episodes that are going on
@@ -142,7 +143,8 @@ class RewardWeighted:
         for _ in range(self.updates):
             loss = self._loss()
             self.optimizer.step(loss, progress)
-            self._update_average()
+            follow(self.policy.policy.net, self.trained.net, self.ema_decay, self.updates_done)
+            self.updates_done += 1
             metrics["loss"] = loss.detach()
         return metrics
 
@@ -155,14 +157,6 @@ class RewardWeighted:
         start, carry = no_start(observation), self.trained.initial_carry(self.batch_size)
         policy = self.trained.forward(observation, mask, carry, start).policy
         return (way.weight * (policy.mode() - way.action).square().mean(1)).mean()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        """The average's weight on the past grows to `ema_decay`, so that the first weights are soon forgotten."""
-        decay = min(self.ema_decay, (1 + self.updates_done) / (10 + self.updates_done))
-        averages = list(self.policy.policy.net.parameters())
-        torch._foreach_lerp_(averages, list(self.trained.net.parameters()), 1 - decay)
-        self.updates_done += 1
 
     def state_dict(self) -> dict[str, Any]:
         """What learning needs beyond the policy."""

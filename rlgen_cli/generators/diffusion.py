@@ -30,6 +30,7 @@ from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.files import write_atomic
+from rlgen_cli.core.moving_average import follow
 from rlgen_cli.core.optimizer import require_rate
 from rlgen_cli.core.protocols import NoisePath
 from rlgen_cli.core.schedules import Linear
@@ -187,7 +188,7 @@ class DiffusionTraining:
         ranks.average_gradients(list(self.network.parameters()))
         self.optimizer.learning_rate = self.learning_rate(progress)
         self.optimizer.step()
-        self._update_ema()
+        follow(self.generator.network, self.network, self.ema_decay, self.updates_done)
         self.updates_done += 1
         return {"loss": loss.detach()}
 
@@ -200,13 +201,6 @@ class DiffusionTraining:
             return x0, None
         kept = torch.rand(self.batch_size, 1, generator=self.rng, device=self.device) >= self.label_dropout
         return x0, one_hot(self.real.labels[index], self.generator.labels) * kept.float()
-
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        """The average's weight on the past grows to `ema_decay`, so that the first weights are soon forgotten."""
-        decay = min(self.ema_decay, (1 + self.updates_done) / (10 + self.updates_done))
-        for kept, new in zip(self.generator.network.parameters(), self.network.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         return {

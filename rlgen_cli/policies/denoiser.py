@@ -62,7 +62,7 @@ class Denoiser(nn.Module):
         assert isinstance(generator, Denoises)
         # In a tuple, so that the model's weights are no part of this module's state.
         self.model: tuple[Any] = (generator,)
-        self.shape, self.features = action.shape, int(generator.network.features)
+        self.features = int(generator.network.features)
         self.sees_label = "label" in observation
         weights = dict(generator.network.named_parameters())
         self.names = list(weights)

@@ -191,13 +191,14 @@ class Diffusion:
         t = self.times[step].view(-1, 1, 1, 1)
         noisy = self.generator.path.alpha(t) * x0 + self.generator.path.sigma(t) * noise
         state = self._seen(final._replace(noisy=noisy, step=step.to(final.step.dtype)))
-        gain = self._gain(step)
+        gain = self._gain(state)
         action = gain.unsqueeze(1) * (x0 - state.estimate).flatten(1)
         return OnTheWay(state, action, (gain * self.generator.path.sigma(t).flatten()).square().reciprocal())
 
-    def _gain(self, step: Tensor) -> Tensor:
+    def _gain(self, state: DiffusionState) -> Tensor:
         """How many deviations of a step's noise the next noisy sample moves with the estimate, [N]."""
-        return (self.coefficients.estimate / self.coefficients.std)[step]
+        _, estimate, std = self._coefficients(state)
+        return (estimate / std).flatten()
 
     def differentiable_state(self, state: DiffusionState) -> DiffusionState:
         """The same states: they are floats, and `step` lets gradients through as it is."""
@@ -207,12 +208,11 @@ class Diffusion:
         return state.step >= self.max_steps
 
     def observe(self, state: DiffusionState) -> Observation:
-        gain = self._gain(state.step.long().clamp(max=self.max_steps - 1))
         seen = {
             "noisy": state.noisy,
             "estimate": state.estimate,
             "time": self._time(state).unsqueeze(1),
-            "log_gain": gain.log().unsqueeze(1),
+            "log_gain": self._gain(state).log().unsqueeze(1),
         }
         if self.knows_target:
             seen["target"] = 2 * self._target(state) - 1
