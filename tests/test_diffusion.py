@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from rlgen_cli.agents.nft import NFT
 from rlgen_cli.agents.reward_weighted import RewardWeighted
 from rlgen_cli.core.acting import decide
 from rlgen_cli.core.errors import UserError
@@ -17,12 +18,13 @@ from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import KnowsWays
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.seeding import stream
-from rlgen_cli.core.specs import Scored, View
+from rlgen_cli.core.specs import Discrete, Scored, View
 from rlgen_cli.data.images import Images, Splits
+from rlgen_cli.domains.diffusion.controls import Guidance, Noise, PickNoise
 from rlgen_cli.domains.diffusion.environment import Diffusion
-from rlgen_cli.domains.diffusion.samplers import DDIM, FlowSDE, coefficients
+from rlgen_cli.domains.diffusion.samplers import DDIM, FlowSDE, coefficients, step_times
 from rlgen_cli.generators.diffusion import DiffusionModel, DiffusionTraining
-from rlgen_cli.generators.paths import Cosine, Flow
+from rlgen_cli.generators.paths import Cosine, Flow, change_kept
 from rlgen_cli.generators.unet import DenoisingUNet
 from rlgen_cli.policies.distributions import UnitNormal
 from rlgen_cli.policies.encoders import MLP
@@ -35,7 +37,8 @@ from tests.resuming import resumes
 
 CPU = torch.device("cpu")
 AGENTS = [
-    "actor_critic", "ppo", "policy_gradient", "pathwise", "reward_weighted", "trajectory_balance", "best_of", "cem", "gradient", "random",
+    "actor_critic", "ppo", "policy_gradient", "pathwise", "reward_weighted", "trajectory_balance", "nft", "best_of", "cem", "gradient",
+    "random",
 ]  # fmt: skip
 
 
@@ -70,8 +73,8 @@ def make_env(model: Any, steps: int = 10, sampler: Any = None, **changes: Any) -
     images = Images(torch.zeros(4, *model.shape, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
     settings: dict[str, Any] = {
         "data": Splits(images, images, images), "split": "train", "device": CPU, "generator": model,
-        "sampler": sampler or DDIM(eta=1.0), "size": 8, "channels": 1, "max_steps": steps, "eval_max_steps": None,
-        "last_time": 0.02, "solver_steps": 0, "condition": "none",
+        "sampler": sampler or DDIM(eta=1.0), "control": Noise(), "size": 8, "channels": 1, "max_steps": steps, "eval_max_steps": None,
+        "spacing": "time", "order": 1, "last_time": 0.02, "solver_steps": 0, "condition": "none",
     }  # fmt: skip
     return Diffusion(**settings | changes)
 
@@ -86,21 +89,47 @@ def played(env: Diffusion, n: int) -> Any:
 
 def test_steps_by_hand():
     times = torch.tensor([1.0, 0.5, 0.25])
-    kept, gain, std = coefficients(DDIM(eta=1.0), Flow(), times)
+    kept, gain, std, change = coefficients(DDIM(eta=1.0), Flow(), times, 2)
     # From pure noise nothing is kept. Then α and σ go from .5, .5 to .75, .25, which is the posterior of ancestral
     # sampling: c_x = ⅔ · .25² / .5², c_0 = .75 · (.25 − 4/9 · .0625) / .25, std = .25 √(1 − 1/9).
     assert torch.allclose(kept, torch.tensor([0.0, 1 / 6]), atol=1e-6)
     assert torch.allclose(gain, torch.tensor([0.5, 2 / 3]), atol=1e-6)
     assert torch.allclose(std, torch.tensor([0.5, 0.25 * math.sqrt(8 / 9)]), atol=1e-6)
-    half = coefficients(DDIM(eta=0.5), Flow(), times)
+    # log(α / σ) is −∞, 0 and log 3: of second order is no step whose length, or the one before, is infinite.
+    assert change.tolist() == [0.0, 0.0]
+    half = coefficients(DDIM(eta=0.5), Flow(), times, 1)
     assert torch.allclose(half.std, 0.5 * std)
     assert torch.allclose(half.state, (torch.tensor([0.25, 0.0625]) - half.std**2).sqrt() / torch.tensor([1.0, 0.5]))
 
 
+def test_steps_of_second_order_by_hand():
+    """At .75, .5 and .25, log(α / σ) is −log 3, 0 and log 3; at .1 it is log 9."""
+    shares = change_kept(Flow(), torch.tensor([1.0, 0.75, 0.5, 0.25, 0.1]))
+    assert torch.allclose(shares, torch.tensor([0.0, 0.0, 0.5, 0.5]), atol=1e-6)
+    assert torch.equal(coefficients(DDIM(eta=1.0), Flow(), torch.tensor([0.75, 0.5, 0.25]), 1).change, torch.zeros(2))
+
+
+def test_where_steps_lie():
+    assert torch.equal(step_times(Flow(), 2, 0.5, "time"), torch.tensor([1.0, 0.75, 0.5]))
+    # log(α / σ) of .99, .5 and .01 are even.
+    assert torch.allclose(step_times(Flow(), 3, 0.01, "log_snr"), torch.tensor([1.0, 0.99, 0.5, 0.01]), atol=1e-4)
+    assert torch.allclose(step_times(Flow(), 1, 0.4, "log_snr"), torch.tensor([1.0, 0.4]), atol=1e-4)
+
+
+@pytest.mark.parametrize(("order", "low", "high"), [(1, 0.1, 1.0), (2, 0.0, 0.04)])
+def test_second_order_makes_every_mode_as_often_in_ten_steps(order, low, high):
+    """Total variation from equal shares of 25 modes of a model that is known exactly."""
+    centres = torch.cartesian_prod(*[torch.linspace(-0.8, 0.8, 5)] * 2)
+    env = make_env(Modes(centres.tolist(), 0.045), order=order, spacing="log_snr", last_time=0.1, solver_steps=4)
+    nearest = torch.cdist(played(env, 10000).estimate.flatten(1), centres).argmin(1)
+    share = torch.bincount(nearest, minlength=25) / 10000
+    assert low < float((share - 1 / 25).abs().sum() / 2) < high
+
+
 def test_the_noise_of_flow_grpo_by_hand():
-    flow = coefficients(FlowSDE(scale=0.7), Flow(), torch.tensor([0.5, 0.4]))
+    flow = coefficients(FlowSDE(scale=0.7), Flow(), torch.tensor([0.5, 0.4]), 1)
     assert flow.std.item() == pytest.approx(0.7 * math.sqrt(0.5 / 0.5 * 0.1))
-    wide = coefficients(FlowSDE(scale=0.7), Flow(), torch.tensor([1.0, 0.5]))  # as much as there is at its end
+    wide = coefficients(FlowSDE(scale=0.7), Flow(), torch.tensor([1.0, 0.5]), 1)  # as much as there is at its end
     assert wide.std.item() == 0.5
     assert wide.state.item() == 0.0
 
@@ -131,13 +160,58 @@ def test_an_action_moves_the_noisy_sample_and_what_leads_to_a_sample_leads_there
     way = env.on_the_way(final, rng(3))
     place = way.state.step.long()
     assert place.max() < 10
-    kept, gain, _ = (part[place].view(-1, 1, 1, 1) for part in env.coefficients)
+    kept, gain, *_ = (part[place].view(-1, 1, 1, 1) for part in env.coefficients)
     after = env.step(way.state, way.action)
     assert torch.allclose(after.noisy, kept * way.state.noisy + gain * final.estimate, atol=1e-4)
     assert torch.allclose(env.action_between(way.state, after), way.action, atol=1e-3)
     # The weight makes a squared error of the action that of the velocity, (x̂ − x) / t.
     velocity = (final.estimate - way.state.estimate).flatten(1) / env.times[place].unsqueeze(1)
     assert torch.allclose(way.weight * way.action.square().sum(1), velocity.square().sum(1), rtol=1e-3)
+
+
+def test_noises_to_pick_from_are_the_same_in_every_episode_and_sample_from_the_model():
+    env = make_env(Modes([[0.5, -0.5]], 0.2), steps=60, control=PickNoise(count=1024, seed=1))
+    assert isinstance(env.spec.action, Discrete)
+    assert env.spec.action.n == 1024
+    assert not env.spec.differentiable
+    state = env.reset(3, rng())
+    after = env.step(state, torch.tensor([5, 5, 6])).noisy.flatten(1)
+    std = env.coefficients.std[0]
+    noises: Any = env.control
+    assert torch.allclose((after[0] - after[2]) / std, (noises.noises[0, 5] - noises.noises[0, 6]).flatten(), atol=1e-4)
+    made = played(env, 4000).estimate.flatten(1)
+    assert torch.allclose(made.mean(0), torch.tensor([0.5, -0.5]), atol=0.05)
+    assert torch.allclose(made.std(0), torch.full((2,), 0.2), atol=0.05)
+
+
+class Told:
+    """A model that sees .5 where it knows a label and .25 where it does not."""
+
+    network, path = nn.Identity(), Flow()
+    shape, labels, classes = (1, 1, 2), 2, 2
+
+    def solve(self, x: torch.Tensor, times: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+        return x
+
+    def estimate(self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+        assert label is not None
+        return (0.25 + 0.25 * label.sum(1)).view(-1, 1, 1, 1).expand_as(x)
+
+
+def test_guidance_by_hand():
+    """From pure noise to t = .5 without noise, x = .5 x_1 + .5 x̂, where x̂ is .25 + w · .25."""
+    guidance = Guidance(scales=[0.0, 1.0, 3.0])
+    env = make_env(Told(), steps=1, control=guidance, condition="label", last_time=0.5)
+    state = env.reset(3, rng())
+    after = env.step(state, torch.tensor([0, 1, 2])).noisy.flatten(1)
+    expected = 0.5 * state.noisy.flatten(1) + 0.5 * torch.tensor([[0.25], [0.5], [1.0]])
+    assert torch.allclose(after, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("control", ["pick_noise", "guidance"])
+def test_choices_on_the_way_train_and_resume_bit_for_bit(control, tmp_path):
+    words = ["env.generator.conditional=true"] if control == "guidance" else []
+    resumes([*small("env=diffusion", "agent=dqn", "reward=classifier", f"control={control}", "network=mlp"), *words], 160, tmp_path)
 
 
 def test_the_model_ends_what_the_steps_have_begun():
@@ -255,22 +329,18 @@ class AtTheEnd:
         return torch.zeros_like(done, dtype=torch.float32)
 
 
-def regress(env: Diffusion, network: Any, log_r: Any, windows: int, rate: float, **changes: Any) -> RewardWeighted:
-    """An agent that has learned from so many windows of episodes."""
+def trained(kind: Any, env: Diffusion, log_r: Any, windows: int, rate: float, **changes: Any) -> Any:
+    """An agent of a kind that has learned from so many windows of episodes."""
     optimizer = partial(
         Adam, learning_rate=Linear(rate, 1e-4, 1.0), max_grad_norm=1.0, eps=1e-5, weight_decay=0.0, nonfinite="stop"
     )
-    settings: dict[str, Any] = {"num_envs": 128, "buffer_size": 4096, "learning_starts": 1024, "batch_size": 128}
-    settings |= {"updates": 20, "ema_decay": 0.9} | changes
+    settings: dict[str, Any] = {"num_envs": 128, "ema_decay": 0.9} | changes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        agent = RewardWeighted(
-            env=env, rng=rng(2), device=CPU, network=network, optimizer=optimizer, kl_coef=1.0, evaluate="sample",
-            **settings,
-        )  # fmt: skip
+        agent = kind(env=env, rng=rng(2), device=CPU, optimizer=optimizer, evaluate="sample", **settings)
     stepper = Stepper(
         env=env, reward=AtTheEnd(log_r), learners={"agent": agent}, rng=rng(3), num_envs=settings["num_envs"],
-        group_size=1, together=True,
+        group_size=getattr(agent, "group_size", 1), together=True,
     )  # fmt: skip
     stepper.enter(stepper.fresh())
     steps, policy_rng = windows * env.spec.max_steps, rng(4)
@@ -289,7 +359,7 @@ def network_of(denoiser: Any) -> Any:
     )  # fmt: skip
 
 
-def made_by(agent: RewardWeighted, env: Diffusion, n: int) -> torch.Tensor:
+def made_by(agent: Any, env: Diffusion, n: int) -> torch.Tensor:
     """Samples [N, 2] in [−1, 1]."""
     state, source = env.reset(n, rng(5)), rng(6)
     for _ in range(env.spec.max_steps):
@@ -301,7 +371,10 @@ def test_reward_weighted_regression_finds_the_posterior():
     """Two modes and a reward of log 3 for one of them, at a price of 1 a nat: three quarters are to be there, the mode
     as wide as the model's own steps leave it; the normaliser is 2."""
     env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.1), steps=16)
-    agent = regress(env, network_of(None), lambda x: math.log(3) * (x[:, 0] > 0), windows=40, rate=5e-3)
+    agent = trained(
+        RewardWeighted, env, lambda x: math.log(3) * (x[:, 0] > 0), windows=40, rate=5e-3, network=network_of(None),
+        buffer_size=4096, learning_starts=1024, batch_size=128, updates=20, kl_coef=1.0,
+    )  # fmt: skip
     assert float(agent.buffer.log_mean_weight()) == pytest.approx(math.log(2), abs=0.1)
     made, before = made_by(agent, env, 2000), played(env, 2000).estimate.flatten(1)
     right = made[:, 0] > 0
@@ -309,6 +382,28 @@ def test_reward_weighted_regression_finds_the_posterior():
     assert torch.allclose(made[right].mean(0), torch.tensor([0.5, -0.5]), atol=0.05)
     narrower = made[right].std(0) / before[before[:, 0] > 0].std(0)
     assert 0.85 < float(narrower.mean()) < 1.1
+
+
+@pytest.mark.parametrize(("price", "low", "high"), [(0.0, 0.9, 1.0), (30.0, 0.5, 0.75)])
+def test_nft_moves_to_what_is_rewarded_and_a_price_holds_it_back(price, low, high):
+    env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.1), steps=16)
+    agent = trained(
+        NFT, env, lambda x: 1.0 * (x[:, 0] > 0), windows=40, rate=5e-3, network=network_of(None), group_size=8,
+        beta=1.0, advantage_clip=1.0, kl_coef=price, num_minibatches=4, epochs=1,
+    )  # fmt: skip
+    assert low < float((made_by(agent, env, 2000)[:, 0] > 0).float().mean()) < high
+
+
+def test_what_nft_calls_good_by_hand():
+    """Two groups of returns 0, 2 and 1, 1: deviations from their means −1, 1, 0, 0, of all √½."""
+    env = make_env(Modes([[0.5, -0.5]], 0.1), steps=2)
+    agent = trained(
+        NFT, env, lambda x: x[:, 0], windows=0, rate=1e-3, network=network_of(None), num_envs=4, group_size=2,
+        beta=1.0, advantage_clip=2.0, kl_coef=0.0, num_minibatches=1, epochs=1,
+    )  # fmt: skip
+    agent.returns = torch.tensor([0.0, 2.0, 1.0, 1.0])
+    share = 1 / (2 * math.sqrt(0.5))
+    assert torch.allclose(agent._optimality(), torch.tensor([0.5 - 0.5 * share, 0.5 + 0.5 * share, 0.5, 0.5]))
 
 
 WRONG = {
@@ -320,10 +415,15 @@ WRONG = {
     "env=diffusion joint=true": r"joint: this generator does not learn along",
     "env=diffusion env.generator.conditional=true env.condition=none": r"env\.condition: a conditional generator needs",
     "env=diffusion agent.network.denoiser.rank=0": r"agent\.network\.denoiser\.rank: must be at least 1",
-    "env=pixel agent=ppo network=denoiser": r"denoiser: is for env=diffusion",
+    "env=pixel agent=ppo network=denoiser": r"denoiser: needs a step's noise as action",
     "env=pixel brush=stroke agent=ppo agent.anchor.prior=env": r"prior: env stands for standard normal actions",
     "env=pixel agent=reward_weighted": r"agent: RewardWeighted cannot act in env\.brush=Pen",
     "env=diffusion agent=reward_weighted agent.learning_starts=0": r"agent\.learning_starts: must be from 1 to",
+    "env=diffusion agent=dqn control=guidance env.generator.conditional=false": r"env\.control: guidance needs env\.generator\.conditional=true",
+    "env=diffusion agent=dqn control=pick_noise env.control.count=1": r"env\.control\.count: must be from 2 to 4096",
+    "env=diffusion agent=ppo control=pick_noise network=denoiser": r"denoiser: needs a step's noise as action",
+    "env=diffusion agent=nft agent.group_size=3": r"agent\.group_size: must divide num_envs",
+    "env=diffusion agent=nft agent.beta=0": r"agent\.beta: must be above 0",
     "env=diffusion agent=reward_weighted agent.kl_coef=0": r"agent\.kl_coef: must be above 0",
 }
 

@@ -30,7 +30,8 @@ CANNOT |= {name: tuple(brush for brush in BRUSHES if brush != "stroke") for name
 REWARDS = ["coverage", "target", "adversarial", "classifier", "adversarial_classifier"]
 AGENTS = choices("agent")
 # Pictures come with no actions to imitate, and no brush's actions are normal.
-DRAWERS = [agent for agent in AGENTS if agent not in ("maximum_likelihood", "reward_weighted", "trajectory_balance")]
+DENOISERS = ("reward_weighted", "trajectory_balance", "nft")
+DRAWERS = [agent for agent in AGENTS if agent not in ("maximum_likelihood", *DENOISERS)]
 # What a reward is made of does not depend on how marks are made: every agent meets every brush with a target, one
 # discrete and one continuous brush with a discriminator, and every other reward with the pen.
 COMBINATIONS = [(brush, "target") for brush in BRUSHES] + [(brush, "adversarial") for brush in ("pen", "stroke")]
@@ -106,9 +107,7 @@ def test_imitation_needs_sequences():
 )
 def test_every_agent_composes_and_resumes_bit_for_bit(agent, encoding, tmp_path):
     words = small("env=music", f"agent={agent}", f"encoding={encoding}", f"reward={SONGS[encoding]}")
-    if agent in (*SEARCHERS, "pathwise", "reward_weighted", "trajectory_balance") or (
-        encoding == "notes" and agent == "greedy"
-    ):
+    if agent in (*SEARCHERS, "pathwise", *DENOISERS) or (encoding == "notes" and agent == "greedy"):
         with pytest.raises(UserError, match=r"cannot act in env\.encoding.*(decisions a step|discrete actions)"):
             session(*words)
         return

@@ -34,7 +34,7 @@ from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, KnowsWays
 from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Metrics, Normal, Observation, Transition
 from rlgen_cli.memory.weighted_buffer import WeightedBuffer
-from rlgen_cli.policies.actor import NetworkPolicy, build_network, no_start
+from rlgen_cli.policies.actor import NetworkPolicy, build_network
 
 
 class ExploresByPrior:
@@ -153,10 +153,8 @@ class RewardWeighted:
         assert isinstance(self.env, KnowsWays)
         with torch.no_grad():
             way = self.env.on_the_way(self.buffer.draw(self.batch_size, self.rng), self.rng)
-            observation, mask = self.trained.observe(self.env, way.state), self.env.action_mask(way.state)
-        start, carry = no_start(observation), self.trained.initial_carry(self.batch_size)
-        policy = self.trained.forward(observation, mask, carry, start).policy
-        return (way.weight * (policy.mode() - way.action).square().mean(1)).mean()
+        error = self.trained.mode_at(self.env, way.state) - way.action
+        return (way.weight * error.square().mean(1)).mean()
 
     def state_dict(self) -> dict[str, Any]:
         """What learning needs beyond the policy."""

@@ -18,7 +18,7 @@ from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError, nearest
 
 # Groups that other configs choose from, and where they are put.
-ENV_GROUPS = ("brush", "start", "steering", "generator", "sampler", "damage", "encoding")
+ENV_GROUPS = ("brush", "start", "steering", "generator", "sampler", "control", "damage", "encoding")
 AGENT_GROUPS = ("replay", "backup", "exploration", "target_update", "optimizer", "baseline")
 OPTIONAL = (
     "reward",

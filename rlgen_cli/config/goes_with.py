@@ -38,7 +38,9 @@ def companions(
     if any(word.startswith("experiment=") and not word.endswith("=null") for word in words):
         return {}  # says everything itself
     found: dict[str, str] = {}
-    open_words = list(words)  # and an environment that is found, which brings what goes with it
+    # An environment comes last, since its components know more about what goes with them; one that is found brings
+    # what goes with it, too.
+    open_words = sorted(words, key=lambda word: word.lstrip("+").startswith("env="))
     for word in open_words:
         group, _, value = word.lstrip("+").partition("=")
         for choice in value.strip("[]").split(","):

@@ -37,6 +37,7 @@ from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
 from rlgen_cli.data.images import Images
+from rlgen_cli.generators.paths import change_kept
 
 
 class DiffusionModel(nn.Module):
@@ -79,11 +80,14 @@ class DiffusionModel(nn.Module):
     def solve(self, x: Tensor, times: Tensor, label: Tensor | None) -> Tensor:
         """Samples that the ordinary differential equation takes noisy ones x to, from the first of the times [K + 1] to
         the last; `label` as in `estimate`. Each step keeps the noise that is seen at its start (DDIM, Song et al. 2021,
-        η = 0)."""
-        for t, s in itertools.pairwise(times):
+        η = 0), and is of second order (DPM-Solver++(2M), Lu et al. 2022)."""
+        before, shares = None, change_kept(self.path, times)
+        for share, (t, s) in zip(shares, itertools.pairwise(times), strict=True):
             estimate = self.estimate(x, t.expand(len(x)), label)
-            noise = (x - self.path.alpha(t) * estimate) / self.path.sigma(t)
-            x = self.path.alpha(s) * estimate + self.path.sigma(s) * noise
+            aim = estimate if before is None else estimate + share * (estimate - before)
+            kept = self.path.sigma(s) / self.path.sigma(t)
+            x = kept * x + (self.path.alpha(s) - kept * self.path.alpha(t)) * aim
+            before = estimate
         return x
 
     @staticmethod

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.protocols import NoisePath
+
 NEAREST = 1e-3  # how near to pure noise a path comes whose network predicts the noise, which tells nothing there
 
 
@@ -51,3 +53,13 @@ class Cosine:
     def estimate(self, x: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.alpha(t), self.sigma(t)
         return (x - sigma * prediction) / alpha if self.noise else alpha * x - sigma * prediction
+
+
+def change_kept(path: NoisePath, times: Tensor) -> Tensor:
+    """Of steps between successive times [K + 1], falling: by how much of the estimate's change since the step before
+    each goes on, so that it is of second order (DPM-Solver++(2M), Lu et al. 2022), [K]. That is half of how its length
+    in log(α / σ) compares with that of the step before; nothing in the first, and where a length is infinite."""
+    log_ratio = (path.alpha(times) / path.sigma(times)).log()
+    length = log_ratio[1:] - log_ratio[:-1]
+    share = torch.cat([torch.zeros_like(length[:1]), 0.5 * length[1:] / length[:-1]])
+    return torch.where(share.isfinite(), share, 0.0)

@@ -39,6 +39,12 @@ class NetworkPolicy:
         """The network on T · N observations, T steps of N environments; `start` bool [T, N]."""
         return self.net(observation, mask, carry, start)
 
+    def mode_at(self, env: Env, state: State) -> Tensor:
+        """Its mode in N states that stand by themselves, with gradients."""
+        observation = self.observe(env, state)
+        start, carry = no_start(observation), self.initial_carry(len(env.done(state)))
+        return self.forward(observation, env.action_mask(state), carry, start).policy.mode()
+
     @torch.no_grad()
     def act(
         self, observation: Observation, mask: Tensor | None, carry: Carry, *, explore: bool, rng: torch.Generator

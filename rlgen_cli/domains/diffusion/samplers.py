@@ -1,12 +1,17 @@
 """How a sampler goes from one time to the next: x_s = c_x x_t + c_0 x̂_0 + std · ε, where x̂_0 is the sample that the
-model estimates at x_t."""
+model estimates at x_t, or, in a step of second order, what that comes to if it goes on changing as it did."""
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import NoisePath
+from rlgen_cli.generators.paths import change_kept
+
+FIRST = 0.99  # where the first of steps that are even in the logarithm of α / σ ends, which begins at −∞
+GRID = 1 << 16  # parts of [0, 1] in which a time of a given α / σ is looked up
 
 
 class Coefficients(NamedTuple):
@@ -15,6 +20,7 @@ class Coefficients(NamedTuple):
     state: Tensor  # c_x
     estimate: Tensor  # c_0
     std: Tensor
+    change: Tensor  # of the estimate since the step before, how much is added to it
 
 
 class Sampler(Protocol):
@@ -58,10 +64,32 @@ class FlowSDE:
         return noise.minimum(path.sigma(s))
 
 
-def coefficients(sampler: Sampler, path: NoisePath, times: Tensor) -> Coefficients:
+class ODE:
+    """No noise: the ordinary differential equation."""
+
+    def std(self, path: NoisePath, t: Tensor, s: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+
+def step_times(path: NoisePath, steps: int, last: float, spacing: Literal["time", "log_snr"]) -> Tensor:
+    """The times [steps + 1] between which steps go, from 1 to `last`: even in time, or in log(α / σ), by which most
+    steps are where a sample is decided."""
+    if spacing == "time":
+        return torch.linspace(1, last, steps + 1)
+    grid = torch.linspace(0, 1, GRID + 1)[1:-1].flip(0)  # falling, so that log(α / σ) rises
+    log_ratio = (path.alpha(grid) / path.sigma(grid)).log()
+    ends = torch.tensor([max(FIRST, last), last])
+    first, final = (path.alpha(ends) / path.sigma(ends)).log().tolist()
+    wanted = torch.linspace(first, final, steps) if steps > 1 else torch.tensor([final])
+    place = torch.searchsorted(log_ratio, wanted).clamp(max=len(grid) - 1)
+    return torch.cat([torch.ones(1), grid[place]])
+
+
+def coefficients(sampler: Sampler, path: NoisePath, times: Tensor, order: Literal[1, 2]) -> Coefficients:
     """Of the steps between successive times [K + 1], falling from 1: what of the noise in x_t a step does not add anew
-    stays (Song et al. 2021, eq. 12)."""
+    stays (Song et al. 2021, eq. 12). Those of second order go on with the estimate's change in proportion to
+    log(α / σ) (SDE-DPM-Solver++(2M), Lu et al. 2022)."""
     t, s = times[:-1], times[1:]
     std = sampler.std(path, t, s)
     kept = (path.sigma(s).square() - std.square()).clamp(min=0).sqrt() / path.sigma(t)
-    return Coefficients(kept, path.alpha(s) - kept * path.alpha(t), std)
+    return Coefficients(kept, path.alpha(s) - kept * path.alpha(t), std, change_kept(path, times) if order == 2 else torch.zeros_like(std))

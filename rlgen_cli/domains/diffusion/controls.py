@@ -1,0 +1,102 @@
+"""What an action chooses in a step of the sampler: its noise, one of a few noises, or how strongly the label counts."""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rlgen_cli.core.capacity import require_memory
+from rlgen_cli.core.errors import require
+from rlgen_cli.core.specs import ActionSpec, Discrete, Normal
+
+
+class Control(Protocol):
+    """What a YAML below configs/control builds."""
+
+    noisy: bool  # the sampler's steps add noise
+    guides: bool  # the model is asked without its label, too
+
+    def enter(self, shape: tuple[int, ...], steps: int, device: torch.device) -> ActionSpec:
+        """The actions of an environment of samples of this shape (C, H, W), in which so many steps are made."""
+        ...
+
+    def noise(self, action: Tensor, step: Tensor) -> Tensor:
+        """That of N steps, [N, C, H, W], step int64 [N]; it counts where the control is noisy."""
+        ...
+
+    def scale(self, action: Tensor) -> Tensor:
+        """By how much the estimate moves with the label, [N, 1, 1, 1]; 1 is the model's own, 0 leaves the label out. It
+        counts where the control guides."""
+        ...
+
+
+class Noise:
+    """The action is the step's noise; a standard normal one is the model's own."""
+
+    noisy, guides = True, False
+
+    def enter(self, shape: tuple[int, ...], steps: int, device: torch.device) -> ActionSpec:
+        self.shape = shape
+        return Normal(shape)
+
+    def noise(self, action: Tensor, step: Tensor) -> Tensor:
+        return action.unflatten(1, self.shape)
+
+    def scale(self, action: Tensor) -> Tensor:
+        return torch.ones_like(action[:, :1, None, None])
+
+
+class PickNoise:
+    """One of a few noises, of which each step has its own, the same in every episode, so that a choice can be learned;
+    random choices sample from the model nearly as fresh noise does (Ohayon et al. 2025).
+
+    Args:
+        count: noises of a step. seed: they are drawn with.
+    """
+
+    noisy, guides = True, False
+
+    def __init__(self, *, count: int, seed: int) -> None:
+        require(2 <= count <= 4096, f"count: must be from 2 to 4096, got {count}.")
+        require(seed >= 0, f"seed: must be at least 0, got {seed}.")
+        self.count, self.seed = count, seed
+
+    def enter(self, shape: tuple[int, ...], steps: int, device: torch.device) -> ActionSpec:
+        require_memory(4 * steps * self.count * math.prod(shape), f"count: {self.count} noises for each step")
+        rng = torch.Generator().manual_seed(self.seed)
+        self.noises = torch.randn(steps, self.count, *shape, generator=rng).to(device)
+        return Discrete(self.count)
+
+    def noise(self, action: Tensor, step: Tensor) -> Tensor:
+        return self.noises[step, action]
+
+    def scale(self, action: Tensor) -> Tensor:
+        return torch.ones_like(action[:, None, None, None], dtype=torch.float32)
+
+
+class Guidance:
+    """How strongly the label counts in each step of an ordinary differential equation: the estimate is x̂ + (w − 1) ·
+    (x̂ − x̂ without the label) (classifier-free guidance, Ho and Salimans 2022), of which the action chooses w.
+
+    Args:
+        scales: that there are to choose from; a single one is guidance as usual.
+    """
+
+    noisy, guides = False, True
+
+    def __init__(self, *, scales: list[float]) -> None:
+        require(len(scales) >= 1, "scales: must hold at least one number.")
+        finite = all(math.isfinite(scale) for scale in scales)
+        require(finite, f"scales: must be numbers, got {list(scales)}.")
+        self.scales = torch.tensor([float(scale) for scale in scales])
+
+    def enter(self, shape: tuple[int, ...], steps: int, device: torch.device) -> ActionSpec:
+        self.shape, self.scales = shape, self.scales.to(device)
+        return Discrete(len(self.scales))
+
+    def noise(self, action: Tensor, step: Tensor) -> Tensor:
+        return torch.zeros(len(action), *self.shape, device=action.device)
+
+    def scale(self, action: Tensor) -> Tensor:
+        return self.scales[action].view(-1, 1, 1, 1)
