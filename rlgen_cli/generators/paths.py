@@ -80,8 +80,9 @@ class Timesteps:
         """α and σ, [2, …] of times […]."""
         last = self.table.shape[1] - 1
         place = t * last
-        low = place.floor().clamp(0, last - 1).long()
-        between = torch.lerp(self.table[:, low], self.table[:, low + 1], place - low)
+        low = place.floor().clamp(0, last - 1).long().flatten()  # indexing by a tensor of no dimension would sync
+        ends = (self.table.index_select(1, k).view(2, *t.shape) for k in (low, low + 1))
+        between = torch.lerp(*ends, place - low.view_as(place))
         return between / between.square().sum(0).sqrt()
 
     def alpha(self, t: Tensor) -> Tensor:
