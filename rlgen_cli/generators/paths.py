@@ -81,8 +81,8 @@ class Timesteps:
         last = self.table.shape[1] - 1
         place = t * last
         low = place.floor().clamp(0, last - 1).long().flatten()  # indexing by a tensor of no dimension would sync
-        ends = (self.table.index_select(1, k).view(2, *t.shape) for k in (low, low + 1))
-        between = torch.lerp(*ends, place - low.view_as(place))
+        before, after = (self.table.index_select(1, k).view(2, *t.shape) for k in (low, low + 1))
+        between = torch.lerp(before, after, place - low.view_as(place))
         return between / between.square().sum(0).sqrt()
 
     def alpha(self, t: Tensor) -> Tensor:
