@@ -25,7 +25,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.trainer import Loop
 from tests import shipped
-from tests.conftest import write_chorales, write_clip, write_idx, write_oracle, write_tunes
+from tests.conftest import write_chorales, write_clip, write_diffusers, write_idx, write_oracle, write_tunes
 
 BUILT = "built"
 SENTENCE = re.compile(r"^[^\s:]+: [^\n]+[.?…]$|^\S+: [^\n]+FOLDER\.?$")  # the key, and one line
@@ -54,6 +54,7 @@ GIVEN = {
     "data=kmnist": ["data.root=idx"],
     "data=fashion_mnist": ["data.root=idx"],
     "generator=file": ["env.generator.path=generator"],
+    "generator=diffusers": ["env.generator.path=diffusion"],
     "backup=g": ["agent.prior.source=note_rnn.npz", "+network@agent.prior.network=note_rnn", "env.history=1"],
 }  # fmt: skip
 
@@ -89,6 +90,7 @@ def write_place(folder: Path) -> None:
     write_chorales(folder / "chorales.json")
     write_oracle(folder / "oracle.npz")
     write_clip(folder / "clip")
+    write_diffusers(folder / "diffusion", size=8)
     (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog " * 9)
     (folder / "pictures").mkdir()
     for i in range(12):

@@ -119,6 +119,8 @@ def small(*overrides: str) -> list[str]:
     env, agent = chosen(overrides, "env", "pixel"), chosen(overrides, "agent", "dqn")
     reward = chosen(overrides, "reward", "")
     fitted = {"latent_gan": GAN, "latent_music": GAN, "diffusion": DIFFUSION}.get(env, [])
+    if "generator/network=unet2d" in overrides:
+        fitted = [*DIFFUSION[:2], "env.generator.network.channels=[8,8]"]
     steered = env.startswith("latent") and chosen(overrides, "steering", "discrete_step") != "set_latent"
     mapped = chosen(overrides, "network", "mlp") == "mlp" and "agent.network.maps=null" not in overrides
     learner = LEARNERS.get(agent, [])
@@ -126,7 +128,7 @@ def small(*overrides: str) -> list[str]:
         *overrides,
         *SMALL,
         *ENVS.get(env, []),
-        *([] if "generator=file" in overrides else fitted),
+        *([] if {"generator=file", "generator=diffusers"} & {*overrides} else fitted),
         *(["env.steering.directions=4"] if steered else []),
         *(word for word in learner if mapped or ".maps." not in word),
         *([f"reward.terms.{HELPED[reward]}.updates=5"] if reward in HELPED else []),
@@ -186,6 +188,21 @@ def write_clip(folder: Path) -> Path:
             if weight.ndim > 1:  # what a training begins with hardly tells pictures apart
                 torch.nn.init.normal_(weight)
     net.save_pretrained(folder)
+    return folder
+
+
+def write_diffusers(folder: Path, size: int, labels: int | None = None, channels: int = 1, **scheduler: Any) -> Path:
+    """A UNet2DModel of a few units with random weights and a scheduler, as diffusers writes them."""
+    diffusers = pytest.importorskip("diffusers")
+    kind = getattr(diffusers, scheduler.pop("kind", "DDPMScheduler"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = diffusers.UNet2DModel(
+            sample_size=size, in_channels=channels, out_channels=channels, block_out_channels=(8, 16),
+            layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D"), norm_num_groups=4,
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"), num_class_embeds=labels,
+        )  # fmt: skip
+    diffusers.DDPMPipeline(net, kind(**scheduler)).save_pretrained(folder)
     return folder
 
 

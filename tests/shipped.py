@@ -29,7 +29,7 @@ SMALL = {
     "env.size": 8, "env.max_steps": 2, "env.length": 4, "env.bar": 4, "env.history": 2, "env.cells": 2,
     "env.brush.reach": 1, "env.brush.grid": 3, "env.steering.directions": 2,
     "env.generator.updates": 1, "env.generator.latent": 4, "env.generator.batch_size": 4,
-    "env.generator.network.width": 4, "env.generator.discriminator.width": 4, "env.generator.ode_steps": 2, "env.solver_steps": 2,
+    "env.generator.network.width": 4, "env.generator.network.channels": [4, 4], "env.generator.discriminator.width": 4, "env.generator.ode_steps": 2, "env.solver_steps": 2,
     "agent.num_steps": 3, "agent.update_epochs": 1, "agent.num_minibatches": 2, "agent.learning_starts": 8,
     "agent.batch_size": 4, "agent.gradient_steps": 1, "agent.replay.buffer_size": 200, "agent.baseline.group_size": 2,
     "agent.network.body.width": 8, "agent.network.body.layers": 1, "agent.network.maps.channels": 4,
@@ -73,6 +73,7 @@ NEEDS = {
         "agent.prior.network={_target_: rlgen_cli.policies.note_rnn.note_rnn, _partial_: true}",
     ],
     "file": ["env.generator.path=generator"],
+    "diffusers": ["env.generator.path=diffusion"],
     "vae": ["agent.network.body.updates=1"],
 }  # fmt: skip
 

@@ -110,10 +110,10 @@ def test_steps_of_second_order_by_hand():
 
 
 def test_where_steps_lie():
-    assert torch.equal(step_times(Flow(), 2, 0.5, "time"), torch.tensor([1.0, 0.75, 0.5]))
+    assert torch.equal(step_times(Flow(), 2, 0.5, "time", CPU), torch.tensor([1.0, 0.75, 0.5]))
     # log(α / σ) of .99, .5 and .01 are even.
-    assert torch.allclose(step_times(Flow(), 3, 0.01, "log_snr"), torch.tensor([1.0, 0.99, 0.5, 0.01]), atol=1e-4)
-    assert torch.allclose(step_times(Flow(), 1, 0.4, "log_snr"), torch.tensor([1.0, 0.4]), atol=1e-4)
+    assert torch.allclose(step_times(Flow(), 3, 0.01, "log_snr", CPU), torch.tensor([1.0, 0.99, 0.5, 0.01]), atol=1e-4)
+    assert torch.allclose(step_times(Flow(), 1, 0.4, "log_snr", CPU), torch.tensor([1.0, 0.4]), atol=1e-4)
 
 
 @pytest.mark.parametrize(("order", "low", "high"), [(1, 0.1, 1.0), (2, 0.0, 0.04)])

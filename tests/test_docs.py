@@ -25,7 +25,16 @@ from rlgen_cli.config.renamed import new_choice, new_name
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.generators.architectures import MLPGenerator
 from rlgen_cli.sweeps.sweep import first_value
-from tests.conftest import compose, small, write_chorales, write_clip, write_idx, write_picture, write_tunes
+from tests.conftest import (
+    compose,
+    small,
+    write_chorales,
+    write_clip,
+    write_diffusers,
+    write_idx,
+    write_picture,
+    write_tunes,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -165,6 +174,8 @@ def has(tree: Any, key: str) -> bool:
 
 def filled(word: str, words: list[str]) -> str:
     """A word with its placeholders filled in."""
+    if word.startswith("env.generator.path=") and "generator=diffusers" in words:
+        return word.replace("FOLDER", str(write_diffusers(Path("diffusion"), size=12)))
     if word.startswith("env.generator.path="):
         return word.replace("FOLDER", str(write_generator(Path("generator"))))
     if word == "image=FILE":
@@ -233,7 +244,11 @@ def known_keys() -> set[str]:
     """Every key that some choice has, read from the YAMLs themselves."""
     places = {"env": "env", "agent": "agent", "reward": "reward", "data": "data", "network": "agent.network"}
     places |= {"network/kind": "agent.network"}
-    places |= {"network/body": "agent.network.body", "network/recurrent": "agent.network.recurrent"}
+    places |= {
+        "generator/network": "env.generator.network",
+        "network/body": "agent.network.body",
+        "network/recurrent": "agent.network.recurrent",
+    }
     places |= {group: f"env.{group}" for group in ENV_GROUPS} | {group: f"agent.{group}" for group in AGENT_GROUPS}
     places |= {".": "", "pretrain": ""}
     found: set[str] = set()

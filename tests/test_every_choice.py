@@ -16,7 +16,7 @@ from rlgen_cli.cli import main as cli
 from rlgen_cli.cli.listing import GROUPS
 from rlgen_cli.config import goes_with
 from rlgen_cli.config.locate import choices, config_folder
-from tests.conftest import SMALL, Rlgen, write_clip, write_idx, write_picture, write_tunes
+from tests.conftest import SMALL, Rlgen, write_clip, write_diffusers, write_idx, write_picture, write_tunes
 from tests.test_generator_from_file import saved
 
 CHOICES = [
@@ -46,6 +46,7 @@ NEEDS = {
     "data=jsb": ("paths.data=published", PUBLISHED),
     "data=oracle": ("paths.data=published data.count=20", PUBLISHED),
     "generator=file": ("env.generator.path=own reward=sharpness env.steering.directions=4 env.size=16", GIVEN),
+    "generator=diffusers": ("env.generator.path=model env.size=16", GIVEN),
     "backup=g": (
         "agent.prior.source=published/rl_tuner/note_rnn.npz +network@agent.prior.network=note_rnn network=note_rnn "
         "env.history=1",
@@ -98,6 +99,10 @@ def test_a_choice_runs_with_the_defaults_of_all_others(word: str, rlgen: Rlgen, 
         write_clip(Path("clip"))
     if word == "generator=file":
         saved(Path("own"))
+    if word == "generator=diffusers":
+        write_diffusers(Path("model"), size=16)
+    if word == "generator/network=unet2d":
+        pytest.importorskip("diffusers")
     code, out, err = rlgen(*line(word, *more))
     assert code == 0, err
     assert "finished" in out

@@ -86,7 +86,7 @@ CHOICES = [f"steering={path.stem}" for path in sorted((CONFIGS / "steering").glo
 CHOICES += [f"generator={path.stem}" for path in sorted((CONFIGS / "generator").glob("*.yaml"))]
 CHOICES += [f"task={path.stem}" for path in sorted((CONFIGS / "task").glob("*.yaml"))]
 CHOICES += [f"damage={path.stem}" for path in sorted((CONFIGS / "damage").glob("*.yaml"))]
-ELSEWHERE = ("generator=file", "generator=melody", "task=style")  # they need a file, or sequences
+ELSEWHERE = ("generator=file", "generator=diffusers", "generator=melody", "task=style")  # they need files, or sequences
 
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in ELSEWHERE])

@@ -21,7 +21,7 @@ from rlgen_cli.core.protocols import Learner
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.stages import load_stages
 from rlgen_cli.runs.trainer import Loop, train
-from tests.conftest import write_clip
+from tests.conftest import write_clip, write_diffusers
 from tests.shipped import (
     AGENTS,
     ANCHORED,
@@ -149,11 +149,13 @@ def test_what_leaves_the_device_says_so(name, files):
 
 
 @pytest.mark.parametrize("case", component_cases("env"))
-def test_every_component_of_environments(case, files):
+def test_every_component_of_environments(case, files, tmp_path):
     """In the first environment that takes it, whose generator, if there is one, learns along."""
     component, *owners = case.split()
     name = component.partition("=")[2]
-    alone = not component.startswith("generator") or name in ("file", "flow", "ddpm")
+    if name == "diffusers":
+        write_diffusers(tmp_path / "diffusion", size=8)
+    alone = not component.startswith("generator") or name in ("file", "flow", "ddpm", "diffusers")
     needs = [*NEEDS.get(name, []), f"joint={str(not alone).lower()}"]
     homes = (config([f"env={env}", component], ["agent=random"], STATIC.get(env, []), needs) for env in owners)
     iterate(first_that_fits(homes, META))

@@ -10,7 +10,7 @@ import pytest
 # others, and for the benchmarks.
 HEAVY = {
     "torch._dynamo", "torch._inductor", "torch.onnx", "sympy", "scipy", "sklearn", "pandas", "matplotlib", "gymnasium",
-    "stable_baselines3", "torchvision", "transformers", "onnx", "onnxruntime", "tensorflow", "IPython", "pytest",
+    "stable_baselines3", "torchvision", "transformers", "diffusers", "onnx", "onnxruntime", "tensorflow", "IPython", "pytest",
     "mido", "wandb", "mlflow", "trackio", "sqlalchemy",
 }  # fmt: skip
 SMALL = "num_envs=8 env.max_steps=4 env.size=8 agent.batch_size=8 agent.learning_starts=8 threads=1 eval_episodes=4"

@@ -18,8 +18,8 @@ from rlgen_cli.core.errors import UserError, nearest, printable
 GROUPS = {
     "env": "env", "agent": "agent", "reward": "reward", "term": "reward/term", "data": "data", "network": "network",
     "body": "network/body", "recurrent": "network/recurrent", "brush": "brush", "start": "start",
-    "encoding": "encoding", "generator": "generator", "sampler": "sampler", "steering": "steering", "damage": "damage",
-    "task": "task",
+    "encoding": "encoding", "generator": "generator", "generator/network": "generator/network", "sampler": "sampler",
+    "steering": "steering", "damage": "damage", "task": "task",
     "replay": "replay", "backup": "backup", "exploration": "exploration", "target_update": "target_update",
     "optimizer": "optimizer", "baseline": "baseline", "logger": "logger", "experiment": "experiment",
 }  # fmt: skip

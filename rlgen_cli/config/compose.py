@@ -30,7 +30,10 @@ OPTIONAL = (
 )  # what a config can be composed without
 DEFAULT_ENV = {"train": "pixel", "pretrain": "music", "tune": "pixel"}
 DEFAULT_AGENT = "dqn"
-COMPONENTS = (*ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "network", "network/body", "network/kind", "logger")
+COMPONENTS = (
+    *ENV_GROUPS, *AGENT_GROUPS, "env", "agent", "generator/network", "network", "network/body", "network/kind",
+    "logger",
+)  # fmt: skip
 
 
 def composed(command: str, arguments: list[str], keep_hydra: bool = False) -> DictConfig:
@@ -143,6 +146,8 @@ def resolution(error: Exception) -> str:
 
 def no_such_component(group: str, owner: str, arguments: list[str]) -> str:
     """Why an environment or agent takes no such component, and which would."""
+    if group == "generator/network":
+        return "is for generators that are diffusion models trained here; use it with generator=flow or generator=ddpm."
     chosen = value_of(owner, [*added("train", arguments), *arguments])
     able = takers(owner, group.partition("/")[0])  # a part of a network goes where a network does
     here = f"{owner}={chosen}" if chosen else f"the default {owner}"
@@ -221,7 +226,7 @@ def place_of(group: str) -> str | None:
         return f"env.{group}"
     if group in AGENT_GROUPS or group == "network" or (group.startswith("network/") and "@" not in group):
         return f"agent.{group.replace('/', '.')}"
-    return None
+    return "env.generator.network" if group == "generator/network" else None
 
 
 def without(group: str) -> list[str]:

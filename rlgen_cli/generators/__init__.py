@@ -1,4 +1,4 @@
-"""Generators that agents steer: GANs of pictures and of token sequences, diffusion models, and generators from a file.
+"""Generators that agents steer: GANs of pictures and of token sequences, diffusion models, and generators from files.
 
 What a config builds is a source: an object whose attribute `generator` (a `core.protocols.Generator`) makes samples.
 A source that can also train its generator is a `TrainsGenerator`, and one that can do so along with a policy
@@ -30,7 +30,7 @@ class TrainsGenerator(Protocol):
         ...
 
     def export(self, folder: Path) -> None:
-        """Write what makes samples, as generator=file reads it."""
+        """Write what makes samples, as generator=file reads it, or in the form that its network has."""
         ...
 
 

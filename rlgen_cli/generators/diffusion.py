@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -38,6 +38,19 @@ from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
 from rlgen_cli.data.images import Images
 from rlgen_cli.generators.paths import change_kept
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A network with a form of its own in which a model of it is kept."""
+
+    def check(self, path: NoisePath) -> None:
+        """Refuse a path that the form has no place for."""
+        ...
+
+    def files(self, path: NoisePath, conditional: bool) -> dict[str, bytes]:
+        """The files, by their names in a folder; `conditional`: the model was trained with labels."""
+        ...
 
 
 class DiffusionModel(nn.Module):
@@ -105,7 +118,7 @@ class DiffusionTraining:
     Args:
         real: the pictures. rng: the run's random stream for generators. device: where everything lies.
         cache_key: what a trained model depends on.
-        network: builds the network (unet.py) from sample and classes.
+        network: builds the network (unet.py, diffusers_unet.py) from sample and classes.
         path: from samples to noise, and what is predicted (paths.py).
         conditional: the model knows labels. label_dropout: share of a batch that is without, so that it also knows
             what pictures without a label look like, which guidance needs.
@@ -150,6 +163,8 @@ class DiffusionTraining:
         channels, high, wide = real.images.shape[1:]
         shape, labels = (channels, high, wide), len(real.classes)
         self.network: Any = network(sample=shape, classes=labels).to(device)
+        if isinstance(self.network, HasFiles):
+            self.network.check(path)  # now, and not after the training
         self.generator = DiffusionModel(
             network=copy.deepcopy(self.network), path=path, shape=shape, labels=labels,
             classes=labels if conditional else 0, ode_steps=ode_steps,
@@ -169,13 +184,18 @@ class DiffusionTraining:
         )
 
     def export(self, folder: Path) -> None:
-        """Weights, and a config that says what they are of."""
-        folder.mkdir(exist_ok=True)
+        """Weights, and a config that says what they are of; of a network that has its own files, these."""
+        for name, content in self._files().items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / name, content)
+
+    def _files(self) -> dict[str, bytes]:
         made = self.generator
+        if isinstance(made.network, HasFiles):
+            return made.network.files(made.path, bool(made.classes))
         config = {"class": type(made.network).__name__, "shape": list(made.shape), "labels": made.labels}
-        write_atomic(folder / "config.json", json.dumps(config, indent=1).encode())
         weights = {name: value.cpu().contiguous() for name, value in made.network.state_dict().items()}
-        write_atomic(folder / "model.safetensors", save_tensors(weights))
+        return {"config.json": json.dumps(config, indent=1).encode(), "model.safetensors": save_tensors(weights)}
 
     def update(self, progress: float) -> Metrics:
         """One step of Adam on the mean squared error of what is predicted."""

@@ -265,13 +265,7 @@ def from_weights(file: Path, content: bytes, device: torch.device) -> Contents:
     beside = file.parent / "config.json"
     require(os.path.lexists(beside), f"path: there is no {beside}, which says what class the weights are of.")
     name, arguments = described(beside)
-    header = int.from_bytes(content[:8], "little")  # its length comes first
-    most = f"its header has {header} bytes, more than {LARGEST_CONFIG // MIB} MiB"
-    require(header <= LARGEST_CONFIG, f"path: {file} cannot be read ({most}).")
-    try:
-        weights = load_tensors(content)
-    except Exception as error:  # SafetensorError, or whatever torch says of a kind or shape that it does not have
-        raise UserError(f"path: {file} cannot be read ({reason_of(error)}).") from None
+    weights = tensors(file, content)
     name, arguments, weights = renamed(name, arguments, weights)
     require(name in ALLOWED, f"path: {beside}: class {name[:80]} is not allowed; {nearest(name[:80], list(ALLOWED))}")
     try:
@@ -280,6 +274,17 @@ def from_weights(file: Path, content: bytes, device: torch.device) -> Contents:
         raise UserError(f"path: {file} and its config.json do not make a {name} ({reason_of(error)}).") from None
     net = net.to(device).eval().requires_grad_(False)
     return Contents(net, net.latent, net.classes, net.coordinates, 0.0, 1.0)
+
+
+def tensors(file: Path, content: bytes) -> dict[str, Tensor]:
+    """What a file of safetensors holds, by name."""
+    header = int.from_bytes(content[:8], "little")  # its length comes first
+    most = f"its header has {header} bytes, more than {LARGEST_CONFIG // MIB} MiB"
+    require(header <= LARGEST_CONFIG, f"path: {file} cannot be read ({most}).")
+    try:
+        return load_tensors(content)
+    except Exception as error:  # SafetensorError, or whatever torch says of a kind or shape that it does not have
+        raise UserError(f"path: {file} cannot be read ({reason_of(error)}).") from None
 
 
 def described(file: Path) -> tuple[str, dict[str, Any]]:

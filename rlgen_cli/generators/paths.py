@@ -55,6 +55,59 @@ class Cosine:
         return (x - sigma * prediction) / alpha if self.noise else alpha * x - sigma * prediction
 
 
+class Timesteps:
+    """The way that keeps the variance and has a table of its own, as schedulers of the diffusers library do. Timestep k
+    of T is the time k / (T − 1), but for the time 0, which is the sample itself; between two of them α and σ lie on
+    their chord, scaled so that α² + σ² = 1.
+
+    Args:
+        alphas_cumprod: α² of the timesteps, float64 [T], falling, T at least 2.
+        prediction: epsilon (the noise), sample (x_0), or v_prediction (α ε − σ x_0).
+        clip_range: estimates are cut off at ± this, while gradients pass as if nothing were; None: they are not.
+    """
+
+    def __init__(
+        self,
+        *,
+        alphas_cumprod: Tensor,
+        prediction: Literal["epsilon", "sample", "v_prediction"],
+        clip_range: float | None,
+        device: torch.device,
+    ) -> None:
+        kept = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[1:]])
+        self.table = torch.stack([kept, 1 - kept]).sqrt().float().to(device)  # [2, T]
+        self.prediction, self.clip_range = prediction, clip_range
+
+    def _shares(self, t: Tensor) -> Tensor:
+        """α and σ, [2, …] of times […]."""
+        last = self.table.shape[1] - 1
+        place = t * last
+        low = place.floor().clamp(0, last - 1).long().flatten()  # indexing by a tensor of no dimension would sync
+        before, after = (self.table.index_select(1, k).view(2, *t.shape) for k in (low, low + 1))
+        between = torch.lerp(before, after, place - low.view_as(place))
+        return between / between.square().sum(0).sqrt()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._shares(t)[0]
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self._shares(t)[1]
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self._shares(t)
+        return {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0}[self.prediction]
+
+    def estimate(self, x: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self._shares(t)
+        if self.prediction == "epsilon":
+            estimate = (x - sigma * prediction) / alpha
+        else:
+            estimate = prediction if self.prediction == "sample" else alpha * x - sigma * prediction
+        if self.clip_range is None:
+            return estimate
+        return estimate.clamp(-self.clip_range, self.clip_range).detach() + (estimate - estimate.detach())
+
+
 def change_kept(path: NoisePath, times: Tensor) -> Tensor:
     """Of steps between successive times [K + 1], falling: by how much of the estimate's change since the step before
     each goes on, so that it is of second order (DPM-Solver++(2M), Lu et al. 2022), [K]. That is half of how its length

@@ -1,5 +1,5 @@
 """`rlgen export`: a run to take with you, in a folder: all that opens it anywhere, its policy as ONNX where that can
-be, samples, and a card that says what it is."""
+be, its generator as a file of its own, samples, and a card that says what it is."""
 
 import inspect
 import shutil
@@ -15,6 +15,7 @@ from rlgen_cli.core import checkpoint
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.evaluation.media.registry import medium
+from rlgen_cli.generators import TrainsGenerator
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.model_card import card
 from rlgen_cli.runs.onnx_policy import write_onnx
@@ -55,6 +56,8 @@ def export_to(out: Path, config: DictConfig) -> Path:
     for stage in session.stages:  # what was fitted before the training, such as a generator
         place = next(filter(checkpoint.intact, places_of(stage, run)))
         shutil.copytree(place, out / "stages" / stage.name / "result")
+    if isinstance(session.source, TrainsGenerator):
+        session.source.export(out / "generator")
     formats = [name for name in medium(session.envs[config.split]).formats if name in FORMATS]
     made = make_samples(session, config.split, config.n, config.seed, record=False)
     made.save(out / "samples" / "final", formats)

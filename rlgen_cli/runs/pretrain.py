@@ -11,6 +11,7 @@ from rlgen_cli.config.instantiate import call, plain
 from rlgen_cli.config.settings import FitSettings
 from rlgen_cli.core import checkpoint, ranks, seeding
 from rlgen_cli.core.errors import UserError
+from rlgen_cli.core.protocols import Denoises
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
@@ -58,7 +59,8 @@ def stages(session: Session) -> list[Stage]:
         return session.stages
     agent = session.agent
     if session.source is not None:
-        raise UserError("generator: one from a file is not trained; use generator=r1.")
+        trained = "flow" if isinstance(session.source.generator, Denoises) else "r1"
+        raise UserError(f"generator: one from a file is not trained; use generator={trained}.")
     if not isinstance(agent, MaximumLikelihood):
         raise UserError("agent: pretraining is by maximum likelihood; use agent=maximum_likelihood.")
     names = FitSettings.__dataclass_fields__

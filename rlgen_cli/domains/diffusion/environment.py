@@ -106,7 +106,7 @@ class Diffusion:
         require(known, "condition: a conditional generator needs labels; use label or both.")
         self.generator: Denoises = generator
         self.device, self.max_steps, self.shape = device, steps, tuple(generator.shape)
-        self.times = step_times(generator.path, steps, last_time, spacing).to(device)
+        self.times = step_times(generator.path, steps, last_time, spacing, device)
         self.solver_times = torch.linspace(last_time, 0, solver_steps + 1, device=device)
         self.coefficients = coefficients(sampler if control.noisy else ODE(), generator.path, self.times, order)
         self.control, self.action = control, control.enter(self.shape, steps, device)

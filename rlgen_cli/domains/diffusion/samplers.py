@@ -71,18 +71,20 @@ class ODE:
         return torch.zeros_like(t)
 
 
-def step_times(path: NoisePath, steps: int, last: float, spacing: Literal["time", "log_snr"]) -> Tensor:
+def step_times(
+    path: NoisePath, steps: int, last: float, spacing: Literal["time", "log_snr"], device: torch.device
+) -> Tensor:
     """The times [steps + 1] between which steps go, from 1 to `last`: even in time, or in log(α / σ), by which most
     steps are where a sample is decided."""
     if spacing == "time":
-        return torch.linspace(1, last, steps + 1)
-    grid = torch.linspace(0, 1, GRID + 1)[1:-1].flip(0)  # falling, so that log(α / σ) rises
+        return torch.linspace(1, last, steps + 1, device=device)
+    grid = torch.linspace(0, 1, GRID + 1, device=device)[1:-1].flip(0)  # falling, so that log(α / σ) rises
     log_ratio = (path.alpha(grid) / path.sigma(grid)).log()
-    ends = torch.tensor([max(FIRST, last), last])
-    first, final = (path.alpha(ends) / path.sigma(ends)).log().tolist()
-    wanted = torch.linspace(first, final, steps) if steps > 1 else torch.tensor([final])
-    place = torch.searchsorted(log_ratio, wanted).clamp(max=len(grid) - 1)
-    return torch.cat([torch.ones(1), grid[place]])
+    ends = torch.tensor([max(FIRST, last), last], device=device)
+    first, final = (path.alpha(ends) / path.sigma(ends)).log()
+    share = torch.linspace(0, 1, steps, device=device) if steps > 1 else torch.ones(1, device=device)
+    place = torch.searchsorted(log_ratio, first + share * (final - first)).clamp(max=len(grid) - 1)
+    return torch.cat([torch.ones(1, device=device), grid[place]])
 
 
 def coefficients(sampler: Sampler, path: NoisePath, times: Tensor, order: Literal[1, 2]) -> Coefficients:
