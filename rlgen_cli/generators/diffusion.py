@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -37,6 +37,7 @@ from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
 from rlgen_cli.data.images import Images
+from rlgen_cli.generators.unet import words_of
 
 
 class DiffusionModel(nn.Module):
@@ -101,10 +102,12 @@ class DiffusionTraining:
     Args:
         real: the pictures. rng: the run's random stream for generators. device: where everything lies.
         cache_key: what a trained model depends on.
-        network: builds the network (unet.py) from sample and classes.
+        network: builds the network (unet.py) from sample, classes and words.
         path: from samples to noise, and what is predicted (paths.py).
         conditional: the model knows labels. label_dropout: share of a batch that is without, so that it also knows
             what pictures without a label look like, which guidance needs.
+        label_encoding: what the network knows of a label: its place among the data's classes (index), or the words of
+            its name, each at its place (words), so that names without a picture in the training mean something, too.
         learning_rate: Adam's, a schedule. batch_size: pictures an update, of all ranks. updates: until it is trained.
         ema_decay: of the exponential moving average of the weights, which makes the samples; it begins faster.
         ode_steps: see DiffusionModel.
@@ -124,6 +127,7 @@ class DiffusionTraining:
         path: NoisePath,
         conditional: bool,
         label_dropout: float,
+        label_encoding: Literal["index", "words"],
         learning_rate: Linear,
         batch_size: int,
         updates: int,
@@ -138,6 +142,8 @@ class DiffusionTraining:
         require(0.0 <= label_dropout < 1.0, f"label_dropout: must be in [0, 1), got {label_dropout}.")
         require(1 <= ode_steps <= 1000, f"ode_steps: must be from 1 to 1000, got {ode_steps}.")
         require(not conditional or bool(real.classes), "conditional: needs data with labels; this data has none.")
+        named = label_encoding == "index" or bool(real.classes)
+        require(named, "label_encoding: words needs data with labels, whose names it reads; this data has none.")
         require_rate(learning_rate)
         self.real, self.rng, self.device, self.cache_key = real.to(device), rng, device, cache_key
         self.path, self.label_dropout, self.learning_rate = path, float(label_dropout), learning_rate
@@ -145,7 +151,8 @@ class DiffusionTraining:
         self.ema_decay, self.updates_done = float(ema_decay), 0
         channels, high, wide = real.images.shape[1:]
         shape, labels = (channels, high, wide), len(real.classes)
-        self.network: Any = network(sample=shape, classes=labels).to(device)
+        words = words_of(real.classes) if label_encoding == "words" else None
+        self.network: Any = network(sample=shape, classes=labels, words=words).to(device)
         self.generator = DiffusionModel(
             network=copy.deepcopy(self.network), path=path, shape=shape, labels=labels,
             classes=labels if conditional else 0, ode_steps=ode_steps,
