@@ -54,11 +54,12 @@ MELODY = ["env=music", "encoding=melody"]
 HOMES = [
     ["env=pixel", "brush=stroke"], MELODY, ["env=latent_gan", "steering=set_latent"],
     ["env=music", "encoding=chorale"], ["env=latent_gan", "steering=set_latent", "damage=centre_hole"],
-    ["env=latent_music", "steering=set_latent"], ["env=diffusion"],
+    ["env=latent_music", "steering=set_latent"], ["env=diffusion"], ["env=diffusion", "data=captions"],
 ]  # fmt: skip
 BOLTZMANN = ["agent.temperature.start=0.1", "agent.temperature.end=0.1"]
 NEEDS = {
     "ppo_tune": ["agent.anchor.prior=start"],
+    "caption": ["env.size=24", "env.channels=3"],
     "clip": ["reward.terms.clip.model=clip", "reward.terms.clip.prompt=a star"],
     "colourfulness": ["env.channels=3"],
     "function": ["reward.terms.function.path=mine:with_torch"],

@@ -296,6 +296,7 @@ WRONG = {
     "generator/network=unet2d env.generator.network.channels=[]": r"env\.generator\.network\.channels: must be 1 to 6 num",
     "generator/network=unet2d env.generator.network.channels=[7,8]": r"network\.channels: the first must be even",
     "generator/network=unet2d env.generator.network.channels=[8,0]": r"network\.channels: must each be from 1 to 4096",
+    "generator/network=unet2d env.generator.conditional=true env.generator.label_encoding=words": r"a UNet2DModel knows",
     "generator/network=unet2d env.generator.network.layers=0": r"env\.generator\.network\.layers: must be from 1 to 16",
 }  # fmt: skip
 

@@ -246,7 +246,7 @@ def make_training(updates: int, **changes: Any) -> DiffusionTraining:
     settings: dict[str, Any] = {
         "real": Images(images, torch.tensor([0, 1]), ("left", "right")), "rng": stream(1, "generator", CPU),
         "device": CPU, "cache_key": "small", "network": partial(DenoisingUNet, width=8), "path": Flow(),
-        "conditional": False, "label_dropout": 0.1, "learning_rate": Linear(5e-3, 1e-3, 1.0), "batch_size": 32,
+        "conditional": False, "label_dropout": 0.1, "label_encoding": "index", "learning_rate": Linear(5e-3, 1e-3, 1.0), "batch_size": 32,
         "updates": updates, "ema_decay": 0.9, "ode_steps": 8,
     }  # fmt: skip
     with torch.random.fork_rng(devices=[]):

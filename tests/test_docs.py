@@ -60,7 +60,7 @@ SHORT = [
     "env.steering.directions=4", "agent.network.recurrent.width=8", "agent.network.body.embed=4",
 ]  # fmt: skip
 # Of the small settings, what a line says itself is kept.
-KEPT = ("agent.anchor.prior", "env.size=16")
+KEPT = ("agent.anchor.prior", "env.size=16", "env.size=32")
 # Files that runs and generators of the user's own have, and files of examples.
 OF_RUNS = {
     "mine/policy.onnx",

@@ -356,6 +356,7 @@ def test_the_classifier_learns_the_data_and_is_shared():
         device=CPU,
         helpers=helpers,
         noise_std=0.15,
+        label_smoothing=0.05,
         temperature=2.0,
         labels=None,
     )
@@ -438,7 +439,9 @@ def test_scores_of_pictures_run_on_the_meta_device(classes, tmp_path):
         "wgan_gp": adversarial(spec, real, META, loss=LOSSES["wgan_gp"]),
     }  # fmt: skip
     if classes:
-        scores["classifier"] = Classifier(spec=spec, noise_std=0.1, temperature=2.0, scale="log", labels=None, **make)
+        scores["classifier"] = Classifier(
+            spec=spec, noise_std=0.1, label_smoothing=0.0, temperature=2.0, scale="log", labels=None, **make
+        )
     fit(helpers)
     reward = WeightedSum({name: Term(score, 1.0, "potential") for name, score in scores.items()})
 

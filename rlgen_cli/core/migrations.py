@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from rlgen_cli.core.errors import require
 
 Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
-FORMAT = 6  # what is written now
+FORMAT = 7  # what is written now
 UNNAMED = 2  # the format of configs that do not say theirs, which are of rlgen 0.1.0
 KEY = "format"  # of a run's config.yaml
 
@@ -61,12 +61,21 @@ def with_one_device(config: Plain) -> Plain:
     return {"devices": 1} | config
 
 
+def with_smoothed_labels(config: Plain) -> Plain:
+    """Format 7 says by how much a classifier's labels are smoothed in its fit."""
+    for term in (config.get("reward") or {}).get("terms", {}).values():
+        if isinstance(term, dict) and term.get("_target_") == "rlgen_cli.rewards.classifier.Classifier":
+            term.setdefault("label_smoothing", 0.05)
+    return config
+
+
 # By the format that each begins with; there is none older than 2.
 MIGRATIONS: dict[int, Migration] = {
     2: Migration(config=with_new_settings),
     3: Migration(config=with_settings_of_speed),
     4: Migration(config=with_a_logger_and_entropy_in_bits),
     5: Migration(config=with_one_device),
+    6: Migration(config=with_smoothed_labels),
 }
 
 

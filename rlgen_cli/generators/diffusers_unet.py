@@ -99,17 +99,22 @@ class DiffusersUNet(nn.Module):
         return made | {"unet/diffusion_pytorch_model.safetensors": save_tensors(weights, {"format": "pt"})}
 
 
-def trained_unet(*, sample: tuple[int, int, int], classes: int, channels: list[int], layers: int) -> DiffusersUNet:
+def trained_unet(
+    *, sample: tuple[int, int, int], classes: int, words: Tensor | None, channels: list[int], layers: int
+) -> DiffusersUNet:
     """A network to be trained.
 
     Args:
-        sample: C, H, W of the pictures. classes: labels that there are, 0 for none.
+        sample: C, H, W of the pictures. classes: labels that there are, 0 for none. words: None, since the library's
+            model has no place for them.
         channels: at each level, from the picture's own resolution to the coarsest; each level halves the sides.
         layers: blocks of two convolutions at each level.
 
     Raises:
         UserError: without diffusers, for a value out of range, and for pictures that cannot be halved so often.
     """
+    by_place = "label_encoding: a UNet2DModel knows labels by their place; use index, or generator/network=unet."
+    require(words is None, by_place)
     planes, high, wide = sample
     halved = 2 ** (len(channels) - 1)
     require(1 <= len(channels) <= MOST_LEVELS, f"channels: must be 1 to {MOST_LEVELS} numbers, got {channels}.")

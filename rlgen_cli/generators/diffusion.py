@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -38,6 +38,7 @@ from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
 from rlgen_cli.data.images import Images
 from rlgen_cli.generators.paths import change_kept
+from rlgen_cli.generators.unet import words_of
 
 
 @runtime_checkable
@@ -118,10 +119,12 @@ class DiffusionTraining:
     Args:
         real: the pictures. rng: the run's random stream for generators. device: where everything lies.
         cache_key: what a trained model depends on.
-        network: builds the network (unet.py, diffusers_unet.py) from sample and classes.
+        network: builds the network (unet.py, diffusers_unet.py) from sample, classes and words.
         path: from samples to noise, and what is predicted (paths.py).
         conditional: the model knows labels. label_dropout: share of a batch that is without, so that it also knows
             what pictures without a label look like, which guidance needs.
+        label_encoding: what the network knows of a label: its place among the data's classes (index), or the words of
+            its name, each at its place (words), so that names without a picture in the training mean something, too.
         learning_rate: Adam's, a schedule. batch_size: pictures an update, of all ranks. updates: until it is trained.
         ema_decay: of the exponential moving average of the weights, which makes the samples; it begins faster.
         ode_steps: see DiffusionModel.
@@ -141,6 +144,7 @@ class DiffusionTraining:
         path: NoisePath,
         conditional: bool,
         label_dropout: float,
+        label_encoding: Literal["index", "words"],
         learning_rate: Linear,
         batch_size: int,
         updates: int,
@@ -155,6 +159,8 @@ class DiffusionTraining:
         require(0.0 <= label_dropout < 1.0, f"label_dropout: must be in [0, 1), got {label_dropout}.")
         require(1 <= ode_steps <= 1000, f"ode_steps: must be from 1 to 1000, got {ode_steps}.")
         require(not conditional or bool(real.classes), "conditional: needs data with labels; this data has none.")
+        named = label_encoding == "index" or bool(real.classes)
+        require(named, "label_encoding: words needs data with labels, whose names it reads; this data has none.")
         require_rate(learning_rate)
         self.real, self.rng, self.device, self.cache_key = real.to(device), rng, device, cache_key
         self.path, self.label_dropout, self.learning_rate = path, float(label_dropout), learning_rate
@@ -162,7 +168,8 @@ class DiffusionTraining:
         self.ema_decay, self.updates_done = float(ema_decay), 0
         channels, high, wide = real.images.shape[1:]
         shape, labels = (channels, high, wide), len(real.classes)
-        self.network: Any = network(sample=shape, classes=labels).to(device)
+        words = words_of(real.classes) if label_encoding == "words" else None
+        self.network: Any = network(sample=shape, classes=labels, words=words).to(device)
         if isinstance(self.network, HasFiles):
             self.network.check(path)  # now, and not after the training
         self.generator = DiffusionModel(

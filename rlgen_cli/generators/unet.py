@@ -1,6 +1,7 @@
 """Networks that see a noisy picture and its time, and say what is noise in it."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +14,62 @@ FASTEST = 100.0  # radians in a unit of time
 GROUPS = 8  # of channels that are normalised together, where there are so many
 
 
+class Words(nn.Module):
+    """Labels as vectors [N, width] of the words of their names, each at its place, so that a name that no picture of
+    the training has still means something; 0 at first, and for no label.
+
+    Args:
+        words: the words of each class at each place, a one among zeros, float [classes, inputs]. width: of the vectors.
+    """
+
+    words: Tensor
+
+    def __init__(self, words: Tensor, width: int) -> None:
+        super().__init__()
+        self.register_buffer("words", words, persistent=False)
+        # Without biases, so that no words give no vector.
+        self.hidden = nn.Linear(words.shape[1], width, bias=False)
+        words_of_a_name = float(words.sum(1).mean().clamp(min=1))
+        nn.init.normal_(self.hidden.weight, std=words_of_a_name**-0.5)  # so that their sum has a deviation of 1
+        self.out = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, label: Tensor) -> Tensor:
+        """Of labels as a one among zeros [N, classes]; a row of zeros is no label."""
+        return self.out(silu(self.hidden(label @ self.words)))
+
+
+def words_of(names: Sequence[str]) -> Tensor:
+    """The words of names at their places, float [names, places · words]; a place that a name does not reach is 0."""
+    split = [name.split() for name in names]
+    known = sorted({word for words in split for word in words})
+    found = torch.zeros(len(names), max(map(len, split), default=0), len(known))
+    for row, words in zip(found, split, strict=True):
+        for place, word in enumerate(words):
+            row[place, known.index(word)] = 1
+    return found.flatten(1)
+
+
 class Embedding(nn.Module):
-    """Time, and label where one is known, as one vector [N, width]; a label counts nothing at first."""
+    """Time, and label where one is known, as one vector [N, width]; a label counts nothing at first.
+
+    Args:
+        classes: labels that there are, 0 for none. words: what they are known by (see Words), or None for a place of
+            each one's own. width: of the vector.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int, words: Tensor | None, width: int) -> None:
         super().__init__()
         self.register_buffer("frequencies", torch.logspace(0, math.log10(FASTEST), FREQUENCIES), persistent=False)
         self.hidden = nn.Linear(2 * FREQUENCIES, width)
         self.out = nn.Linear(width, width)
-        self.label = nn.Linear(classes, width, bias=False) if classes else None
-        if self.label is not None:
+        self.label: nn.Module | None = None
+        if words is not None:
+            self.label = Words(words, width)
+        elif classes:
+            self.label = nn.Linear(classes, width, bias=False)
             nn.init.zeros_(self.label.weight)
 
     def forward(self, t: Tensor, label: Tensor | None) -> Tensor:
@@ -61,7 +106,7 @@ class DenoisingUNet(nn.Module):
 
     Args:
         sample: C, H, W of the pictures; H and W are multiples of 4.
-        classes: labels that there are, 0 for none.
+        classes: labels that there are, 0 for none. words: of their names (see Words), or None.
         width: channels at the upper level, twice as many at the lower.
 
     Attributes:
@@ -70,14 +115,14 @@ class DenoisingUNet(nn.Module):
 
     kind = "convolutions"
 
-    def __init__(self, *, sample: tuple[int, int, int], classes: int, width: int) -> None:
+    def __init__(self, *, sample: tuple[int, int, int], classes: int, words: Tensor | None, width: int) -> None:
         super().__init__()
         require(width >= 1, f"width: must be at least 1, got {width}.")
         planes, high, wide = sample
         require(high % 4 == 0 and wide % 4 == 0, f"size: must be a multiple of 4 for a U-Net, got {high} × {wide}.")
         embedding, lower = 4 * width, 2 * width
         self.features = lower
-        self.embedding = Embedding(classes, embedding)
+        self.embedding = Embedding(classes, words, embedding)
         self.first = nn.Conv2d(4 * planes, width, 3, padding=1)
         self.down = Block(width, width, embedding)
         self.reduce = nn.Conv2d(width, lower, 3, stride=2, padding=1)
@@ -106,19 +151,20 @@ class DenoisingMLP(nn.Module):
     """Dense layers on sines and cosines of each number, for samples of a few numbers.
 
     Args:
-        sample: C, H, W. classes: labels that there are, 0 for none. width: of each of the three layers.
+        sample: C, H, W. classes: labels that there are, 0 for none. words: of their names (see Words), or None.
+        width: of each of the three layers.
     """
 
     kind = "mlp"
     octaves: Tensor
 
-    def __init__(self, *, sample: tuple[int, int, int], classes: int, width: int) -> None:
+    def __init__(self, *, sample: tuple[int, int, int], classes: int, words: Tensor | None, width: int) -> None:
         super().__init__()
         require(width >= 1, f"width: must be at least 1, got {width}.")
         size = math.prod(sample)
         self.features = width
         self.register_buffer("octaves", math.pi * torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0]), persistent=False)
-        self.embedding = Embedding(classes, width)
+        self.embedding = Embedding(classes, words, width)
         self.hidden = nn.ModuleList(nn.Linear(n, width) for n in (size * 11 + width, width, width))
         self.last = nn.Linear(width, size)
 

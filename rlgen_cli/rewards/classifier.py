@@ -29,6 +29,8 @@ class Classifier:
 
     Args:
         updates: of its fit. noise_std: largest standard deviation of the noise.
+        label_smoothing: share of each label that all classes get in the fit (Szegedy et al. 2016), in [0, 1); with 0
+            the probabilities are those of the data, with more none comes near 0 or 1.
         temperature: of its probabilities; above 1 it keeps the score from saturating.
         scale: log (the log-probability) or linear (the probability).
         labels: names of the data's classes, any of which will do, or null for the label that each episode asks for.
@@ -49,6 +51,7 @@ class Classifier:
         helpers: Helpers,
         updates: int,
         noise_std: float,
+        label_smoothing: float,
         temperature: float,
         scale: Literal["log", "linear"],
         labels: list[str | int] | None,
@@ -60,13 +63,16 @@ class Classifier:
         self.needs = frozenset(["label"] if labels is None else [])
         self.wanted = [real.classes.index(name) for name in names]
         require(updates >= 1, f"updates: must be at least 1, got {updates}.")
+        fits = 0.0 <= label_smoothing < 1.0
+        require(fits, f"label_smoothing: must be in [0, 1), got {label_smoothing}.")
         require(temperature > 0, f"temperature: must be above 0, got {temperature}.")
         self.temperature, self.linear = float(temperature), scale == "linear"
-        key = f"2 {data_key(real)} {updates} {float(noise_std)}"
+        key = f"3 {data_key(real)} {updates} {float(noise_std)} {float(label_smoothing)}"
         build = partial(_network, spec.picture().shape, len(real.classes), device)
         self.net = helpers.fitted(
-            "classifier", key, build, partial(_loss_function, real, float(noise_std)), updates, LEARNING_RATE
-        )
+            "classifier", key, build, partial(_loss_function, real, float(noise_std), float(label_smoothing)), updates,
+            LEARNING_RATE,
+        )  # fmt: skip
 
     def __call__(self, view: View) -> Tensor:
         logits = self.net(view.sample) / self.temperature  # [N, classes]
@@ -82,7 +88,9 @@ def _network(shape: tuple[int, int, int], classes: int, device: torch.device) ->
     return nn.Sequential(Blur(shape[0]), ConvNet(shape, 16, 64, slope=0.0), nn.Linear(64, classes)).to(device)
 
 
-def _loss_function(real: Images, noise_std: float, net: nn.Module) -> Callable[[torch.Generator], Tensor]:
+def _loss_function(
+    real: Images, noise_std: float, label_smoothing: float, net: nn.Module
+) -> Callable[[torch.Generator], Tensor]:
     """The cross-entropy of a batch of noisy pictures, as a function of the generator that draws it."""
 
     def loss(rng: torch.Generator) -> Tensor:
@@ -90,6 +98,6 @@ def _loss_function(real: Images, noise_std: float, net: nn.Module) -> Callable[[
         x = real.images[index].float() / 255
         std = noise_std * draw((BATCH_SIZE, 1, 1, 1), x, rng)
         x = x + std * draw(x.shape, x, rng, normal=True)
-        return cross_entropy(net(x), real.labels[index], label_smoothing=0.05)
+        return cross_entropy(net(x), real.labels[index], label_smoothing=label_smoothing)
 
     return loss

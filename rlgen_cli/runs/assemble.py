@@ -283,6 +283,8 @@ def source_key(config: DictConfig, settings: Settings, data: Splits | None) -> s
     node = plain(config.env.generator)
     fused = plain(config.reward) if node.get("fused_reward", {}).get("weight") else None
     known = [] if data is None else [digest(part) for part in data.train if isinstance(part, torch.Tensor)]
+    if data is not None and node.get("label_encoding") == "words":
+        known += getattr(data.train, "classes", ())
     return json.dumps([4, node, fused, settings.seed, *known], sort_keys=True)
 
 

@@ -1,6 +1,7 @@
 """PNG grids and GIF time-lapses."""
 
 import math
+import textwrap
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from rlgen_cli.data.images import pil_to_tensor, tensor_to_pil
 
 FRAME_MS, LAST_MS = 60, 1500
 GAP = 2  # between pictures, in their own pixels
+LINE = 14  # letters of a caption in a line
 CAPTION = 20  # height of a line above a sheet, pixels
 
 
@@ -58,18 +60,21 @@ def numbered(sheet: Tensor, steps: list[int]) -> Tensor:
 
 
 def words_grid(words: list[str], side: int, factor: int, columns: int | None = None, gap: int = GAP) -> Tensor:
-    """Words as the tiles of a `grid` of pictures of `side` pixels that is enlarged by `factor`, uint8 [3, H, W]."""
+    """Words, or captions in some lines, as the tiles of a `grid` of pictures of `side` pixels that is enlarged by
+    `factor`, uint8 [3, H, W]."""
     columns = columns or math.ceil(math.sqrt(len(words)))
     pitch, room = (side + gap) * factor, side * factor
     rows = math.ceil(len(words) / columns)
     sheet = Image.new("RGB", (columns * pitch + gap * factor, rows * pitch + gap * factor), (128, 128, 128))
     draw = ImageDraw.Draw(sheet)
-    longest = max(words, key=len)
-    font = ImageFont.load_default(size=max(8, min(room // 2, 2 * room // max(len(longest) + 1, 1))))
+    words = [textwrap.fill(word, LINE, break_long_words=False) for word in words]
+    lines = [line for word in words for line in word.splitlines()]
+    longest, most = max(map(len, lines), default=0), max(word.count("\n") + 1 for word in words)
+    font = ImageFont.load_default(size=max(8, min(room // max(2, 5 * most // 4), 2 * room // (longest + 1))))
     for i, word in enumerate(words):
         x, y = (gap * factor + place * pitch for place in (i % columns, i // columns))
         draw.rectangle([x, y, x + room - 1, y + room - 1], fill="white")
-        draw.text((x + room / 2, y + room / 2), word, fill="black", font=font, anchor="mm")
+        draw.text((x + room / 2, y + room / 2), word, fill="black", font=font, anchor="mm", align="center")
     return pil_to_tensor(sheet)
 
 
