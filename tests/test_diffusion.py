@@ -211,7 +211,11 @@ def test_guidance_by_hand():
 @pytest.mark.parametrize("control", ["pick_noise", "guidance"])
 def test_choices_on_the_way_train_and_resume_bit_for_bit(control, tmp_path):
     words = ["env.generator.conditional=true"] if control == "guidance" else []
-    resumes([*small("env=diffusion", "agent=dqn", "reward=classifier", f"control={control}", "network=mlp"), *words], 160, tmp_path)
+    resumes(
+        [*small("env=diffusion", "agent=dqn", "reward=classifier", f"control={control}", "network=mlp"), *words],
+        160,
+        tmp_path,
+    )
 
 
 def test_the_model_ends_what_the_steps_have_begun():

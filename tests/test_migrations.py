@@ -102,6 +102,12 @@ def test_a_weight_of_entropy_in_nats_becomes_one_in_bits() -> None:
     assert terms["other"]["weight"] == 2.0
 
 
+def test_a_classifier_of_an_earlier_run_keeps_its_smoothed_labels() -> None:
+    term = {"_target_": "rlgen_cli.rewards.classifier.Classifier"}
+    found = migrations.current_config({"reward": {"terms": {"classifier": term, "other": {"weight": 2.0}}}}, 6)
+    assert found["reward"]["terms"] == {"classifier": term | {"label_smoothing": 0.05}, "other": {"weight": 2.0}}
+
+
 def test_a_part_of_a_checkpoint_is_migrated_and_its_tensors_are_shared(later: None) -> None:
     weight = torch.ones(2)
     saved = {"policy": {"q_network": {"weight": weight}}}
@@ -137,8 +143,8 @@ def test_a_run_says_its_format_and_another_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 6; update rlgen\.$"),
-        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 6; open it with an earlier"),
+        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 7; update rlgen\.$"),
+        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 7; open it with an earlier"),
         ("2", r"checkpoint: here is damaged \(it says format '2', which is no number from 1\)\.$"),
         (None, r"checkpoint: here is damaged \(it says format None"),
         (True, r"checkpoint: here is damaged"),

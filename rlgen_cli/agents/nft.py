@@ -140,9 +140,7 @@ class NFT:
             way = self.env.on_the_way(final, self.rng)
             old = self.policy.mode_at(self.env, way.state)
         mean = self.trained.mode_at(self.env, way.state)
-        ahead, behind = (
-            (old + sign * self.beta * (mean - old) - way.action).square().mean(1) for sign in (1.0, -1.0)
-        )
+        ahead, behind = ((old + sign * self.beta * (mean - old) - way.action).square().mean(1) for sign in (1.0, -1.0))
         kl = 0.5 * mean.square().sum(1)
         fit = (way.weight * (optimality * ahead + (1 - optimality) * behind)).mean() / self.beta
         return fit + self.kl_coef * kl.mean(), {"loss": fit.detach(), "kl": kl.detach().mean()}

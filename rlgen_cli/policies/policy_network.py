@@ -66,7 +66,10 @@ class PolicyNetwork(nn.Module):
         self.maps, self.body, self.recurrent, self.off_grid, self.denoiser = None, None, None, None, None
         grid = map_grid(action, recurrent is not None)
         if denoiser is not None:
-            require(isinstance(action, Normal), "denoiser: needs a step's noise as action, as in env=diffusion; use network=mlp here.")
+            require(
+                isinstance(action, Normal),
+                "denoiser: needs a step's noise as action, as in env=diffusion; use network=mlp here.",
+            )
             self.denoiser = denoiser(observation=observation, action=action)
             features = self.denoiser.features
         elif maps is not None and grid is not None:

@@ -94,4 +94,9 @@ def coefficients(sampler: Sampler, path: NoisePath, times: Tensor, order: Litera
     t, s = times[:-1], times[1:]
     std = sampler.std(path, t, s)
     kept = (path.sigma(s).square() - std.square()).clamp(min=0).sqrt() / path.sigma(t)
-    return Coefficients(kept, path.alpha(s) - kept * path.alpha(t), std, change_kept(path, times) if order == 2 else torch.zeros_like(std))
+    return Coefficients(
+        kept,
+        path.alpha(s) - kept * path.alpha(t),
+        std,
+        change_kept(path, times) if order == 2 else torch.zeros_like(std),
+    )
