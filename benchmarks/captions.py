@@ -1,7 +1,8 @@
 """A flow model of coloured shapes that reads captions, tuned by a rule that checks them: the share of samples that show
 what is asked for, by task as in GenEval, for captions of the training and for captions that were never trained on.
 
-python -m benchmarks.captions [methods=reward_weighted,policy_gradient] [seeds=1] [updates=5000]
+python -m benchmarks.captions [methods=reward_weighted,policy_gradient] [seeds=1] [updates=5000] \
+    [precision=auto]
 """
 
 import sys
@@ -35,7 +36,14 @@ GROUPS = [
     "agent.num_minibatches=4", "agent.optimizer.learning_rate.start=3e-4", "num_envs=256", "total_steps=200000",
 ]  # fmt: skip
 METHODS = {
-    "reward_weighted": ["agent=reward_weighted", "agent.kl_coef=0.2", "num_envs=256", "total_steps=300000"],
+    "reward_weighted": [
+        "agent=reward_weighted",
+        "agent.kl_coef=0.2",
+        "agent.updates=20",
+        "num_envs=256",
+        "total_steps=300000",
+    ],
+    "nft": ["agent=nft", "agent.group_size=16", "agent.epochs=4", "num_envs=256", "total_steps=200000"],
     "policy_gradient": [*GROUPS, "agent.anchor.kl_coef=0.2"],
     "policy_gradient_without_price": [*GROUPS, "agent.anchor.prior=none"],
 }
@@ -68,7 +76,8 @@ def words_of(call: Call) -> list[str]:
     common = [
         "env=diffusion", "data=captions", "reward=caption", "env.size=32", "env.channels=3", "env.condition=label",
         "env.generator.conditional=true", "env.generator.label_encoding=words",
-        f"env.generator.updates={call.settings['updates']}", "eval_interval=100000", "checkpoint_interval=250000",
+        f"env.generator.updates={call.settings['updates']}", "env.generator.seed=1",
+        f"precision={call.settings['precision']}", "eval_interval=100000", "checkpoint_interval=250000",
     ]  # fmt: skip
     return [*common, *call.pick([], QUICK)]
 
@@ -150,6 +159,8 @@ def quick_sizes(method: str) -> dict[str, int]:
     """What a training of seconds has beside QUICK_TRAINING."""
     if method == "reward_weighted":
         return {"agent.learning_starts": 8, "agent.buffer_size": 16, "agent.batch_size": 4, "agent.updates": 1}
+    if method == "nft":
+        return {"agent.group_size": 4, "agent.epochs": 1}
     return {"agent.baseline.group_size": 4, "agent.num_minibatches": 2}
 
 
@@ -197,7 +208,7 @@ def measure(call: Call) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    run("captions", measure, arguments, methods=",".join(METHODS), seeds="1", updates="5000")
+    run("captions", measure, arguments, methods=",".join(METHODS), seeds="1", updates="5000", precision="auto")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 The posterior is sampled by rejection: a sample of the model is kept with probability r. Distances are to one half of
 what was kept, and the floor is the distance between the halves.
 
-python -m benchmarks.diffusion [tasks=three,even] [methods=reward_weighted,policy_gradient] [seeds=1,2,3]
+python -m benchmarks.diffusion [tasks=three,even] [methods=reward_weighted,policy_gradient] [seeds=1,2,3] \
+    [precision=auto]
 """
 
 import sys
@@ -33,7 +34,11 @@ GROUPS = [
 ]  # fmt: skip
 # Each agent's settings and the steps of its training, of which some cost more than others.
 METHODS = {
-    "reward_weighted": ["agent=reward_weighted", "num_envs=256", "total_steps=300000"],
+    "reward_weighted": [
+        "agent=reward_weighted", "agent.learning_starts=10000", "agent.updates=50", "agent.ema_decay=0.995",
+        "agent.optimizer.learning_rate.start=1e-3", "num_envs=256", "total_steps=204800",
+    ],
+    "nft": ["agent=nft", "agent.group_size=64", "num_envs=256", "total_steps=200000"],
     "trajectory_balance": ["agent=trajectory_balance", "total_steps=100000"],
     "policy_gradient": [*GROUPS, "agent.anchor.kl_coef=1"],
     "policy_gradient_without_price": [*GROUPS, "agent.anchor.prior=none"],
@@ -56,21 +61,27 @@ QUICK_TRAINING = [
 SHOWN = 12
 
 
+EDGES = torch.tensor([-8.0, -5.0, -3.0, -2.0, -1.0, -0.5, -0.1, -0.01])  # between classes of log r
+
+
 class Posterior(NamedTuple):
     """Samples that were kept, in two halves, and what is known of them."""
 
     halves: tuple[Tensor, Tensor]  # [N, 1, 28, 28] each
     features: tuple[Tensor, Tensor]
     accepted: float  # share of the model's samples
+    shares: Tensor  # of the classes of log r, [classes], from the whole pool with its weights
 
 
 def words_of(call: Call, task: str) -> list[str]:
     """What all runs of a task have in common."""
     labels = f"reward.terms.classifier.labels={TASKS[task]}".replace(" ", "")
     common = [
-        "env=diffusion", *mnist(call), "env.condition=none",
+        "env=diffusion", *mnist(call), "env.condition=none", f"precision={call.settings['precision']}",
+        "env.generator.updates=12000", "env.generator.ema_decay=0.9995", "env.generator.seed=1",
         "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=1",
-        "reward.terms.classifier.updates=2000", labels, "eval_interval=100000", "checkpoint_interval=250000",
+        "reward.terms.classifier.label_smoothing=0", "reward.terms.classifier.updates=4000", labels,
+        "eval_interval=100000", "checkpoint_interval=250000",
     ]  # fmt: skip
     return [*common, *call.pick([], QUICK)]
 
@@ -100,7 +111,18 @@ def posterior_of(call: Call, session: Session, judge: FixedJudge) -> tuple[Poste
     samples = pool[kept]
     half = min(len(samples) // 2, call.pick(2000, 20))
     halves = samples[:half], samples[half : 2 * half]
-    return Posterior(halves, (judge(halves[0]), judge(halves[1])), float(r.mean())), pool[:half]
+    shares = torch.bincount(torch.bucketize(r.log(), EDGES), weights=r, minlength=len(EDGES) + 1) / r.sum()
+    return Posterior(halves, (judge(halves[0]), judge(halves[1])), float(r.mean()), shares), pool[:half]
+
+
+def matched(log_r: Tensor, shares: Tensor) -> Tensor:
+    """Which samples stay, bool [N], if each class of log r is to be as frequent as in the posterior; the class that is
+    too rare by the largest factor stays whole."""
+    place = torch.bucketize(log_r, EDGES)
+    found = torch.bincount(place, minlength=len(EDGES) + 1) / len(log_r)
+    factor = torch.where(found > 0, shares / found.clamp(min=1e-9), 0.0)
+    rng = torch.Generator().manual_seed(4)
+    return torch.rand(len(log_r), generator=rng) < (factor / factor.max())[place]
 
 
 def measured(session: Session, judge: FixedJudge, posterior: Posterior, samples: Tensor) -> dict[str, Any]:
@@ -120,14 +142,21 @@ def of_method(call: Call, task: str, method: str, seed: int, posterior: Posterio
     words += call.pick([], [f"{key}={value}" for key, value in quick_sizes(method).items()])
     folder = trained(call.parts / f"{task}_{method}_{seed}", words)
     session = opened(folder)
-    samples = made_by(session, len(posterior.halves[0]), 3)
-    return measured(session, judge, posterior, samples) | {"minutes": seconds_until(folder) / 60}
+    count = len(posterior.halves[0])
+    samples, minutes = made_by(session, 4 * count, 3), seconds_until(folder) / 60
+    kept = matched(log_r(session, samples), posterior.shares)
+    kept[: call.pick(0, 4)] = True
+    again = measured(session, judge, posterior, samples[kept][:count])
+    again |= {"minutes": minutes, "tries": len(kept) / float(kept.sum())}
+    return measured(session, judge, posterior, samples[:count]) | {"minutes": minutes, "again": again}
 
 
 def quick_sizes(method: str) -> dict[str, int]:
     """What a training of seconds has beside QUICK_TRAINING."""
     if method == "reward_weighted":
         return {"agent.learning_starts": 8, "agent.buffer_size": 16, "agent.batch_size": 4, "agent.updates": 1}
+    if method == "nft":
+        return {"agent.group_size": 4}
     if method == "trajectory_balance":
         return {"agent.buffer_size": 16, "agent.batch_size": 4, "agent.updates": 1}
     return {"agent.baseline.group_size": 4, "agent.num_minibatches": 2} if method.startswith("policy") else {}
@@ -164,6 +193,9 @@ def measure(call: Call) -> None:
                 )
                 for seed in call.seeds()
             ]
+            again = [one["again"] for one in compared[method]]
+            tries = sum(one["tries"] for one in again) / len(again)
+            compared[f"{method}, drawn again ({tries:.1f} tries a sample)"] = again
         for name, found in compared.items():
             over = [one["distance"] / one["floor"] for one in found]
             cells = [with_interval([one[key] for one in found]) for key in ("log_r", "p", "distance")]
@@ -179,7 +211,8 @@ def measure(call: Call) -> None:
         "`reward=classifier` at temperature 1. The posterior is sampled by rejection from 20 000 samples of the model; "
         "distances are Fréchet's in the fixed judge's features to one of its halves, and the floor is that of the "
         "other half; Vendi scores in the same features, as shares of the posterior's. Means over seeds, with half the "
-        "width of the 95 % interval. A row of the pictures is a row of the table.",
+        "width of the 95 % interval. Drawn again: of a training's samples, those stay that make each class of log r "
+        "as frequent as among the posterior's. A row of the pictures is a row of the table.",
         table(rows), *(f"![](diffusion_{task}.png)" for task in call.each("tasks")),
     ])  # fmt: skip
 
@@ -187,7 +220,7 @@ def measure(call: Call) -> None:
 def main(arguments: list[str]) -> None:
     run(
         "diffusion", measure, arguments, tasks="three,even",
-        methods=",".join(METHODS), seeds="1,2,3",
+        methods=",".join(METHODS), seeds="1,2,3", precision="auto",
     )  # fmt: skip
 
 

@@ -18,14 +18,17 @@ from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import KnowsWays
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.seeding import stream
-from rlgen_cli.core.specs import Discrete, Scored, View
+from rlgen_cli.core.specs import Discrete, Normal, Scored, View
 from rlgen_cli.data.images import Images, Splits
 from rlgen_cli.domains.diffusion.controls import Guidance, Noise, PickNoise
 from rlgen_cli.domains.diffusion.environment import Diffusion
 from rlgen_cli.domains.diffusion.samplers import DDIM, FlowSDE, coefficients, step_times
+from rlgen_cli.evaluation.rollout import rollout
 from rlgen_cli.generators.diffusion import DiffusionModel, DiffusionTraining
 from rlgen_cli.generators.paths import Cosine, Flow, change_kept
-from rlgen_cli.generators.unet import DenoisingUNet
+from rlgen_cli.generators.unet import DenoisingMLP, DenoisingUNet
+from rlgen_cli.policies.actor import NetworkPolicy
+from rlgen_cli.policies.denoiser import Denoiser
 from rlgen_cli.policies.distributions import UnitNormal
 from rlgen_cli.policies.encoders import MLP
 from rlgen_cli.policies.policy_network import PolicyNetwork
@@ -249,7 +252,7 @@ def make_training(updates: int, **changes: Any) -> DiffusionTraining:
     images[0, :, 2:6, :4], images[1, :, 2:6, 4:] = 255, 255
     settings: dict[str, Any] = {
         "real": Images(images, torch.tensor([0, 1]), ("left", "right")), "rng": stream(1, "generator", CPU),
-        "device": CPU, "cache_key": "small", "network": partial(DenoisingUNet, width=8), "path": Flow(),
+        "device": CPU, "cache_key": "small", "precision": Precision("float32"), "seed": None, "network": partial(DenoisingUNet, width=8), "path": Flow(),
         "conditional": False, "label_dropout": 0.1, "label_encoding": "index", "learning_rate": Linear(5e-3, 1e-3, 1.0), "batch_size": 32,
         "updates": updates, "ema_decay": 0.9, "ode_steps": 8,
     }  # fmt: skip
@@ -280,6 +283,66 @@ def test_a_conditional_model_makes_what_is_asked_for():
     made = model.finished(model(torch.randn(20, 64, generator=rng()), label))
     right = made[:, :, 2:6, 4:].mean((1, 2, 3)) > made[:, :, 2:6, :4].mean((1, 2, 3))
     assert torch.equal(right.long(), label)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_changed_network_acts_as_a_model_of_its_own_would(order):
+    """The steps of the policy in the model's environment are those of the changed model in its own."""
+    first, second = (learned(make_training(40)).generator for _ in range(2))
+    policy = NetworkPolicy(
+        net=network_of(partial(Denoiser, generator=first, rank=None))(
+            observation=make_env(first, order=order).spec.observation, action=Normal(first.shape)
+        ),
+        evaluate="sample",
+    )
+    with torch.no_grad():
+        for part, weight in zip(policy.net.denoiser.changes, second.network.parameters(), strict=True):
+            part.change.normal_(std=0.02, generator=rng(3))
+            weight.add_(part.change)
+    steered, own = (make_env(model, order=order, spacing="log_snr", last_time=0.1) for model in (first, second))
+    state, alone, carry, noise = steered.reset(3, rng()), own.reset(3, rng()), policy.initial_carry(3), rng(1)
+    for _ in range(10):
+        out = policy.forward(steered.observe(state), None, carry, torch.zeros(1, 3, dtype=torch.bool))
+        drawn = torch.randn(3, 64, generator=noise)
+        state, alone = steered.step(state, out.policy.mode() + drawn), own.step(alone, drawn)
+        assert torch.allclose(state.noisy, alone.noisy, atol=1e-3)
+        carry = out.carry
+    assert (state.noisy - played(steered, 3).noisy).abs().max() > 0.05
+
+
+def test_the_memory_of_a_sequence_is_that_of_its_steps():
+    """An update reads T steps at once, as they were acted one after the other."""
+    run = session(*small("env=diffusion", "agent=policy_gradient", "reward=[symmetry]"))
+    env, net = run.envs["train"], run.agent.policy.net  # type: ignore[union-attr]
+    with torch.no_grad():
+        for part in net.denoiser.changes:
+            part.change.normal_(std=0.02, generator=rng(3))
+    state, carry, none = env.reset(2, rng()), net.initial_carry(2), torch.zeros(3, 2, dtype=torch.bool)
+    seen, means = [], []
+    for _ in range(3):
+        seen.append(env.observe(state))
+        out = net(seen[-1], None, carry, none[:1])
+        means.append(out.policy.mode())
+        state, carry = env.step(state, out.policy.mode()), out.carry
+    together = {name: torch.cat([part[name] for part in seen]) for name in seen[0]}
+    whole = net(together, None, net.initial_carry(2), none)
+    assert torch.allclose(whole.policy.mode(), torch.cat(means), atol=1e-4)
+    assert torch.allclose(whole.carry.estimate, carry.estimate, atol=1e-5)
+
+
+def test_runs_of_several_seeds_may_have_one_model():
+    words = small("env=diffusion", "agent=random", "reward=[symmetry]")
+    first, second, other = (
+        assemble(compose(*words, f"seed={seed}", f"env.generator.seed={own}")).source
+        for seed, own in ((1, 7), (2, 7), (1, 8))
+    )
+    assert isinstance(first, DiffusionTraining)
+    assert first.cache_key == second.cache_key != other.cache_key
+    for training in (first, second, other):
+        learned(training)
+    weights = [next(training.network.parameters()) for training in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 @pytest.mark.parametrize("rank", ["null", "2"])
@@ -365,10 +428,7 @@ def network_of(denoiser: Any) -> Any:
 
 def made_by(agent: Any, env: Diffusion, n: int) -> torch.Tensor:
     """Samples [N, 2] in [−1, 1]."""
-    state, source = env.reset(n, rng(5)), rng(6)
-    for _ in range(env.spec.max_steps):
-        state = env.step(state, decide(agent.policy, env, state, None, explore=False, rng=source).action)
-    return state.estimate.flatten(1)
+    return rollout(env, agent.policy, env.reset(n, rng(5)), rng(6)).final.estimate.flatten(1)
 
 
 def test_reward_weighted_regression_finds_the_posterior():
@@ -377,7 +437,7 @@ def test_reward_weighted_regression_finds_the_posterior():
     env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.1), steps=16)
     agent = trained(
         RewardWeighted, env, lambda x: math.log(3) * (x[:, 0] > 0), windows=40, rate=5e-3, network=network_of(None),
-        buffer_size=4096, learning_starts=1024, batch_size=128, updates=20, kl_coef=1.0,
+        buffer_size=4096, learning_starts=1024, reference_size=0, batch_size=128, updates=20, kl_coef=1.0,
     )  # fmt: skip
     assert float(agent.buffer.log_mean_weight()) == pytest.approx(math.log(2), abs=0.1)
     made, before = made_by(agent, env, 2000), played(env, 2000).estimate.flatten(1)
@@ -386,6 +446,58 @@ def test_reward_weighted_regression_finds_the_posterior():
     assert torch.allclose(made[right].mean(0), torch.tensor([0.5, -0.5]), atol=0.05)
     narrower = made[right].std(0) / before[before[:, 0] > 0].std(0)
     assert 0.85 < float(narrower.mean()) < 1.1
+
+
+GRID = torch.cartesian_prod(*[torch.tensor([-10.0, -5.0, 0.0, 5.0, 10.0])] * 2) / 12  # modes in [−1, 1]
+SPREAD = math.sqrt(0.3) / 12
+KEPT = {0: 4, 2: 10, 4: 4, 6: 5, 10: 10, 13: 5, 17: 4, 20: 15, 24: 4}  # modes by their weights
+
+
+@pytest.mark.slow
+def test_the_toy_of_25_gaussians():
+    """Relative trajectory balance's (Venkatraman et al. 2024, section 3.1): a model of 25 Gaussians on a grid, and a
+    reward that leaves nine of them with weights of their own, whose normaliser is 1. The model is trained, too."""
+    wanted = torch.zeros(25)
+    wanted[list(KEPT)] = torch.tensor([float(weight) for weight in KEPT.values()])
+    wanted /= wanted.sum()
+    source = rng(9)
+    points = GRID[torch.randint(25, (50000,), generator=source)] + SPREAD * torch.randn(50000, 2, generator=source)
+    pixels = ((points + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).view(-1, 1, 1, 2)
+    training = learned(
+        make_training(
+            3000, real=Images(pixels, torch.zeros(len(pixels), dtype=torch.long)), batch_size=1024, ema_decay=0.999,
+            network=partial(DenoisingMLP, width=192), learning_rate=Linear(2e-3, 1e-5, 1.0),
+        )
+    )  # fmt: skip
+
+    def log_r(x: torch.Tensor) -> torch.Tensor:
+        near = -torch.cdist(x, GRID).square() / (2 * SPREAD**2)
+        return ((near + wanted.log()).logsumexp(1) - (near - math.log(25)).logsumexp(1)).clamp(min=-10)
+
+    env = make_env(training.generator, steps=20, order=2, spacing="log_snr", last_time=0.02, solver_steps=4)
+    agent = trained(
+        RewardWeighted, env, log_r, windows=6, rate=3e-3, num_envs=4000, buffer_size=24000, learning_starts=20000,
+        network=network_of(partial(Denoiser, generator=training.generator, rank=None)), reference_size=2000,
+        batch_size=256, updates=2500, kl_coef=1.0, ema_decay=0.995,
+    )  # fmt: skip
+    share = torch.bincount(torch.cdist(made_by(agent, env, 20000), GRID).argmin(1), minlength=25) / 20000
+    assert bool((share[list(KEPT)] > 0.5 * wanted[list(KEPT)]).all())
+    assert float((share - wanted).abs().sum() / 2) < 0.05
+    assert abs(float(agent.buffer.log_mean_weight())) < 0.05
+
+
+def test_the_mean_of_what_leads_to_several_ends_by_hand():
+    """Between two ends that a state is equally far from, the mean action leads to the middle; beside one, to it."""
+    env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.2), steps=4, last_time=0.2)
+    ends = env.reset(2, rng())._replace(estimate=torch.tensor([[0.5, -0.5], [-0.5, 0.5]]).view(2, 1, 1, 2))
+    state = env.reset(2, rng())._replace(
+        noisy=torch.tensor([[0.0, 0.0], [0.4, -0.4]]).view(2, 1, 1, 2), step=torch.tensor([3, 3], dtype=torch.int16)
+    )  # t = .4, so α = .6 and σ = .4: the ends lie at ±.3 (1, −1)
+    towards = env.action_towards(state, ends)
+    gain = env._gain(state).unsqueeze(1)
+    assert torch.allclose(towards / gain + state.estimate.flatten(1), torch.tensor([[0.0, 0.0], [1.0, -1.0]]) * (
+        0.5 * math.tanh(0.3 * 2 * 0.4 / 0.16)
+    ), atol=1e-5)  # fmt: skip
 
 
 @pytest.mark.parametrize(("price", "low", "high"), [(0.0, 0.9, 1.0), (30.0, 0.5, 0.75)])
@@ -428,6 +540,7 @@ WRONG = {
     "env=diffusion agent=ppo control=pick_noise network=denoiser": r"denoiser: needs a step's noise as action",
     "env=diffusion agent=nft agent.group_size=3": r"agent\.group_size: must divide num_envs",
     "env=diffusion agent=nft agent.beta=0": r"agent\.beta: must be above 0",
+    "env=diffusion agent=reward_weighted agent.reference_size=-1": r"agent\.reference_size: must be at least 0",
     "env=diffusion agent=reward_weighted agent.kl_coef=0": r"agent\.kl_coef: must be above 0",
 }
 

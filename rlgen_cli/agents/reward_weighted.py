@@ -12,6 +12,10 @@ Deviations from the papers, numbered:
 2. What is fitted is the mean of the actions that lead to a sample, which the environment knows, not the actions that
    happened to be drawn, whose noise is many times larger.
 3. The policy is a moving average of the weights that are trained.
+4. With `reference_size`, a state is fitted to the mean of what leads to so many samples of the aim, each by how likely
+   the state is on the way to it (a stable target field, Xu et al. 2023), and states are on the way to any sample of the
+   prior, also where the aim has none. That is exact where samples are dense, as in few dimensions; for pictures it
+   draws towards the most common ones.
 
 When to use it: in env=diffusion, for a reward with or without a gradient that the prior meets at least in one sample
 of a hundred, where diversity is to stay. For what the prior hardly ever makes there is nothing to fit to.
@@ -32,7 +36,7 @@ from rlgen_cli.core.errors import require
 from rlgen_cli.core.moving_average import follow
 from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, KnowsWays
-from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Metrics, Normal, Observation, Transition
+from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Metrics, Normal, Observation, State, Transition
 from rlgen_cli.memory.weighted_buffer import WeightedBuffer
 from rlgen_cli.policies.actor import NetworkPolicy, build_network
 
@@ -69,6 +73,7 @@ class RewardWeighted:
         optimizer: builds the optimizer (core/optimizer.py) from parameters.
         kl_coef: β, the reward that a nat of KL divergence from the prior costs.
         buffer_size: finished samples that are kept. learning_starts: the first update comes once so many are there.
+        reference_size: samples whose mean a state is fitted to; 0: the one sample that it is on the way to.
         batch_size: samples of an update. updates: for each window of episodes. All are those of all ranks.
         ema_decay: of the exponential moving average of the weights, which acts; it begins faster.
         evaluate: sample or mode, when it does not explore.
@@ -96,12 +101,14 @@ class RewardWeighted:
         kl_coef: float,
         buffer_size: int,
         learning_starts: int,
+        reference_size: int,
         batch_size: int,
         updates: int,
         ema_decay: float,
         evaluate: Literal["sample", "mode"],
     ) -> None:
         require(kl_coef > 0, f"kl_coef: must be above 0, got {kl_coef}.")
+        require(reference_size >= 0, f"reference_size: must be at least 0, got {reference_size}.")
         require(updates >= 1, f"updates: must be at least 1, got {updates}.")
         require(0.0 <= ema_decay < 1.0, f"ema_decay: must be in [0, 1), got {ema_decay}.")
         fits = 1 <= learning_starts <= buffer_size
@@ -113,6 +120,7 @@ class RewardWeighted:
         room = max(1, buffer_size // ranks.count())
         require_memory(room * footprint(env, device), f"buffer_size: {buffer_size} samples")
         self.env, self.rng, self.kl_coef = env, rng, float(kl_coef)
+        self.reference_size = reference_size
         self.updates, self.ema_decay = updates, float(ema_decay)
         net = build_network(network, env.spec, device)
         self.trained = NetworkPolicy(net=net, evaluate=evaluate)
@@ -152,9 +160,18 @@ class RewardWeighted:
         """The weighted squared error of the mean action on ways to samples of the buffer."""
         assert isinstance(self.env, KnowsWays)
         with torch.no_grad():
-            way = self.env.on_the_way(self.buffer.draw(self.batch_size, self.rng), self.rng)
+            way = self.env.on_the_way(self._ends(), self.rng)
+            if self.reference_size:
+                references = self.buffer.draw(self.reference_size, self.rng)
+                way = way._replace(action=self.env.action_towards(way.state, references))
         error = self.trained.mode_at(self.env, way.state) - way.action
         return (way.weight * error.square().mean(1)).mean()
+
+    def _ends(self) -> State:
+        """The samples that an update's states are on the way to."""
+        if self.reference_size:
+            return self.buffer.draw_any(self.batch_size, self.rng)
+        return self.buffer.draw(self.batch_size, self.rng)
 
     def state_dict(self) -> dict[str, Any]:
         """What learning needs beyond the policy."""

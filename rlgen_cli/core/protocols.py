@@ -140,6 +140,11 @@ class KnowsWays(Protocol):
         """For each of N finished states one before it, of any step, and what leads from there to it."""
         ...
 
+    def action_towards(self, state: State, finals: State) -> Tensor:
+        """The mean actions [N, D] that lead from each of N states to any of M finished ones, by how likely the state is
+        on the way to each."""
+        ...
+
 
 @runtime_checkable
 class PacksStates(Protocol):

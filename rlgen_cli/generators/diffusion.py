@@ -34,11 +34,13 @@ from rlgen_cli.core.moving_average import follow
 from rlgen_cli.core.optimizer import require_rate
 from rlgen_cli.core.protocols import NoisePath
 from rlgen_cli.core.schedules import Linear
+from rlgen_cli.core.seeding import of_rank, stream
 from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
 from rlgen_cli.data.images import Images
 from rlgen_cli.generators.paths import change_kept
 from rlgen_cli.generators.unet import words_of
+from rlgen_cli.policies.precision import Precision
 
 
 @runtime_checkable
@@ -118,7 +120,8 @@ class DiffusionTraining:
 
     Args:
         real: the pictures. rng: the run's random stream for generators. device: where everything lies.
-        cache_key: what a trained model depends on.
+        cache_key: what a trained model depends on, beside precision: the number format of the network's passes.
+        seed: of the first weights and of the training, so that runs of several seeds have one model; None: as `rng` is.
         network: builds the network (unet.py, diffusers_unet.py) from sample, classes and words.
         path: from samples to noise, and what is predicted (paths.py).
         conditional: the model knows labels. label_dropout: share of a batch that is without, so that it also knows
@@ -140,6 +143,8 @@ class DiffusionTraining:
         rng: torch.Generator,
         device: torch.device,
         cache_key: str,
+        precision: Precision,
+        seed: int | None,
         network: Callable[..., nn.Module],
         path: NoisePath,
         conditional: bool,
@@ -162,14 +167,22 @@ class DiffusionTraining:
         named = label_encoding == "index" or bool(real.classes)
         require(named, "label_encoding: words needs data with labels, whose names it reads; this data has none.")
         require_rate(learning_rate)
-        self.real, self.rng, self.device, self.cache_key = real.to(device), rng, device, cache_key
+        require(seed is None or seed >= 0, f"seed: must be at least 0, or null for the run's, got {seed}.")
+        if seed is not None:
+            rng.set_state(stream(seed, of_rank("generator"), rng.device).get_state())
+        self.rng = rng
+        self.real, self.device, self.cache_key = real.to(device), device, f"{cache_key} {precision.name}"
+        self.precision = precision
         self.path, self.label_dropout, self.learning_rate = path, float(label_dropout), learning_rate
         self.batch_size, self.num_updates = ranks.share(batch_size, "batch_size"), updates
         self.ema_decay, self.updates_done = float(ema_decay), 0
         channels, high, wide = real.images.shape[1:]
         shape, labels = (channels, high, wide), len(real.classes)
         words = words_of(real.classes) if label_encoding == "words" else None
-        self.network: Any = network(sample=shape, classes=labels, words=words).to(device)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.network: Any = network(sample=shape, classes=labels, words=words).to(device)
         if isinstance(self.network, HasFiles):
             self.network.check(path)  # now, and not after the training
         self.generator = DiffusionModel(
@@ -213,7 +226,9 @@ class DiffusionTraining:
         noise = torch.randn(x0.shape, generator=self.rng, device=self.device)
         beside = t.view(-1, 1, 1, 1)
         x = self.path.alpha(beside) * x0 + self.path.sigma(beside) * noise
-        loss = (self.network(x, t, label)[0] - self.path.target(x0, noise, beside)).square().mean()
+        with self.precision.autocast(self.device.type, self.network.kind):
+            prediction = self.network(x, t, label)[0].float()
+        loss = (prediction - self.path.target(x0, noise, beside)).square().mean()
         self.optimizer.zero_grad()
         loss.backward()
         ranks.average_gradients(list(self.network.parameters()))

@@ -42,6 +42,12 @@ class WeightedBuffer:
         place = torch.rand(count, generator=rng, device=cumulative.device) * cumulative[-1]
         return self._at(torch.searchsorted(cumulative, place, right=True).clamp(max=self.buffer_size - 1))
 
+    def draw_any(self, count: int, rng: torch.Generator) -> Any:
+        """So many rows, each as likely as another, with replacement; there must be one."""
+        held = self.total.clamp(max=self.buffer_size)
+        place = torch.rand(count, generator=rng, device=held.device) * held
+        return self._at(place.long().clamp(max=self.buffer_size - 1))
+
     def newest(self, count: int, skipped: int) -> Any:
         """The newest rows after those that are skipped."""
         age = skipped + torch.arange(count, device=self.total.device)

@@ -5,7 +5,7 @@ trained, and holds only what it has changed.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +40,17 @@ class Full(nn.Module):
         return self.change
 
 
+class LastEstimate(NamedTuple):
+    """What is remembered of the step before."""
+
+    estimate: Tensor  # float [N, C, H, W], the changed network's
+    known: Tensor  # float [N], 1 if there was a step, else 0
+
+
 class Denoiser(nn.Module):
     """The mean action of N states of env=diffusion: how far the changed network's estimate moves the next noisy sample,
-    in deviations of the step's noise.
+    in deviations of the step's noise. Where the environment's steps are of second order, so are those of the changed
+    network, which remembers its last estimate for that.
 
     Args:
         observation, action: those of the environment. generator: its model.
@@ -63,7 +71,8 @@ class Denoiser(nn.Module):
         # In a tuple, so that the model's weights are no part of this module's state.
         self.model: tuple[Any] = (generator,)
         self.features = int(generator.network.features)
-        self.sees_label = "label" in observation
+        self.sees_label, self.shape = "label" in observation, tuple(generator.shape)
+        self.remembers = "change" in observation
         weights = dict(generator.network.named_parameters())
         self.names = list(weights)
         self.changes = nn.ModuleList(self._change(weight.shape, rank) for weight in weights.values())
@@ -75,14 +84,35 @@ class Denoiser(nn.Module):
             return Full(shape)
         return LowRank(shape, rank)
 
-    def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        """Features of the network's middle [N, features], and mean actions [N, D]."""
+    def initial_carry(self, n: int) -> LastEstimate | None:
+        """The memory at the start of N episodes."""
+        if not self.remembers:
+            return None
+        some = next(self.parameters())
+        return LastEstimate(some.new_zeros(n, *self.shape), some.new_zeros(n))
+
+    def forward(
+        self, observation: Observation, carry: LastEstimate | None, start: Tensor
+    ) -> tuple[Tensor, Tensor, LastEstimate | None]:
+        """Features of the network's middle [T · N, features], mean actions [T · N, D], and the memory after the last of
+        T steps of N environments; `carry` is that before the first, and start bool [T, N]."""
+        features, estimate = self._estimate(observation)
+        moved = estimate - observation["estimate"]
+        if carry is not None:
+            rows = estimate.unflatten(0, start.shape)  # [T, N, C, H, W]
+            before = torch.cat([carry.estimate.unsqueeze(0), rows[:-1]]).flatten(0, 1)
+            known = torch.cat([carry.known.unsqueeze(0), torch.ones_like(start[1:], dtype=estimate.dtype)])
+            change = (known.flatten() * observation["change"].squeeze(1)).view(-1, 1, 1, 1)
+            moved = moved + change * ((estimate - before) - (observation["estimate"] - observation["before"]))
+            carry = LastEstimate(rows[-1], torch.ones_like(carry.known))
+        return features, moved.flatten(1) * observation["log_gain"].exp(), carry
+
+    def _estimate(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Features of the changed network's middle [N, features], and its estimates of the sample [N, C, H, W]."""
         (model,) = self.model
         own = dict(model.network.named_parameters())
         weights = {name: own[name] + change() for name, change in zip(self.names, self.changes, strict=True)}
         noisy, t = observation["noisy"], observation["time"]
         label = observation["label"] if self.sees_label else None
         prediction, features = functional_call(model.network, weights, (noisy, t.squeeze(1), label))
-        estimate = model.path.estimate(noisy, prediction, t[:, :, None, None])
-        moved = (estimate - observation["estimate"]).flatten(1)
-        return features, moved * observation["log_gain"].exp()
+        return features, model.path.estimate(noisy, prediction, t[:, :, None, None])

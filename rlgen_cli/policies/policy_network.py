@@ -91,7 +91,8 @@ class PolicyNetwork(nn.Module):
 
     def initial_carry(self, n: int) -> Carry:
         """The memory at the start of N episodes."""
-        return self.recurrent.initial_carry(n) if self.recurrent is not None else None  # type: ignore[operator]
+        part = self.denoiser if self.denoiser is not None else self.recurrent
+        return part.initial_carry(n) if part is not None else None  # type: ignore[operator]
 
     def prepare(self, observation: Observation) -> Observation:
         """The observation as passes read it (encoders.py)."""
@@ -105,8 +106,8 @@ class PolicyNetwork(nn.Module):
             carry: the memory before the first step. start: bool [T, N], true where a step begins a new episode.
         """
         if self.denoiser is not None:  # always in float32: a mean action is a small difference of two estimates
-            features, mean = self.denoiser(observation)
-            return Output(UnitNormal(mean), self.value(features).squeeze(1), None)
+            features, mean, carry = self.denoiser(observation, carry, start)
+            return Output(UnitNormal(mean), self.value(features).squeeze(1), carry)
         with self.precision.autocast(start.device.type, self.kind):
             if self.maps is not None:
                 features, logits = self.maps(observation)

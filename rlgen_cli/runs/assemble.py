@@ -272,6 +272,7 @@ def build_source(
     source: GeneratorSource = component(
         config.env.generator, "env.generator", real=data.train if data else None, rng=rng, device=device,
         trust=Trust(settings.trust), cache_key=source_key(config, settings, data),
+        precision=Precision(settings.precision),
     )  # fmt: skip
     learns = isinstance(source, LearnsAlong)
     require(learns or not settings.joint, "joint: this generator does not learn along; use generator=r1.")
@@ -285,7 +286,8 @@ def source_key(config: DictConfig, settings: Settings, data: Splits | None) -> s
     known = [] if data is None else [digest(part) for part in data.train if isinstance(part, torch.Tensor)]
     if data is not None and node.get("label_encoding") == "words":
         known += getattr(data.train, "classes", ())
-    return json.dumps([4, node, fused, settings.seed, *known], sort_keys=True)
+    own = node.pop("seed", None)
+    return json.dumps([4, node, fused, settings.seed if own is None else own, *known], sort_keys=True)
 
 
 def build_env(

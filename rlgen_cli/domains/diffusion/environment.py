@@ -105,6 +105,7 @@ class Diffusion:
         known = not generator.classes or self.sees_label
         require(known, "condition: a conditional generator needs labels; use label or both.")
         self.generator: Denoises = generator
+        self.order = order
         self.device, self.max_steps, self.shape = device, steps, tuple(generator.shape)
         self.times = step_times(generator.path, steps, last_time, spacing, device)
         self.solver_times = torch.linspace(last_time, 0, solver_steps + 1, device=device)
@@ -142,6 +143,8 @@ class Diffusion:
         spec = {"noisy": planes, "estimate": planes, "time": vector(1, 0.0, 1.0)}
         if isinstance(self.action, Normal):
             spec["log_gain"] = vector(1)
+        if self.order == 2:
+            spec |= {"before": planes, "change": vector(1)}
         if self.knows_target:
             spec["target"] = planes
         if self.sees_label:
@@ -223,9 +226,19 @@ class Diffusion:
         state = final._replace(noisy=noisy, step=step.to(final.step.dtype))
         estimate = self._estimate(state)
         state = state._replace(estimate=estimate, before=estimate)
-        gain = self._gain(state)
-        action = gain.unsqueeze(1) * (x0 - state.estimate).flatten(1)
-        return OnTheWay(state, action, (gain * self.generator.path.sigma(t).flatten()).square().reciprocal())
+        error = (self._gain(state) * self.generator.path.sigma(t).flatten()).square()
+        return OnTheWay(state, self._action_to(state, x0.flatten(1)), error.reciprocal())
+
+    def action_towards(self, state: DiffusionState, finals: DiffusionState) -> Tensor:
+        t, x0 = self._time(state).unsqueeze(1), finals.estimate.flatten(1)  # [N, 1], [M, D]
+        alpha, sigma = self.generator.path.alpha(t), self.generator.path.sigma(t)
+        # log N(x_t; α x_0, σ²), but for what is the same for all x_0.
+        likely = (alpha * (state.noisy.flatten(1) @ x0.T) - 0.5 * alpha.square() * x0.square().sum(1)) / sigma.square()
+        return self._action_to(state, likely.softmax(1) @ x0)
+
+    def _action_to(self, state: DiffusionState, x0: Tensor) -> Tensor:
+        """The actions [N, D] by which the estimate of a step is x0 [N, D]."""
+        return self._gain(state).unsqueeze(1) * (x0 - state.estimate.flatten(1))
 
     def _gain(self, state: DiffusionState) -> Tensor:
         """How many deviations of a step's noise the next noisy sample moves with the estimate, [N]."""
@@ -247,6 +260,8 @@ class Diffusion:
         }
         if isinstance(self.action, Normal):
             seen["log_gain"] = self._gain(state).log().unsqueeze(1)
+        if self.order == 2:
+            seen |= {"before": state.before, "change": self._coefficients(state).change.flatten(1)}
         if self.knows_target:
             seen["target"] = 2 * self._target(state) - 1
         if self.sees_label:
