@@ -35,8 +35,8 @@ GROUPS = [
 # Each agent's settings and the steps of its training, of which some cost more than others.
 METHODS = {
     "reward_weighted": [
-        "agent=reward_weighted", "agent.learning_starts=10000", "agent.updates=50", "agent.ema_decay=0.995",
-        "agent.optimizer.learning_rate.start=1e-3", "num_envs=256", "total_steps=204800",
+        "agent=reward_weighted", "agent.learning_starts=10000", "agent.updates=100", "agent.ema_decay=0.998",
+        "agent.optimizer.learning_rate.start=1e-3", "num_envs=256", "total_steps=327680",
     ],
     "nft": ["agent=nft", "agent.group_size=64", "num_envs=256", "total_steps=200000"],
     "trajectory_balance": ["agent=trajectory_balance", "total_steps=100000"],
@@ -71,6 +71,7 @@ class Posterior(NamedTuple):
     features: tuple[Tensor, Tensor]
     accepted: float  # share of the model's samples
     shares: Tensor  # of the classes of log r, [classes], from the whole pool with its weights
+    best: Tensor  # [N, 1, 28, 28], each the best of as many samples of the model as rejection tries
 
 
 def words_of(call: Call, task: str) -> list[str]:
@@ -78,7 +79,7 @@ def words_of(call: Call, task: str) -> list[str]:
     labels = f"reward.terms.classifier.labels={TASKS[task]}".replace(" ", "")
     common = [
         "env=diffusion", *mnist(call), "env.condition=none", f"precision={call.settings['precision']}",
-        "env.generator.updates=12000", "env.generator.ema_decay=0.9995", "env.generator.seed=1",
+        "env.max_steps=16", "env.generator.updates=12000", "env.generator.ema_decay=0.9995", "env.generator.seed=1",
         "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=1",
         "reward.terms.classifier.label_smoothing=0", "reward.terms.classifier.updates=4000", labels,
         "eval_interval=100000", "checkpoint_interval=250000",
@@ -112,7 +113,11 @@ def posterior_of(call: Call, session: Session, judge: FixedJudge) -> tuple[Poste
     half = min(len(samples) // 2, call.pick(2000, 20))
     halves = samples[:half], samples[half : 2 * half]
     shares = torch.bincount(torch.bucketize(r.log(), EDGES), weights=r, minlength=len(EDGES) + 1) / r.sum()
-    return Posterior(halves, (judge(halves[0]), judge(halves[1])), float(r.mean()), shares), pool[:half]
+    tries = max(2, min(round(1 / float(r.mean())), len(pool) // 2))
+    groups = r[: len(r) // tries * tries].unflatten(0, (-1, tries))
+    best = pool[torch.arange(len(groups)) * tries + groups.argmax(1)][:half]
+    features = judge(halves[0]), judge(halves[1])
+    return Posterior(halves, features, float(r.mean()), shares, best), pool[:half]
 
 
 def matched(log_r: Tensor, shares: Tensor) -> Tensor:
@@ -181,6 +186,7 @@ def measure(call: Call) -> None:
             f"the posterior ({posterior.accepted:.1%} kept)": [
                 measured(session, judge, posterior, posterior.halves[0]) | {"minutes": 0.0}
             ],
+            "the best of as many samples": [measured(session, judge, posterior, posterior.best) | {"minutes": 0.0}],
         }
         for name in SEARCHES:
             path = call.parts / f"{task}_{slug(name)}.json"

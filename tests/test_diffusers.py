@@ -4,11 +4,12 @@ and what cannot be read is said."""
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
+from rlgen_cli.config.compose import composed
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Denoises
 from rlgen_cli.data.images import Images
@@ -18,6 +19,7 @@ from rlgen_cli.generators.diffusers_file import DiffusersFile
 from rlgen_cli.generators.diffusers_unet import trained_unet
 from rlgen_cli.generators.paths import Cosine, Flow, Timesteps
 from rlgen_cli.runs.assemble import assemble
+from rlgen_cli.runs.open import open_run
 from tests.conftest import compose, session, small, write_diffusers
 from tests.resuming import resumes
 from tests.test_diffusion import learned, make_training, rng
@@ -204,6 +206,30 @@ def test_a_policy_begins_as_the_model(tmp_path):
         UserError, match=r"env\.generator\.path: model is not the model that the run was trained with\."
     ):
         run.load_policy({**run.policy_state(), "generator": {"sha256": "0"}})
+
+
+@pytest.mark.parametrize(("agent", "rank"), [("policy_gradient", "null"), ("reward_weighted", "2")])
+def test_what_a_policy_has_learned_goes_back_to_the_library(agent, rank, rlgen):
+    write_diffusers(Path("model"), size=12, num_train_timesteps=50)
+    words = small("env=diffusion", f"agent={agent}", "generator=diffusers", "network=denoiser", "reward=classifier")
+    words += ["env.generator.path=model", f"agent.network.denoiser.rank={rank}"]
+    assert rlgen("train", *words, "hydra.run.dir=run")[0] == 0
+    assert rlgen("export", "run=run", "to=mine", "n=2")[0] == 0
+    run = open_run(composed("sample", ["run=run"])).session
+    env, policy = run.envs["test"], cast(Any, run.actor)
+    state = env.step(env.reset(4, rng()), env.spec.action.sample(4, rng(1)))
+    seen = env.observe(state)
+    with torch.no_grad():
+        estimate = policy.net.denoiser._estimate(seen)[1]
+    back = DiffusersFile(
+        real=run.data.train,  # type: ignore[union-attr]
+        device=CPU,
+        path="mine/tuned",
+        ode_steps=2,
+    ).generator
+    found = back.estimate(state.noisy, seen["time"].squeeze(1), seen["label"])
+    assert torch.allclose(found, estimate, atol=1e-4)
+    assert not torch.allclose(seen["estimate"], estimate, atol=1e-4)
 
 
 def test_pretraining_and_export_leave_a_pipeline(tmp_path, rlgen):

@@ -46,6 +46,7 @@ class ExploresByPrior:
 
     def __init__(self, policy: NetworkPolicy, action: Normal) -> None:
         self.policy, self.action = policy, action
+        self.net = policy.net
 
     def initial_carry(self, n: int) -> Carry:
         return self.policy.initial_carry(n)

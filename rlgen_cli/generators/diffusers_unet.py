@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.extras import imported
 from rlgen_cli.core.protocols import NoisePath
-from rlgen_cli.generators.paths import Cosine, Flow
+from rlgen_cli.generators.paths import Cosine, Flow, Timesteps
 
 TIMESTEPS = 1000  # of a scheduler of ours; the last of them, 999, is the time 1
 GROUPS = 8  # of channels that are normalised together, where there are so many
@@ -152,19 +152,29 @@ def scheduler_of(path: NoisePath) -> dict[str, Any]:
         return {
             "_class_name": "DDPMScheduler",
             "num_train_timesteps": TIMESTEPS,
-            "trained_betas": betas(path),
+            "trained_betas": betas(path, TIMESTEPS),
             "prediction_type": "epsilon" if path.noise else "v_prediction",
             "clip_sample": False,
+        }
+    if isinstance(path, Timesteps):
+        count, clip = path.table.shape[1], path.clip_range
+        return {
+            "_class_name": "DDPMScheduler",
+            "num_train_timesteps": count,
+            "trained_betas": betas(path, count),
+            "prediction_type": path.prediction,
+            "clip_sample": clip is not None,
+            "clip_sample_range": 1.0 if clip is None else clip,
         }
     raise UserError(f"path: diffusers has no scheduler for {type(path).__name__}; use Flow or Cosine.")
 
 
-def betas(path: NoisePath) -> list[float]:
-    """1 − ᾱ_k / ᾱ_(k − 1) of the timesteps; the first is half a step from the sample, since a scheduler divides by its
-    noise."""
-    t = torch.arange(TIMESTEPS, dtype=torch.float64) / (TIMESTEPS - 1)
+def betas(path: NoisePath, timesteps: int) -> list[float]:
+    """1 − ᾱ_k / ᾱ_(k − 1) of so many timesteps; the first is half a step from the sample, since a scheduler divides by
+    its noise."""
+    t = torch.arange(timesteps, dtype=torch.float64) / (timesteps - 1)
     t[0] = t[1] / 2
-    kept = path.alpha(t).square()
+    kept = path.alpha(t).double().square()
     before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
     found: list[float] = (1 - kept / before).tolist()
     return found

@@ -205,17 +205,8 @@ class DiffusionTraining:
 
     def export(self, folder: Path) -> None:
         """Weights, and a config that says what they are of; of a network that has its own files, these."""
-        for name, content in self._files().items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / name, content)
-
-    def _files(self) -> dict[str, bytes]:
         made = self.generator
-        if isinstance(made.network, HasFiles):
-            return made.network.files(made.path, bool(made.classes))
-        config = {"class": type(made.network).__name__, "shape": list(made.shape), "labels": made.labels}
-        weights = {name: value.cpu().contiguous() for name, value in made.network.state_dict().items()}
-        return {"config.json": json.dumps(config, indent=1).encode(), "model.safetensors": save_tensors(weights)}
+        write_model(folder, made.network, made.path, made.shape, made.labels, bool(made.classes))
 
     def update(self, progress: float) -> Metrics:
         """One step of Adam on the mean squared error of what is predicted."""
@@ -261,3 +252,23 @@ class DiffusionTraining:
         self.generator.load_state_dict(state["generator"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates_done = state["updates_done"]
+
+
+def write_model(
+    folder: Path, network: nn.Module, path: NoisePath, shape: tuple[int, int, int], labels: int, conditional: bool
+) -> None:
+    """Write a network's weights into a folder, and a config that says what they are of; of a network that has its own
+    files, these. `labels`: that the data have; `conditional`: the network knows them.
+
+    Raises:
+        UserError: for a path that its own files have no place for.
+    """
+    if isinstance(network, HasFiles):
+        files = network.files(path, conditional)
+    else:
+        config = {"class": type(network).__name__, "shape": list(shape), "labels": labels}
+        weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        files = {"config.json": json.dumps(config, indent=1).encode(), "model.safetensors": save_tensors(weights)}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / name, content)

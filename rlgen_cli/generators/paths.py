@@ -81,7 +81,7 @@ class Timesteps:
     def _shares(self, t: Tensor) -> Tensor:
         """α and σ, [2, …] of times […]."""
         last = self.table.shape[1] - 1
-        place = t * last
+        place = t.to(self.table.dtype) * last
         low = place.floor().clamp(0, last - 1).long().flatten()  # indexing by a tensor of no dimension would sync
         before, after = (self.table.index_select(1, k).view(2, *t.shape) for k in (low, low + 1))
         between = torch.lerp(before, after, place - low.view_as(place))

@@ -4,8 +4,9 @@ The model's weights stay where they are, so that a policy begins as the model (i
 trained, and holds only what it has changed.
 """
 
+import copy
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,14 @@ class Denoiser(nn.Module):
         if rank is None or len(shape) < 2 or rank * (shape[0] + math.prod(shape[1:])) >= math.prod(shape):
             return Full(shape)
         return LowRank(shape, rank)
+
+    @torch.no_grad()
+    def tuned(self) -> nn.Module:
+        """The model's network with what was learned in its weights: a network by itself."""
+        network = copy.deepcopy(self.model[0].network)
+        for weight, change in zip(network.parameters(), self.changes, strict=True):
+            weight.add_(change())
+        return cast(nn.Module, network)
 
     def initial_carry(self, n: int) -> LastEstimate | None:
         """The memory at the start of N episodes."""

@@ -1,5 +1,6 @@
 """`rlgen export`: a run to take with you, in a folder: all that opens it anywhere, its policy as ONNX where that can
-be, its generator as a file of its own, samples, and a card that says what it is."""
+be, its generator as a file of its own, and a diffusion model with what its policy has learned, samples, and a card that
+says what it is."""
 
 import inspect
 import shutil
@@ -16,6 +17,7 @@ from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.evaluation.media.registry import medium
 from rlgen_cli.generators import TrainsGenerator
+from rlgen_cli.generators.diffusion import write_model
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.model_card import card
 from rlgen_cli.runs.onnx_policy import write_onnx
@@ -24,7 +26,7 @@ from rlgen_cli.runs.sample import make_samples
 from rlgen_cli.runs.stages import places_of
 
 COPIED = ("environment.json", "metrics.jsonl", "results.json", "status.json")
-POLICY = "policy.onnx"
+POLICY, TUNED = "policy.onnx", "tuned"
 FORMATS = ("png", "midi", "txt")  # of the samples, so far as they have them
 
 
@@ -58,6 +60,10 @@ def export_to(out: Path, config: DictConfig) -> Path:
         shutil.copytree(place, out / "stages" / stage.name / "result")
     if isinstance(session.source, TrainsGenerator):
         session.source.export(out / "generator")
+    if (denoiser := getattr(getattr(session.actor, "net", None), "denoiser", None)) is not None:
+        (model,) = denoiser.model
+        known = bool(model.classes) or denoiser.sees_label
+        write_model(out / TUNED, denoiser.tuned(), model.path, model.shape, model.labels, known)
     formats = [name for name in medium(session.envs[config.split]).formats if name in FORMATS]
     made = make_samples(session, config.split, config.n, config.seed, record=False)
     made.save(out / "samples" / "final", formats)
