@@ -358,7 +358,7 @@ class Denoises(Protocol):
 
     network: Any  # a module: (x [N, C, H, W], t [N], label [N, labels] or None) to a prediction and features
     path: NoisePath
-    shape: tuple[int, ...]  # C, H, W
+    shape: tuple[int, int, int]  # C, H, W
     labels: int  # that the network has a place for
     classes: int  # that the model was trained with; 0 for none
 

@@ -17,7 +17,7 @@ class Control(Protocol):
     noisy: bool  # the sampler's steps add noise
     guides: bool  # the model is asked without its label, too
 
-    def enter(self, shape: tuple[int, ...], steps: int, device: torch.device) -> ActionSpec:
+    def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
         """The actions of an environment of samples of this shape (C, H, W), in which so many steps are made."""
         ...
 
@@ -36,7 +36,7 @@ class Noise:
 
     noisy, guides = True, False
 
-    def enter(self, shape: tuple[int, ...], steps: int, device: torch.device) -> ActionSpec:
+    def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
         self.shape = shape
         return Normal(shape)
 
@@ -62,7 +62,7 @@ class PickNoise:
         require(seed >= 0, f"seed: must be at least 0, got {seed}.")
         self.count, self.seed = count, seed
 
-    def enter(self, shape: tuple[int, ...], steps: int, device: torch.device) -> ActionSpec:
+    def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
         require_memory(4 * steps * self.count * math.prod(shape), f"count: {self.count} noises for each step")
         rng = torch.Generator().manual_seed(self.seed)
         self.noises = torch.randn(steps, self.count, *shape, generator=rng).to(device)
@@ -91,7 +91,7 @@ class Guidance:
         require(finite, f"scales: must be numbers, got {list(scales)}.")
         self.scales = torch.tensor([float(scale) for scale in scales])
 
-    def enter(self, shape: tuple[int, ...], steps: int, device: torch.device) -> ActionSpec:
+    def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
         self.shape, self.scales = shape, self.scales.to(device)
         return Discrete(len(self.scales))
 

@@ -106,7 +106,7 @@ class Diffusion:
         require(known, "condition: a conditional generator needs labels; use label or both.")
         self.generator: Denoises = generator
         self.order = order
-        self.device, self.max_steps, self.shape = device, steps, tuple(generator.shape)
+        self.device, self.max_steps, self.shape = device, steps, generator.shape
         self.times = step_times(generator.path, steps, last_time, spacing, device)
         self.solver_times = torch.linspace(last_time, 0, solver_steps + 1, device=device)
         self.coefficients = coefficients(sampler if control.noisy else ODE(), generator.path, self.times, order)
@@ -181,8 +181,8 @@ class Diffusion:
         after = state._replace(noisy=noisy, before=state.estimate, step=state.step + ~over)
         after = after._replace(estimate=self._estimate(after))
         stays = over.view(-1, 1, 1, 1)
-        kept = (torch.where(stays, old, new) for old, new in zip(state[:3], after[:3], strict=True))
-        after = DiffusionState(*kept, state.index, after.step)
+        noisy, estimate, before = (torch.where(stays, old, new) for old, new in zip(state[:3], after[:3], strict=True))
+        after = after._replace(noisy=noisy, estimate=estimate, before=before)
         ends = self.done(after) & ~over
         if len(self.solver_times) == 1 or (readable(ends) and not bool(ends.any())):
             return after
