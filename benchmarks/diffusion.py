@@ -35,8 +35,8 @@ GROUPS = [
 # Each agent's settings and the steps of its training, of which some cost more than others.
 METHODS = {
     "reward_weighted": [
-        "agent=reward_weighted", "agent.learning_starts=10000", "agent.updates=100", "agent.ema_decay=0.998",
-        "agent.optimizer.learning_rate.start=1e-3", "num_envs=256", "total_steps=327680",
+        "agent=reward_weighted", "agent.learning_starts=10000", "agent.updates=50", "agent.ema_decay=0.995",
+        "agent.optimizer.learning_rate.start=1e-3", "num_envs=256", "total_steps=204800",
     ],
     "nft": ["agent=nft", "agent.group_size=64", "num_envs=256", "total_steps=200000"],
     "trajectory_balance": ["agent=trajectory_balance", "total_steps=100000"],
@@ -79,7 +79,7 @@ def words_of(call: Call, task: str) -> list[str]:
     labels = f"reward.terms.classifier.labels={TASKS[task]}".replace(" ", "")
     common = [
         "env=diffusion", *mnist(call), "env.condition=none", f"precision={call.settings['precision']}",
-        "env.max_steps=16", "env.generator.updates=12000", "env.generator.ema_decay=0.9995", "env.generator.seed=1",
+        "env.generator.updates=12000", "env.generator.ema_decay=0.9995", "env.generator.seed=1",
         "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=1",
         "reward.terms.classifier.label_smoothing=0", "reward.terms.classifier.updates=4000", labels,
         "eval_interval=100000", "checkpoint_interval=250000",
