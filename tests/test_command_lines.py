@@ -327,4 +327,4 @@ def test_a_network_goes_with_an_environment_where_the_agent_has_one() -> None:
     assert brought("reward_weighted") == ["network=denoiser"]
     assert brought("random") == []
     found = goes_with.companions(["sampler=flow_sde"], [config_folder()], {"env": "pixel", "agent": "dqn"}, [])
-    assert list(found) == ["env=diffusion", "agent=policy_gradient", "network=denoiser", "agent.anchor.prior=env"]
+    assert list(found) == ["env=diffusion", "agent=nft", "network=denoiser"]
