@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib.util
 import inspect
 import json
 import os
@@ -19,7 +20,7 @@ from rlgen_cli.core.specs import EnvSpec
 from rlgen_cli.generators.architectures import MLPGenerator
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.misfits import targets
-from tests.conftest import compose, write_note_rnn, write_picture
+from tests.conftest import compose, write_diffusers, write_note_rnn, write_picture
 
 SHAPES_ACTIONS = ("brush", "steering", "encoding")  # component groups that give an environment its action space
 # What makes a run small, wherever there is such a key.
@@ -30,7 +31,7 @@ SMALL = {
     "env.brush.reach": 1, "env.brush.grid": 3, "env.steering.directions": 2,
     "env.generator.updates": 1, "env.generator.latent": 4, "env.generator.batch_size": 4,
     "env.generator.network.width": 4, "env.generator.network.channels": [4, 4], "env.generator.discriminator.width": 4, "env.generator.ode_steps": 2, "env.solver_steps": 2,
-    "agent.num_steps": 3, "agent.update_epochs": 1, "agent.num_minibatches": 2, "agent.learning_starts": 8,
+    "agent.group_size": 2, "agent.num_steps": 3, "agent.update_epochs": 1, "agent.num_minibatches": 2, "agent.learning_starts": 8,
     "agent.batch_size": 4, "agent.gradient_steps": 1, "agent.replay.buffer_size": 200, "agent.baseline.group_size": 2,
     "agent.network.body.width": 8, "agent.network.body.layers": 1, "agent.network.maps.channels": 4,
     "agent.network.maps.depth": 1, "agent.buffer_size": 12, "agent.updates": 1, "agent.samples": 2, "agent.rounds": 1, "agent.elite": 2,
@@ -62,6 +63,7 @@ NEEDS = {
     "caption": ["env.size=24", "env.channels=3"],
     "clip": ["reward.terms.clip.model=clip", "reward.terms.clip.prompt=a star"],
     "colourfulness": ["env.channels=3"],
+    "guidance": ["env.generator.conditional=true", "env.condition=label"],
     "function": ["reward.terms.function.path=mine:with_torch"],
     "jpeg_size": ["env.size=16"],
     "palette": ["reward.terms.palette.reference=a.png"],
@@ -191,6 +193,8 @@ def write_files(folder: Path) -> None:
     """What some components read."""
     write_picture(folder / "a.png")
     write_note_rnn(folder / "note_rnn.npz")
+    if importlib.util.find_spec("diffusers"):
+        write_diffusers(folder / "diffusion", size=8)
     functions = {"with_torch": "x.mean((1, 2, 3))", "with_numpy": "x.numpy().mean((1, 2, 3))"}
     text = "\n".join(f"def {name}(x):\n    return {body}" for name, body in functions.items())
     (folder / "mine.py").write_text(text)

@@ -16,6 +16,7 @@ from rlgen_cli.data.images import Images, Splits
 from rlgen_cli.generators.diffusion import DiffusionTraining
 from rlgen_cli.generators.paths import Flow
 from rlgen_cli.generators.unet import DenoisingUNet, Embedding, Words, words_of
+from rlgen_cli.policies.precision import Precision
 from rlgen_cli.rewards.caption import Caption, colours, components, found
 from rlgen_cli.runs.assemble import assemble
 from tests.conftest import compose, small
@@ -270,7 +271,7 @@ def corners() -> Images:
 
 def training(**changes: Any) -> DiffusionTraining:
     settings: dict[str, Any] = {
-        "real": corners(), "rng": stream(1, "generator", CPU), "device": CPU, "cache_key": "small",
+        "real": corners(), "rng": stream(1, "generator", CPU), "device": CPU, "cache_key": "small", "precision": Precision("float32"), "seed": None,
         "network": partial(DenoisingUNet, width=8), "path": Flow(), "conditional": True, "label_dropout": 0.1,
         "label_encoding": "words", "learning_rate": Linear(5e-3, 1e-3, 1.0), "batch_size": 32, "updates": 250,
         "ema_decay": 0.9, "ode_steps": 8,

@@ -339,9 +339,11 @@ def test_what_cannot_be_is_said(words):
 
 
 def test_a_path_without_a_scheduler_is_refused_before_the_training():
-    path = Timesteps(alphas_cumprod=torch.tensor([0.9, 0.1]), prediction="sample", clip_range=None, device=CPU)
-    with pytest.raises(UserError, match=r"path: diffusers has no scheduler for Timesteps; use Flow or Cosine\."):
-        make_training(1, path=path, network=TINY)
+    class Unknown:
+        """A path of the user's own."""
+
+    with pytest.raises(UserError, match=r"path: diffusers has no scheduler for Unknown; use Flow or Cosine\."):
+        make_training(1, path=Unknown(), network=TINY)
 
 
 def test_it_is_not_pretrained(rlgen):

@@ -17,8 +17,8 @@ Deviations from the paper, numbered:
 When to use it: in env=diffusion, for a reward without a gradient, where reward_weighted has nothing to fit to since the
 model hardly ever meets the reward.
 
-What to expect: the reward rises from the first updates; with no price, what is made becomes alike, as with other agents
-(docs/results/diffusion.md).
+What to expect: the reward rises from the first windows, where the score function needs a rate so small that it hardly
+moves (docs/results/captions.md).
 """
 
 from collections.abc import Callable

@@ -19,7 +19,7 @@ GROUPS = {
     "env": "env", "agent": "agent", "reward": "reward", "term": "reward/term", "data": "data", "network": "network",
     "body": "network/body", "recurrent": "network/recurrent", "brush": "brush", "start": "start",
     "encoding": "encoding", "generator": "generator", "generator/network": "generator/network", "sampler": "sampler",
-    "steering": "steering", "damage": "damage", "task": "task",
+    "control": "control", "steering": "steering", "damage": "damage", "task": "task",
     "replay": "replay", "backup": "backup", "exploration": "exploration", "target_update": "target_update",
     "optimizer": "optimizer", "baseline": "baseline", "logger": "logger", "experiment": "experiment",
 }  # fmt: skip
