@@ -197,7 +197,8 @@ def measure(call: Call) -> None:
         write_png(call.results / f"captions_{slug(name)}.png", sheet)
     write(call, "A flow model that reads captions, tuned by a rule that checks them", [
         f"`python -m benchmarks.captions methods={call.settings['methods']} seeds={call.settings['seeds']} "
-        f"updates={call.settings['updates']}`: pictures and captions are those of `data=captions`, the rule is that of "
+        f"updates={call.settings['updates']} precision={call.settings['precision']}`: "
+        "pictures and captions are those of `data=captions`, the rule is that of "
         "`reward=caption`, the model and its steps are those of `env=diffusion` with the words of captions as labels. "
         "For each task the share of 4 000 samples that show what is asked for; for captions of the training, and for "
         "those that neither model nor agent was trained on. Distances are Fréchet's to real pictures of the same "

@@ -213,7 +213,8 @@ def measure(call: Call) -> None:
         write_png(call.results / f"diffusion_{task}.png", enlarge(grid(shown, columns=SHOWN), 400))
     write(call, "A flow model of digits tuned by p(class)", [
         f"`python -m benchmarks.diffusion tasks={call.settings['tasks']} methods={call.settings['methods']} "
-        f"seeds={call.settings['seeds']}`: model and steps are those of `env=diffusion`; r is the classifier of "
+        f"seeds={call.settings['seeds']} precision={call.settings['precision']}`: "
+        "model and steps are those of `env=diffusion`; r is the classifier of "
         "`reward=classifier` at temperature 1. The posterior is sampled by rejection from 20 000 samples of the model; "
         "distances are Fréchet's in the fixed judge's features to one of its halves, and the floor is that of the "
         "other half; Vendi scores in the same features, as shares of the posterior's. Means over seeds, with half the "
