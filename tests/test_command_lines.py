@@ -70,6 +70,7 @@ WRONG = {
     "train damage=noise env=pixel": r"damage: env=pixel has none; use it with env=latent_gan",
     "train env=tiny generator=r1": r"generator: env=tiny has none; use it with env=diffusion or env=latent_gan or env=latent_music",
     "train agent=ppo replay=prioritized": r"replay: agent=ppo has none; use it with agent=dqn",
+    "train env=latent_gan generator/network=unet2d": r"generator/network: is for generators that are diffusion models",
     "train reward=[target,nonsense]": r"reward/term=nonsense: there is no such choice",
     "train task=nothing": r"task=nothing: there is no such choice; valid are: denoise, generate",
     "train reward=function reward.terms.function.path=no.py:f": r"reward\.terms\.function\.path: no\.py:f cannot be impo",
