@@ -34,7 +34,7 @@ from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, KnowsWays
 from rlgen_cli.core.specs import EnvSpec, Metrics, Normal, State, Transition
 from rlgen_cli.core.tree import map_tensors
-from rlgen_cli.policies.actor import NetworkPolicy, build_network
+from rlgen_cli.policies.actor import NetworkPolicy, build_average, build_network
 
 
 class NFT:
@@ -95,9 +95,7 @@ class NFT:
         self.num_minibatches, self.epochs, self.ema_decay = num_minibatches, epochs, float(ema_decay)
         net = build_network(network, env.spec, device)
         self.trained = NetworkPolicy(net=net, evaluate=evaluate)
-        # Built anew, since a deep copy would copy the model, too, which may be still to be trained.
-        average = build_network(network, env.spec, device).requires_grad_(False)
-        average.load_state_dict(net.state_dict())
+        average = build_average(network, net, env.spec, device)
         self.policy = NetworkPolicy(net=average, evaluate=evaluate)
         self.optimizer = optimizer(parameters=net.parameters())
         self.returns = torch.zeros(num_envs, device=device)  # of the episodes that are going on

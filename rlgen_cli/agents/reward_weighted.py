@@ -38,7 +38,7 @@ from rlgen_cli.core.optimizer import Adam
 from rlgen_cli.core.protocols import Env, KnowsWays
 from rlgen_cli.core.specs import Carry, Decision, EnvSpec, Metrics, Normal, Observation, State, Transition
 from rlgen_cli.memory.weighted_buffer import WeightedBuffer
-from rlgen_cli.policies.actor import NetworkPolicy, build_network
+from rlgen_cli.policies.actor import NetworkPolicy, build_average, build_network
 
 
 class ExploresByPrior:
@@ -125,9 +125,7 @@ class RewardWeighted:
         self.updates, self.ema_decay = updates, float(ema_decay)
         net = build_network(network, env.spec, device)
         self.trained = NetworkPolicy(net=net, evaluate=evaluate)
-        # Built anew, since a deep copy would copy the model, too, which may be still to be trained.
-        average = build_network(network, env.spec, device).requires_grad_(False)
-        average.load_state_dict(net.state_dict())
+        average = build_average(network, net, env.spec, device)
         self.policy = ExploresByPrior(NetworkPolicy(net=average, evaluate=evaluate), env.spec.action)
         self.optimizer = optimizer(parameters=net.parameters())
         self.buffer = WeightedBuffer(room, env.reset(1, torch.Generator(device=rng.device).manual_seed(0)))

@@ -70,6 +70,14 @@ def build_network(network: Callable[..., nn.Module], spec: EnvSpec, device: torc
     return net if device.type == "meta" else net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def build_average(network: Callable[..., nn.Module], net: nn.Module, spec: EnvSpec, device: torch.device) -> nn.Module:
+    """A network that follows `net`, as build_network made it, by a moving average, and begins as it. It is built anew,
+    since a deep copy of a denoiser would copy its model, too, which may be still to be trained."""
+    average = build_network(network, spec, device).requires_grad_(False)
+    average.load_state_dict(net.state_dict())
+    return average
+
+
 def no_start(observation: Observation) -> Tensor:
     """Bool [1, N]: a step that begins no episode (its memory has been reset already)."""
     some = next(iter(observation.values()))  # its shape, since torch.export takes a len for a constant

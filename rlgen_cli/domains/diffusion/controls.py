@@ -1,7 +1,7 @@
 """What an action chooses in a step of the sampler: its noise, one of a few noises, or how strongly the label counts."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ class Control(Protocol):
     """What a YAML below configs/control builds."""
 
     noisy: bool  # the sampler's steps add noise
-    guides: bool  # the model is asked without its label, too
 
     def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
         """The actions of an environment of samples of this shape (C, H, W), in which so many steps are made."""
@@ -25,16 +24,20 @@ class Control(Protocol):
         """That of N steps, [N, C, H, W], step int64 [N]; it counts where the control is noisy."""
         ...
 
+
+@runtime_checkable
+class Guides(Protocol):
+    """A control for which the model is asked without its label, too."""
+
     def scale(self, action: Tensor) -> Tensor:
-        """By how much the estimate moves with the label, [N, 1, 1, 1]; 1 is the model's own, 0 leaves the label out. It
-        counts where the control guides."""
+        """By how much the estimate moves with the label, [N, 1, 1, 1]; 1 is the model's own, 0 leaves the label out."""
         ...
 
 
 class Noise:
     """The action is the step's noise; a standard normal one is the model's own."""
 
-    noisy, guides = True, False
+    noisy = True
 
     def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
         self.shape = shape
@@ -42,9 +45,6 @@ class Noise:
 
     def noise(self, action: Tensor, step: Tensor) -> Tensor:
         return action.unflatten(1, self.shape)
-
-    def scale(self, action: Tensor) -> Tensor:
-        return torch.ones_like(action[:, :1, None, None])
 
 
 class PickNoise:
@@ -55,7 +55,7 @@ class PickNoise:
         count: noises of a step. seed: they are drawn with.
     """
 
-    noisy, guides = True, False
+    noisy = True
 
     def __init__(self, *, count: int, seed: int) -> None:
         require(2 <= count <= 4096, f"count: must be from 2 to 4096, got {count}.")
@@ -71,9 +71,6 @@ class PickNoise:
     def noise(self, action: Tensor, step: Tensor) -> Tensor:
         return self.noises[step, action]
 
-    def scale(self, action: Tensor) -> Tensor:
-        return torch.ones_like(action[:, None, None, None], dtype=torch.float32)
-
 
 class Guidance:
     """How strongly the label counts in each step of an ordinary differential equation: the estimate is x̂ + (w − 1) ·
@@ -83,7 +80,7 @@ class Guidance:
         scales: that there are to choose from; a single one is guidance as usual.
     """
 
-    noisy, guides = False, True
+    noisy = False
 
     def __init__(self, *, scales: list[float]) -> None:
         require(len(scales) >= 1, "scales: must hold at least one number.")

@@ -34,7 +34,7 @@ from rlgen_cli.core.specs import (
     vector,
 )
 from rlgen_cli.data.images import Splits
-from rlgen_cli.domains.diffusion.controls import Control
+from rlgen_cli.domains.diffusion.controls import Control, Guides
 from rlgen_cli.domains.diffusion.samplers import ODE, Coefficients, Sampler, coefficients, step_times
 
 
@@ -112,7 +112,7 @@ class Diffusion:
         self.coefficients = coefficients(sampler if control.noisy else ODE(), generator.path, self.times, order)
         self.control, self.action = control, control.enter(self.shape, steps, device)
         needs = "control: guidance needs env.generator.conditional=true."
-        require(not control.guides or generator.classes > 0, needs)
+        require(not isinstance(control, Guides) or generator.classes > 0, needs)
         self.spec = self._spec()
 
     @staticmethod
@@ -191,7 +191,7 @@ class Diffusion:
 
     def _guided(self, state: DiffusionState, action: Tensor) -> Tensor:
         """The estimate with the label as strong as the action has it, [N, C, H, W]."""
-        if not self.control.guides:
+        if not isinstance(self.control, Guides):
             return state.estimate
         none = torch.zeros(len(action), self.generator.classes, device=self.device)
         without = self.generator.estimate(state.noisy, self._time(state), none)
