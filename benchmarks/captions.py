@@ -15,9 +15,8 @@ from torch import Tensor
 from benchmarks.generators import slug
 from benchmarks.harness import Call, run
 from benchmarks.judge import mean
-from benchmarks.parts import data_of, opened, prepared, remembered, seconds_until, trained
+from benchmarks.parts import data_of, final_views, opened, prepared, remembered, seconds_until, trained
 from benchmarks.report import Row, table, with_interval, write
-from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import View
 from rlgen_cli.core.stages import Helpers
 from rlgen_cli.data.captions import TASKS, scenes
@@ -26,7 +25,6 @@ from rlgen_cli.evaluation.distances import frechet, vendi
 from rlgen_cli.evaluation.judge import Judge, judge_of
 from rlgen_cli.evaluation.media.pictures import captioned_sheet
 from rlgen_cli.evaluation.media.raster import write_png
-from rlgen_cli.evaluation.rollout import rollout
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.stages import fit_cached
 
@@ -83,12 +81,9 @@ def words_of(call: Call) -> list[str]:
     return [*common, *call.pick([], QUICK)]
 
 
-@torch.no_grad()
 def made_by(session: Session, split: str, count: int, seed: int) -> Made:
     """So many samples for captions of a split."""
-    env, rng = session.envs[split], stream(seed, "sample", session.device)
-    sizes = [500] * (count // 500) + ([count % 500] if count % 500 else [])
-    views = [env.view(rollout(env, session.actor, env.reset(size, rng), rng).final) for size in sizes]
+    views = final_views(session, split, count, seed)
     return Made(torch.cat([view.sample for view in views]), torch.cat([view.context["label"] for view in views]))
 
 

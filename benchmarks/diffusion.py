@@ -18,13 +18,11 @@ from benchmarks.files import mnist
 from benchmarks.generators import slug
 from benchmarks.harness import Call, run
 from benchmarks.judge import FixedJudge
-from benchmarks.parts import opened, prepared, remembered, seconds_until, trained
+from benchmarks.parts import final_views, opened, prepared, remembered, seconds_until, trained
 from benchmarks.report import Row, table, with_interval, write
-from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.distances import frechet, vendi
 from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
-from rlgen_cli.evaluation.rollout import rollout
 from rlgen_cli.runs.assemble import Session
 
 TASKS = {"three": [3], "even": [0, 2, 4, 6, 8]}
@@ -87,13 +85,9 @@ def words_of(call: Call, task: str) -> list[str]:
     return [*common, *call.pick([], QUICK)]
 
 
-@torch.no_grad()
 def made_by(session: Session, count: int, seed: int) -> Tensor:
     """So many samples [N, 1, 28, 28]."""
-    env, rng = session.envs["test"], stream(seed, "sample", session.device)
-    sizes = [500] * (count // 500) + ([count % 500] if count % 500 else [])
-    finals = (rollout(env, session.actor, env.reset(size, rng), rng).final for size in sizes)
-    return torch.cat([env.view(final).sample for final in finals])
+    return torch.cat([view.sample for view in final_views(session, "test", count, seed)])
 
 
 @torch.no_grad()

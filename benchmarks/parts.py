@@ -6,15 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.files import write_atomic
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.specs import View
 from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.images import Splits
 from rlgen_cli.evaluation.media.music import MakesMusic, MusicMedium
 from rlgen_cli.evaluation.media.style import Style
+from rlgen_cli.evaluation.rollout import rollout
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.open import open_run
 from rlgen_cli.runs.pretrain import pretrain
@@ -125,6 +129,14 @@ def music_of(session: Session) -> MusicMedium:
 def step_of(saved: Path) -> int:
     """The environment step (or update) at which a checkpoint was written."""
     return int(saved.name.removeprefix("step_"))
+
+
+@torch.no_grad()
+def final_views(session: Session, split: str, count: int, seed: int) -> list[View]:
+    """What a session makes on a split in so many episodes, 500 at a time."""
+    env, rng = session.envs[split], stream(seed, "sample", session.device)
+    sizes = [500] * (count // 500) + ([count % 500] if count % 500 else [])
+    return [env.view(rollout(env, session.actor, env.reset(size, rng), rng).final) for size in sizes]
 
 
 def seconds_until(run: Path, step: int | None = None, stage: str | None = None) -> float:
