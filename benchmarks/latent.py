@@ -24,10 +24,10 @@ from benchmarks.report import Row, table, write
 from benchmarks.rollouts import copies, starts_from
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import View
-from rlgen_cli.domains.latent.scores import HiddenRegionError
 from rlgen_cli.evaluation.media.pictures import psnr, repaired, sheet
 from rlgen_cli.evaluation.media.raster import enlarge, write_png
 from rlgen_cli.evaluation.novelty import nearest_known
+from rlgen_cli.rewards.restoration import HiddenRegionError
 from rlgen_cli.runs.assemble import Session
 
 

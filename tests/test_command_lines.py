@@ -67,7 +67,7 @@ WRONG = {
     "train data=null": r"data: Canvas takes data; choose some",
     "train env=tiny network=null": r"network: cannot be null; valid are: .*gru",
     "train brush=null": r"brush: cannot be null; valid are: .*pen",
-    "train damage=noise env=pixel": r"damage: env=pixel has none; use it with env=latent_gan",
+    "train damage=noise env=pixel": r"damage: env=pixel has none; use it with env=diffusion or env=latent_gan",
     "train env=tiny generator=r1": r"generator: env=tiny has none; use it with env=diffusion or env=latent_gan or env=latent_music",
     "train agent=ppo replay=prioritized": r"replay: agent=ppo has none; use it with agent=dqn",
     "train env=latent_gan generator/network=unet2d": r"generator/network: is for generators that are diffusion models",
@@ -189,7 +189,7 @@ def test_a_key_that_an_experiment_sets_is_explained_as_where_it_comes_from(rlgen
     _, out, _ = rlgen("list", "experiment=resketch")
     assert re.search(r"total_steps +1400000 +environment steps", out)  # rlgen train's
     assert re.search(r"env\.brush\.reach +3 +the longest move", out)  # its brush's
-    assert re.search(r"env\.start +mean +prior \(z", rlgen("list", "task=inpaint")[1])  # of what goes with it
+    assert re.search(r"env\.start +prior +auto \(mean", rlgen("list", "task=generate")[1])  # of what goes with it
 
 
 def test_terms_that_share_a_yaml_are_named_as_the_config_has_them(rlgen: Rlgen) -> None:

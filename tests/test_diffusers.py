@@ -364,7 +364,7 @@ def test_without_the_library_one_line_says_what_to_install(tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"^path: needs diffusers: pip install 'rlgen\[diffusers\]'\.$"):
         read(folder)
     with pytest.raises(UserError, match=r"^_target_: needs diffusers: pip install 'rlgen\[diffusers\]'\.$"):
-        trained_unet(sample=(1, 8, 8), classes=0, words=None, channels=[8], layers=1)
+        trained_unet(sample=(1, 8, 8), hints=0, classes=0, words=None, channels=[8], layers=1)
 
 
 @torch.no_grad()

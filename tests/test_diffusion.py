@@ -19,6 +19,7 @@ from rlgen_cli.core.protocols import KnowsWays
 from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Discrete, Normal, Scored, View
+from rlgen_cli.data.damage import CentreHole, hint_of
 from rlgen_cli.data.images import Images, Splits
 from rlgen_cli.domains.diffusion.controls import Guidance, Noise, PickNoise
 from rlgen_cli.domains.diffusion.environment import Diffusion
@@ -53,15 +54,19 @@ class Modes:
     """The exact model of a mixture of equal isotropic normal variables on 1 × 2 pictures, on a straight way to noise."""
 
     network = nn.Identity()
-    shape, labels, classes = (1, 1, 2), 0, 0
+    shape, labels, classes, hints = (1, 1, 2), 0, 0, 0
 
     def __init__(self, centres: list[list[float]], std: float) -> None:
         self.path, self.centres, self.std = Flow(), torch.tensor(centres), std
 
-    def solve(self, x: torch.Tensor, times: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
-        return DiffusionModel.solve(self, x, times, label)  # type: ignore[arg-type]
+    def solve(
+        self, x: torch.Tensor, times: torch.Tensor, label: torch.Tensor | None, hint: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return DiffusionModel.solve(self, x, times, label, hint)  # type: ignore[arg-type]
 
-    def estimate(self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+    def estimate(
+        self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None, hint: torch.Tensor | None = None
+    ) -> torch.Tensor:
         alpha, sigma = (part.view(-1, 1) for part in (1 - t, t))
         variance = alpha.square() * self.std**2 + sigma.square()
         away = x.flatten(1).unsqueeze(1) - alpha.unsqueeze(2) * self.centres  # [N, M, 2]
@@ -77,7 +82,7 @@ def make_env(model: Any, steps: int = 10, sampler: Any = None, **changes: Any) -
     settings: dict[str, Any] = {
         "data": Splits(images, images, images), "split": "train", "device": CPU, "generator": model,
         "sampler": sampler or DDIM(eta=1.0), "control": Noise(), "size": 8, "channels": 1, "max_steps": steps, "eval_max_steps": None,
-        "spacing": "time", "order": 1, "last_time": 0.02, "solver_steps": 0, "condition": "none",
+        "spacing": "time", "order": 1, "last_time": 0.02, "solver_steps": 0, "damage": None, "condition": "none",
     }  # fmt: skip
     return Diffusion(**settings | changes)
 
@@ -191,12 +196,16 @@ class Told:
     """A model that sees .5 where it knows a label and .25 where it does not."""
 
     network, path = nn.Identity(), Flow()
-    shape, labels, classes = (1, 1, 2), 2, 2
+    shape, labels, classes, hints = (1, 1, 2), 2, 2, 0
 
-    def solve(self, x: torch.Tensor, times: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+    def solve(
+        self, x: torch.Tensor, times: torch.Tensor, label: torch.Tensor | None, hint: torch.Tensor | None = None
+    ) -> torch.Tensor:
         return x
 
-    def estimate(self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+    def estimate(
+        self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None, hint: torch.Tensor | None = None
+    ) -> torch.Tensor:
         assert label is not None
         return (0.25 + 0.25 * label.sum(1)).view(-1, 1, 1, 1).expand_as(x)
 
@@ -252,7 +261,7 @@ def make_training(updates: int, **changes: Any) -> DiffusionTraining:
     images[0, :, 2:6, :4], images[1, :, 2:6, 4:] = 255, 255
     settings: dict[str, Any] = {
         "real": Images(images, torch.tensor([0, 1]), ("left", "right")), "rng": stream(1, "generator", CPU),
-        "device": CPU, "cache_key": "small", "precision": Precision("float32"), "seed": None, "network": partial(DenoisingUNet, width=8), "path": Flow(),
+        "device": CPU, "cache_key": "small", "precision": Precision("float32"), "damage": None, "seed": None, "network": partial(DenoisingUNet, width=8), "path": Flow(),
         "conditional": False, "label_dropout": 0.1, "label_encoding": "index", "learning_rate": Linear(5e-3, 1e-3, 1.0), "batch_size": 32,
         "updates": updates, "ema_decay": 0.9, "ode_steps": 8,
     }  # fmt: skip
@@ -283,6 +292,41 @@ def test_a_conditional_model_makes_what_is_asked_for():
     made = model.finished(model(torch.randn(20, 64, generator=rng()), label))
     right = made[:, :, 2:6, 4:].mean((1, 2, 3)) > made[:, :, 2:6, :4].mean((1, 2, 3))
     assert torch.equal(right.long(), label)
+
+
+def test_a_model_that_sees_what_damage_leaves_restores_it():
+    """Of the square at the left or at the right, the hole leaves the two outer columns."""
+    training = learned(make_training(300, damage=CentreHole(side=0.5)))
+    model, truth = training.generator, training.real.images.repeat(10, 1, 1, 1)
+    hint = hint_of(*CentreHole(side=0.5)(truth, rng()))
+    made = model.finished(model.solve(torch.randn(20, 1, 8, 8, generator=rng()), torch.linspace(1, 0, 9), None, hint))
+    sides = [(part[:, :, 2:6, :4].mean((1, 2, 3)), part[:, :, 2:6, 4:].mean((1, 2, 3))) for part in (made, truth / 255)]
+    assert torch.equal(sides[0][1] > sides[0][0], sides[1][1] > sides[1][0])
+    assert float((sides[0][1] - sides[0][0]).abs().mean()) > 0.7
+
+
+def test_policies_see_what_damage_leaves_and_not_the_truth():
+    training, damage = make_training(1, damage=CentreHole(side=0.5)), CentreHole(side=0.5)
+    images = training.real
+    changes = {"data": Splits(images, images, images), "damage": damage, "condition": "target"}
+    env = make_env(training.generator, steps=2, **changes)
+    state = env.reset(6, rng())
+    seen, view = env.observe(state), env.view(state)
+    assert set(seen) == set(env.spec.observation)
+    assert "target" not in seen
+    assert torch.equal(view.context["target"], images.images[state.index] / 255)
+    hole = torch.zeros(8, 8, dtype=torch.bool)
+    hole[2:6, 2:6] = True
+    assert torch.equal(view.context["known_mask"], ~hole.expand(6, 1, 8, 8))
+    assert torch.equal(view.context["damaged"], view.context["target"] * ~hole)
+    assert torch.equal(
+        seen["hint"], torch.cat([2 * view.context["damaged"] - 1, (~hole).expand(6, 1, 8, 8).float()], 1)
+    )
+
+
+@pytest.mark.parametrize("agent", ["nft", "policy_gradient", "reward_weighted"])
+def test_restoring_trains_and_resumes_bit_for_bit(agent, tmp_path):
+    resumes(small("env=diffusion", f"agent={agent}", "task=inpaint"), 160, tmp_path)
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -539,6 +583,7 @@ WRONG = {
     "env=diffusion agent=dqn control=pick_noise env.control.count=1": r"env\.control\.count: must be from 2 to 4096",
     "env=diffusion agent=ppo control=pick_noise network=denoiser": r"denoiser: needs a step's noise as action",
     "env=diffusion agent=nft agent.group_size=3": r"agent\.group_size: must divide num_envs",
+    "env=diffusion task=inpaint generator/network=unet2d": r"env\.generator\.network\.damage: a UNet2DModel sees the noisy|damage: a UNet2DModel",
     "env=diffusion agent=nft agent.beta=0": r"agent\.beta: must be above 0",
     "env=diffusion agent=reward_weighted agent.reference_size=-1": r"agent\.reference_size: must be at least 0",
     "env=diffusion agent=reward_weighted agent.kl_coef=0": r"agent\.kl_coef: must be above 0",

@@ -10,9 +10,10 @@ import torch
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Differentiable, HasCritic
 from rlgen_cli.core.specs import View
+from rlgen_cli.data.damage import CentreHole, Damage, GaussianNoise, RandomHole, Scratches, Watermark
 from rlgen_cli.data.images import Images
-from rlgen_cli.domains.latent.damage import CentreHole, Damage, GaussianNoise, RandomHole, Scratches, Watermark
-from rlgen_cli.domains.latent.scores import HiddenRegionError, KnownRegionError, LatentDistance, LatentPrior, Realism
+from rlgen_cli.domains.latent.scores import LatentDistance, LatentPrior, Realism
+from rlgen_cli.rewards.restoration import HiddenRegionError, KnownRegionError
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.testing import check_env
 from tests.conftest import compose, session, small, write_picture

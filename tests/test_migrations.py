@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlgen_cli.config.instantiate import find
 from rlgen_cli.config.saved import read_config
 from rlgen_cli.core import checkpoint, migrations
 from rlgen_cli.core.errors import UserError
@@ -108,6 +109,20 @@ def test_a_classifier_of_an_earlier_run_keeps_its_smoothed_labels() -> None:
     assert found["reward"]["terms"] == {"classifier": term | {"label_smoothing": 0.05}, "other": {"weight": 2.0}}
 
 
+def test_what_damages_pictures_has_moved() -> None:
+    env = {"_target_": "rlgen_cli.domains.latent.environment.LatentPictures", "start": "mean"}
+    hole = {"_target_": "rlgen_cli.domains.latent.damage.CentreHole", "side": 0.4}
+    error = {"_target_": "rlgen_cli.domains.latent.scores.HiddenRegionError", "weight": 20.0}
+    other = {"_target_": "rlgen_cli.domains.latent.scores.LatentPrior", "weight": 1.0}
+    saved = {"env": env | {"damage": hole}, "reward": {"terms": {"error": error, "other": other}}}
+    found = migrations.current_config(saved, 7)
+    assert found["env"] == env | {"damage": hole | {"_target_": "rlgen_cli.data.damage.CentreHole"}}
+    moved = error | {"_target_": "rlgen_cli.rewards.restoration.HiddenRegionError"}
+    assert found["reward"]["terms"] == {"error": moved, "other": other}
+    for target in migrations.MOVED.values():
+        assert find(target, "here")
+
+
 def test_a_part_of_a_checkpoint_is_migrated_and_its_tensors_are_shared(later: None) -> None:
     weight = torch.ones(2)
     saved = {"policy": {"q_network": {"weight": weight}}}
@@ -143,8 +158,8 @@ def test_a_run_says_its_format_and_another_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 7; update rlgen\.$"),
-        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 7; open it with an earlier"),
+        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 8; update rlgen\.$"),
+        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 8; open it with an earlier"),
         ("2", r"checkpoint: here is damaged \(it says format '2', which is no number from 1\)\.$"),
         (None, r"checkpoint: here is damaged \(it says format None"),
         (True, r"checkpoint: here is damaged"),

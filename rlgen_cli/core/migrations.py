@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from rlgen_cli.core.errors import require
 
 Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
-FORMAT = 7  # what is written now
+FORMAT = 8  # what is written now
 UNNAMED = 2  # the format of configs that do not say theirs, which are of rlgen 0.1.0
 KEY = "format"  # of a run's config.yaml
 
@@ -69,6 +69,27 @@ def with_smoothed_labels(config: Plain) -> Plain:
     return config
 
 
+MOVED = {
+    "rlgen_cli.domains.latent.scores.KnownRegionError": "rlgen_cli.rewards.restoration.KnownRegionError",
+    "rlgen_cli.domains.latent.scores.HiddenRegionError": "rlgen_cli.rewards.restoration.HiddenRegionError",
+} | {
+    f"rlgen_cli.domains.latent.damage.{name}": f"rlgen_cli.data.damage.{name}"
+    for name in ("CentreHole", "RandomHole", "Scratches", "GaussianNoise", "Watermark")
+}  # fmt: skip
+
+
+def with_damage_for_all(config: Plain) -> Plain:
+    """Format 8 has what damages pictures, and says how well they are restored, outside the latent domain."""
+    env = config.get("env") or {}
+    if env.get("_target_") == "rlgen_cli.domains.diffusion.environment.Diffusion":
+        env.setdefault("damage", None)
+    nodes = [env.get("damage"), *(config.get("reward") or {}).get("terms", {}).values()]
+    for node in nodes:
+        if isinstance(node, dict) and node.get("_target_") in MOVED:
+            node["_target_"] = MOVED[node["_target_"]]
+    return config
+
+
 # By the format that each begins with; there is none older than 2.
 MIGRATIONS: dict[int, Migration] = {
     2: Migration(config=with_new_settings),
@@ -76,6 +97,7 @@ MIGRATIONS: dict[int, Migration] = {
     4: Migration(config=with_a_logger_and_entropy_in_bits),
     5: Migration(config=with_one_device),
     6: Migration(config=with_smoothed_labels),
+    7: Migration(config=with_damage_for_all),
 }
 
 

@@ -356,18 +356,19 @@ class NoisePath(Protocol):
 class Denoises(Protocol):
     """A generator that makes samples by taking noise away, step by step."""
 
-    network: Any  # a module: (x [N, C, H, W], t [N], label [N, labels] or None) to a prediction and features
+    network: Any  # a module: (x [N, C + hints, H, W], t [N], label [N, labels] or None) to a prediction and features
     path: NoisePath
     shape: tuple[int, int, int]  # C, H, W
     labels: int  # that the network has a place for
     classes: int  # that the model was trained with; 0 for none
+    hints: int  # planes that the network sees beside a noisy sample, such as a damaged picture's; 0 for none
 
-    def estimate(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    def estimate(self, x: Tensor, t: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
         """The samples [N, C, H, W] in [−1, 1], but for errors, that noisy ones x at times t [N] come from; `label`
-        float [N, labels], a one among zeros, or None."""
+        float [N, labels], a one among zeros, or None; `hint` [N, hints, H, W], or None where there are none."""
         ...
 
-    def solve(self, x: Tensor, times: Tensor, label: Tensor | None) -> Tensor:
+    def solve(self, x: Tensor, times: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
         """What noisy samples x at the first of the times [K + 1] become by the last without further noise."""
         ...
 

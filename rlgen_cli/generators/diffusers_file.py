@@ -84,7 +84,7 @@ class DiffusersFile:
         noise, last = path_of(scheduler_name, scheduler, device, path)
         net = built(described, weights, shape, labels, last, path).to(device)
         model = DiffusionModel(
-            network=net, path=noise, shape=(shape[0], shape[1], shape[2]), labels=labels,
+            network=net, path=noise, shape=(shape[0], shape[1], shape[2]), hints=0, labels=labels,
             classes=labels if described.get("num_class_embeds") else 0, ode_steps=ode_steps,
         )  # fmt: skip
         said = json.dumps([described, scheduler_name, scheduler], sort_keys=True).encode()
@@ -106,16 +106,16 @@ class ModelOfFiles:
     def __init__(self, *, model: DiffusionModel, folder: str, digest: str) -> None:
         self.model, self.folder, self.digest = model, folder, digest
         self.network, self.path, self.shape = model.network, model.path, model.shape
-        self.labels, self.classes, self.latent = model.labels, model.classes, model.latent
+        self.labels, self.classes, self.hints, self.latent = model.labels, model.classes, model.hints, model.latent
 
     def __call__(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         return self.model(z, label, shift)
 
-    def estimate(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        return self.model.estimate(x, t, label)
+    def estimate(self, x: Tensor, t: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
+        return self.model.estimate(x, t, label, hint)
 
-    def solve(self, x: Tensor, times: Tensor, label: Tensor | None) -> Tensor:
-        return self.model.solve(x, times, label)
+    def solve(self, x: Tensor, times: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
+        return self.model.solve(x, times, label, hint)
 
     def finished(self, raw: Tensor) -> Tensor:
         return self.model.finished(raw)

@@ -100,13 +100,13 @@ class DiffusersUNet(nn.Module):
 
 
 def trained_unet(
-    *, sample: tuple[int, int, int], classes: int, words: Tensor | None, channels: list[int], layers: int
+    *, sample: tuple[int, int, int], hints: int, classes: int, words: Tensor | None, channels: list[int], layers: int
 ) -> DiffusersUNet:
     """A network to be trained.
 
     Args:
-        sample: C, H, W of the pictures. classes: labels that there are, 0 for none. words: None, since the library's
-            model has no place for them.
+        sample: C, H, W of the pictures. classes: labels that there are, 0 for none. hints: 0, and words: None, since
+            the library's model has no place for them.
         channels: at each level, from the picture's own resolution to the coarsest; each level halves the sides.
         layers: blocks of two convolutions at each level.
 
@@ -115,6 +115,7 @@ def trained_unet(
     """
     by_place = "label_encoding: a UNet2DModel knows labels by their place; use index, or generator/network=unet."
     require(words is None, by_place)
+    require(hints == 0, "damage: a UNet2DModel sees the noisy picture alone; use generator/network=unet.")
     planes, high, wide = sample
     halved = 2 ** (len(channels) - 1)
     require(1 <= len(channels) <= MOST_LEVELS, f"channels: must be 1 to {MOST_LEVELS} numbers, got {channels}.")

@@ -37,6 +37,7 @@ from rlgen_cli.core.schedules import Linear
 from rlgen_cli.core.seeding import of_rank, stream
 from rlgen_cli.core.specs import Metrics
 from rlgen_cli.core.stages import Stage
+from rlgen_cli.data.damage import Damage, hint_of
 from rlgen_cli.data.images import Images
 from rlgen_cli.generators.paths import change_kept
 from rlgen_cli.generators.unet import words_of
@@ -63,7 +64,7 @@ class DiffusionModel(nn.Module):
     Args:
         network: predicts as `path` says; the exponential moving average of the trained one.
         path: from samples, whose numbers are in [−1, 1], to noise.
-        shape: C, H, W of a sample.
+        shape: C, H, W of a sample. hints: planes that the network sees beside it.
         labels: that the data have, 0 for none. classes: that the model was trained with: `labels`, or 0.
         ode_steps: of the differential equation, a pass each.
     """
@@ -73,33 +74,34 @@ class DiffusionModel(nn.Module):
     coordinates = 0
 
     def __init__(
-        self, *, network: nn.Module, path: NoisePath, shape: tuple[int, int, int], labels: int, classes: int,
-        ode_steps: int,
+        self, *, network: nn.Module, path: NoisePath, shape: tuple[int, int, int], hints: int, labels: int,
+        classes: int, ode_steps: int,
     ) -> None:  # fmt: skip
         super().__init__()
         net: Any = network.requires_grad_(False).eval()
-        self.network, self.path, self.shape = net, path, shape
+        self.network, self.path, self.shape, self.hints = net, path, shape, hints
         self.labels, self.classes, self.ode_steps = labels, classes, ode_steps
         self.latent = math.prod(shape)
 
-    def estimate(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    def estimate(self, x: Tensor, t: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
         """The sample [N, C, H, W], in [−1, 1] but for errors, that noisy ones x at times t [N] come from; `label`
-        float [N, labels], a one among zeros, or None."""
+        float [N, labels], a one among zeros, or None; `hint` [N, hints, H, W], or None where there are none."""
         known = label if self.classes else None
-        return self.path.estimate(x, self.network(x, t, known)[0], t.view(-1, 1, 1, 1))
+        seen = x if hint is None else torch.cat([x, hint], 1)
+        return self.path.estimate(x, self.network(seen, t, known)[0], t.view(-1, 1, 1, 1))
 
     def forward(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """Raw samples [N, C, H, W] of noise z [N, latent] and labels int64 [N]."""
         known = one_hot(label, self.labels).to(z.dtype) if label is not None and self.classes else None
         return self.solve(z.unflatten(1, self.shape), torch.linspace(1, 0, self.ode_steps + 1, device=z.device), known)
 
-    def solve(self, x: Tensor, times: Tensor, label: Tensor | None) -> Tensor:
+    def solve(self, x: Tensor, times: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
         """Samples that the ordinary differential equation takes noisy ones x to, from the first of the times [K + 1] to
-        the last; `label` as in `estimate`. Each step keeps the noise that is seen at its start (DDIM, Song et al. 2021,
-        η = 0), and is of second order (DPM-Solver++(2M), Lu et al. 2022)."""
+        the last; `label` and `hint` as in `estimate`. Each step keeps the noise that is seen at its start (DDIM, Song
+        et al. 2021, η = 0), and is of second order (DPM-Solver++(2M), Lu et al. 2022)."""
         before, shares = None, change_kept(self.path, times)
         for share, (t, s) in zip(shares, itertools.pairwise(times), strict=True):
-            estimate = self.estimate(x, t.expand(len(x)), label)
+            estimate = self.estimate(x, t.expand(len(x)), label, hint)
             aim = estimate if before is None else estimate + share * (estimate - before)
             kept = self.path.sigma(s) / self.path.sigma(t)
             x = kept * x + (self.path.alpha(s) - kept * self.path.alpha(t)) * aim
@@ -122,7 +124,9 @@ class DiffusionTraining:
         real: the pictures. rng: the run's random stream for generators. device: where everything lies.
         cache_key: what a trained model depends on, beside precision: the number format of the network's passes.
         seed: of the first weights and of the training, so that runs of several seeds have one model; None: as `rng` is.
-        network: builds the network (unet.py, diffusers_unet.py) from sample, classes and words.
+        damage: what is done to the pictures that the model sees beside the noisy ones, and is to restore; None where
+            it sees none.
+        network: builds the network (unet.py, diffusers_unet.py) from sample, hints, classes and words.
         path: from samples to noise, and what is predicted (paths.py).
         conditional: the model knows labels. label_dropout: share of a batch that is without, so that it also knows
             what pictures without a label look like, which guidance needs.
@@ -144,6 +148,7 @@ class DiffusionTraining:
         device: torch.device,
         cache_key: str,
         precision: Precision,
+        damage: Damage | None,
         seed: int | None,
         network: Callable[..., nn.Module],
         path: NoisePath,
@@ -172,21 +177,22 @@ class DiffusionTraining:
             rng.set_state(stream(seed, of_rank("generator"), rng.device).get_state())
         self.rng = rng
         self.real, self.device, self.cache_key = real.to(device), device, f"{cache_key} {precision.name}"
-        self.precision = precision
+        self.precision, self.damage = precision, damage
         self.path, self.label_dropout, self.learning_rate = path, float(label_dropout), learning_rate
         self.batch_size, self.num_updates = ranks.share(batch_size, "batch_size"), updates
         self.ema_decay, self.updates_done = float(ema_decay), 0
         channels, high, wide = real.images.shape[1:]
         shape, labels = (channels, high, wide), len(real.classes)
         words = words_of(real.classes) if label_encoding == "words" else None
+        hints = channels + 1 if damage is not None else 0
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            self.network: Any = network(sample=shape, classes=labels, words=words).to(device)
+            self.network: Any = network(sample=shape, hints=hints, classes=labels, words=words).to(device)
         if isinstance(self.network, HasFiles):
             self.network.check(path)  # now, and not after the training
         self.generator = DiffusionModel(
-            network=copy.deepcopy(self.network), path=path, shape=shape, labels=labels,
+            network=copy.deepcopy(self.network), path=path, shape=shape, hints=hints, labels=labels,
             classes=labels if conditional else 0, ode_steps=ode_steps,
         ).to(device)  # fmt: skip
         self.optimizer = PlainAdam(self.network.parameters(), learning_rate(0.0))
@@ -210,15 +216,15 @@ class DiffusionTraining:
 
     def update(self, progress: float) -> Metrics:
         """One step of Adam on the mean squared error of what is predicted."""
-        x0, label = self._draw()
-        n = len(x0)
+        images, label = self._draw()
+        x0, n = images.float() / 127.5 - 1, len(images)
         place = torch.rand(n, generator=self.rng, device=self.device)
         t = (torch.arange(n, device=self.device) + place) / n  # [B], one from each part
         noise = torch.randn(x0.shape, generator=self.rng, device=self.device)
         beside = t.view(-1, 1, 1, 1)
         x = self.path.alpha(beside) * x0 + self.path.sigma(beside) * noise
         with self.precision.autocast(self.device.type, self.network.kind):
-            prediction = self.network(x, t, label)[0].float()
+            prediction = self.network(self._with_hint(x, images), t, label)[0].float()
         loss = (prediction - self.path.target(x0, noise, beside)).square().mean()
         self.optimizer.zero_grad()
         loss.backward()
@@ -230,14 +236,18 @@ class DiffusionTraining:
         return {"loss": loss.detach()}
 
     def _draw(self) -> tuple[Tensor, Tensor | None]:
-        """Pictures [B, C, H, W] in [−1, 1], and what is known of their labels, [B, labels]."""
+        """Pictures uint8 [B, C, H, W], and what is known of their labels, [B, labels]."""
         count = self.real.images.shape[0]
         index = torch.randint(count, (self.batch_size,), generator=self.rng, device=self.device)
-        x0 = self.real.images[index].float() / 127.5 - 1
+        images = self.real.images[index]
         if not self.generator.classes:
-            return x0, None
+            return images, None
         kept = torch.rand(self.batch_size, 1, generator=self.rng, device=self.device) >= self.label_dropout
-        return x0, one_hot(self.real.labels[index], self.generator.labels) * kept.float()
+        return images, one_hot(self.real.labels[index], self.generator.labels) * kept.float()
+
+    def _with_hint(self, x: Tensor, images: Tensor) -> Tensor:
+        """Noisy pictures x, beside what damage leaves of the clean ones, uint8 [B, C, H, W], where there is any."""
+        return x if self.damage is None else torch.cat([x, hint_of(*self.damage(images, self.rng))], 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {

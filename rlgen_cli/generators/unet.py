@@ -105,7 +105,7 @@ class DenoisingUNet(nn.Module):
     """A U-Net (Ronneberger et al. 2015) of two levels, on the picture's 2 × 2 blocks as channels.
 
     Args:
-        sample: C, H, W of the pictures; H and W are multiples of 4.
+        sample: C, H, W of the pictures; H and W are multiples of 4. hints: planes that it sees beside them.
         classes: labels that there are, 0 for none. words: of their names (see Words), or None.
         width: channels at the upper level, twice as many at the lower.
 
@@ -115,7 +115,9 @@ class DenoisingUNet(nn.Module):
 
     kind = "convolutions"
 
-    def __init__(self, *, sample: tuple[int, int, int], classes: int, words: Tensor | None, width: int) -> None:
+    def __init__(
+        self, *, sample: tuple[int, int, int], hints: int, classes: int, words: Tensor | None, width: int
+    ) -> None:
         super().__init__()
         require(width >= 1, f"width: must be at least 1, got {width}.")
         planes, high, wide = sample
@@ -123,7 +125,7 @@ class DenoisingUNet(nn.Module):
         embedding, lower = 4 * width, 2 * width
         self.features = lower
         self.embedding = Embedding(classes, words, embedding)
-        self.first = nn.Conv2d(4 * planes, width, 3, padding=1)
+        self.first = nn.Conv2d(4 * (planes + hints), width, 3, padding=1)
         self.down = Block(width, width, embedding)
         self.reduce = nn.Conv2d(width, lower, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(Block(lower, lower, embedding) for _ in range(3))
@@ -134,8 +136,8 @@ class DenoisingUNet(nn.Module):
         zero(self.last)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the network predicts [N, C, H, W] of noisy pictures x at times t [N], label [N, classes] or None, and
-        the middle's features [N, features]."""
+        """What the network predicts [N, C, H, W] of noisy pictures x [N, C + hints, H, W], the hints last, at times
+        t [N], label [N, classes] or None, and the middle's features [N, features]."""
         embedded = self.embedding(t, label)
         upper = self.down(self.first(pixel_unshuffle(x, 2)), embedded)
         h = self.reduce(upper)
@@ -151,21 +153,24 @@ class DenoisingMLP(nn.Module):
     """Dense layers on sines and cosines of each number, for samples of a few numbers.
 
     Args:
-        sample: C, H, W. classes: labels that there are, 0 for none. words: of their names (see Words), or None.
-        width: of each of the three layers.
+        sample: C, H, W. hints: planes that it sees beside them. classes: labels that there are, 0 for none.
+        words: of their names (see Words), or None. width: of each of the three layers.
     """
 
     kind = "mlp"
     octaves: Tensor
 
-    def __init__(self, *, sample: tuple[int, int, int], classes: int, words: Tensor | None, width: int) -> None:
+    def __init__(
+        self, *, sample: tuple[int, int, int], hints: int, classes: int, words: Tensor | None, width: int
+    ) -> None:
         super().__init__()
         require(width >= 1, f"width: must be at least 1, got {width}.")
-        size = math.prod(sample)
+        self.sample, size = sample, math.prod(sample)
+        inputs = size + hints * math.prod(sample[1:])
         self.features = width
         self.register_buffer("octaves", math.pi * torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0]), persistent=False)
         self.embedding = Embedding(classes, words, width)
-        self.hidden = nn.ModuleList(nn.Linear(n, width) for n in (size * 11 + width, width, width))
+        self.hidden = nn.ModuleList(nn.Linear(n, width) for n in (inputs * 11 + width, width, width))
         self.last = nn.Linear(width, size)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -174,7 +179,7 @@ class DenoisingMLP(nn.Module):
         h = torch.cat([x.flatten(1), angle.sin().flatten(1), angle.cos().flatten(1), self.embedding(t, label)], 1)
         for layer in self.hidden:
             h = silu(layer(h))
-        return self.last(h).view_as(x), h
+        return self.last(h).unflatten(1, self.sample), h
 
 
 def zero(layer: nn.Conv2d) -> None:

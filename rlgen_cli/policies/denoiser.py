@@ -123,5 +123,6 @@ class Denoiser(nn.Module):
         weights = {name: own[name] + change() for name, change in zip(self.names, self.changes, strict=True)}
         noisy, t = observation["noisy"], observation["time"]
         label = observation["label"] if self.sees_label else None
-        prediction, features = functional_call(model.network, weights, (noisy, t.squeeze(1), label))
+        seen = torch.cat([noisy, observation["hint"]], 1) if model.hints else noisy
+        prediction, features = functional_call(model.network, weights, (seen, t.squeeze(1), label))
         return features, model.path.estimate(noisy, prediction, t[:, :, None, None])

@@ -273,10 +273,17 @@ def build_source(
         config.env.generator, "env.generator", real=data.train if data else None, rng=rng, device=device,
         trust=Trust(settings.trust), cache_key=source_key(config, settings, data),
         precision=Precision(settings.precision),
+        damage=None if seen_damage(config) is None else component(config.env.damage, "env.damage"),
     )  # fmt: skip
     learns = isinstance(source, LearnsAlong)
     require(learns or not settings.joint, "joint: this generator does not learn along; use generator=r1.")
     return source
+
+
+def seen_damage(config: DictConfig) -> dict[str, Any] | None:
+    """The config of what the data's pictures are damaged by, of an environment whose generator sees them; else None."""
+    sees = getattr(find(config.env._target_, "env"), "generator_sees_damage", False)
+    return plain(config.env).get("damage") if sees else None
 
 
 def source_key(config: DictConfig, settings: Settings, data: Splits | None) -> str:
@@ -286,6 +293,7 @@ def source_key(config: DictConfig, settings: Settings, data: Splits | None) -> s
     known = [] if data is None else [digest(part) for part in data.train if isinstance(part, torch.Tensor)]
     if data is not None and node.get("label_encoding") == "words":
         known += getattr(data.train, "classes", ())
+    known += [seen_damage(config)] if seen_damage(config) else []
     own = node.pop("seed", None)
     return json.dumps([4, node, fused, settings.seed if own is None else own, *known], sort_keys=True)
 

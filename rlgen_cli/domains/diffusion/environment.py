@@ -33,6 +33,7 @@ from rlgen_cli.core.specs import (
     View,
     vector,
 )
+from rlgen_cli.data.damage import Damage, hint_of
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.diffusion.controls import Control, Guides
 from rlgen_cli.domains.diffusion.samplers import ODE, Coefficients, Sampler, coefficients, step_times
@@ -44,6 +45,8 @@ class DiffusionState(NamedTuple):
     noisy: Tensor  # float [N, C, H, W], x_t
     estimate: Tensor  # float [N, C, H, W], the sample that the model sees in it, in [−1, 1] but for errors
     before: Tensor  # float [N, C, H, W], the estimate a step earlier
+    damaged: Tensor  # uint8 [N, C, H, W]; [N, 0, H, W] without damage
+    known_mask: Tensor  # bool [N, 1, H, W]; [N, 0, H, W] without damage
     index: Tensor  # type: ignore[assignment]  # int32 [N]: the data picture of this episode
     step: Tensor  # int16 [N]
 
@@ -65,11 +68,15 @@ class Diffusion:
         last_time: in (0, 1), where the last step ends.
         solver_steps: in which the model by itself, without noise, makes a sample of what there is then; 0: its estimate
             is the sample.
+        damage: what is wrong with the data's picture, of which model and policy then see what is left, and which is
+            to be restored; or null.
         condition: what of the data's picture the policy sees: none, target, label, or both.
 
     Raises:
         UserError: for a value out of range, or a model that is none of diffusion.
     """
+
+    generator_sees_damage = True  # the model is trained to restore what `damage` leaves
 
     def __init__(
         self,
@@ -88,6 +95,7 @@ class Diffusion:
         order: Literal[1, 2],
         last_time: float,
         solver_steps: int,
+        damage: Damage | None,
         condition: Literal["none", "target", "label", "both"],
     ) -> None:
         self.request(size, channels)
@@ -99,11 +107,15 @@ class Diffusion:
         require(0 <= solver_steps <= 1000, f"solver_steps: must be from 0 to 1000, got {solver_steps}.")
         chosen = {"train": data.train, "valid": data.valid, "test": data.test}[split].to(device)
         self.images, self.labels, self.class_names = chosen.images, chosen.labels, chosen.classes
-        self.sees_label, self.knows_target = condition in ("label", "both"), condition in ("target", "both")
+        self.sees_label, self.sees_target = condition in ("label", "both"), condition in ("target", "both")
+        self.damage, self.knows_target = damage, self.sees_target or damage is not None
+        self.sees_target &= damage is None  # it would give away what is to be restored
         labelled = bool(chosen.classes)
         require(not self.sees_label or labelled, f"condition: {condition} needs data with labels; this data has none.")
         known = not generator.classes or self.sees_label
         require(known, "condition: a conditional generator needs labels; use label or both.")
+        known = damage is None or generator.hints > 0
+        require(known, "damage: this model was not trained to see a damaged picture; use generator=flow.")
         self.generator: Denoises = generator
         self.order = order
         self.device, self.max_steps, self.shape = device, steps, generator.shape
@@ -127,6 +139,8 @@ class Diffusion:
         context = {"target": picture} if self.knows_target else {}
         if self.sees_label:
             context["label"] = TensorSpec("label", (), 0, classes)
+        if self.damage is not None:
+            context |= {"damaged": picture, "known_mask": TensorSpec("mask", (1, *self.shape[1:]))}
         return EnvSpec(
             observation=self._observation_spec(),
             action=self.action,
@@ -145,8 +159,10 @@ class Diffusion:
             spec["log_gain"] = vector(1)
         if self.order == 2:
             spec |= {"before": planes, "change": vector(1)}
-        if self.knows_target:
+        if self.sees_target:
             spec["target"] = planes
+        if self.damage is not None:
+            spec["hint"] = TensorSpec("image", (self.generator.hints, *self.shape[1:]), -1.0, 1.0)
         if self.sees_label:
             spec["label"] = vector(len(self.class_names), 0.0, 1.0)
         return spec
@@ -155,12 +171,19 @@ class Diffusion:
         index = torch.randint(len(self.images), (n,), generator=rng, device=self.device).to(torch.int32)
         noisy = torch.randn(n, *self.shape, generator=rng, device=self.device)
         step = torch.zeros(n, dtype=torch.int16, device=self.device)
-        estimate = self._estimate(DiffusionState(noisy, noisy, noisy, index, step))
-        return DiffusionState(noisy, estimate, estimate, index, step)
+        truth = self.images[index]
+        damaged, known = self.damage(truth, rng) if self.damage is not None else (truth[:, :0], truth[:, :0].bool())
+        state = DiffusionState(noisy, noisy, noisy, damaged, known, index, step)
+        estimate = self._estimate(state)
+        return state._replace(estimate=estimate, before=estimate)
 
     def _estimate(self, state: DiffusionState) -> Tensor:
         """The sample that the model sees in the noisy one, [N, C, H, W]."""
-        return self.generator.estimate(state.noisy, self._time(state), self._known_label(state))
+        return self.generator.estimate(state.noisy, self._time(state), self._known_label(state), self._hint(state))
+
+    def _hint(self, state: DiffusionState) -> Tensor | None:
+        """What model and policy see of the damaged picture, [N, C + 1, H, W], or None."""
+        return None if self.damage is None else hint_of(state.damaged, state.known_mask)
 
     def _known_label(self, state: DiffusionState) -> Tensor | None:
         """What the model is told, float [N, classes], or None."""
@@ -186,7 +209,7 @@ class Diffusion:
         ends = self.done(after) & ~over
         if len(self.solver_times) == 1 or (readable(ends) and not bool(ends.any())):
             return after
-        solved = self.generator.solve(after.noisy, self.solver_times, self._known_label(after))
+        solved = self.generator.solve(after.noisy, self.solver_times, self._known_label(after), self._hint(after))
         return after._replace(estimate=torch.where(ends.view(-1, 1, 1, 1), solved, after.estimate))
 
     def _guided(self, state: DiffusionState, action: Tensor) -> Tensor:
@@ -194,7 +217,7 @@ class Diffusion:
         if not isinstance(self.control, Guides):
             return state.estimate
         none = torch.zeros(len(action), self.generator.classes, device=self.device)
-        without = self.generator.estimate(state.noisy, self._time(state), none)
+        without = self.generator.estimate(state.noisy, self._time(state), none, self._hint(state))
         return without + self.control.scale(action) * (state.estimate - without)
 
     def _mean(self, state: DiffusionState, estimate: Tensor) -> Tensor:
@@ -262,8 +285,10 @@ class Diffusion:
             seen["log_gain"] = self._gain(state).log().unsqueeze(1)
         if self.order == 2:
             seen |= {"before": state.before, "change": self._coefficients(state).change.flatten(1)}
-        if self.knows_target:
+        if self.sees_target:
             seen["target"] = 2 * self._target(state) - 1
+        if self.damage is not None:
+            seen["hint"] = hint_of(state.damaged, state.known_mask)
         if self.sees_label:
             seen["label"] = self._one_hot(state)
         return seen
@@ -276,6 +301,8 @@ class Diffusion:
         context: Context = {"target": self._target(state)} if self.knows_target else {}
         if self.sees_label:
             context["label"] = self.labels[state.index]
+        if self.damage is not None:
+            context |= {"damaged": state.damaged.float() / 255, "known_mask": state.known_mask}
         return View(_picture(state.estimate), context, {})
 
     def action_mask(self, state: DiffusionState) -> Tensor | None:

@@ -30,8 +30,8 @@ from rlgen_cli.core.specs import (
     image,
     vector,
 )
+from rlgen_cli.data.damage import Damage
 from rlgen_cli.data.images import Splits
-from rlgen_cli.domains.latent.damage import Damage
 from rlgen_cli.domains.latent.steering import Steering, start_latents
 
 
@@ -58,7 +58,7 @@ class LatentPictures:
         size: side of the square pictures, even, from 8 to 64.
         channels: 1 (grey) or 3 (RGB).
         max_steps: actions an episode.
-        start: z is drawn from the prior, or is its mean 0.
+        start: z is drawn from the prior, or is its mean 0; auto is mean with damage, else prior.
         damage: what is wrong with the data's picture, which then is to be reconstructed, or null.
         condition: what of the data's picture the policy sees: none, target, label, or both.
 
@@ -77,7 +77,7 @@ class LatentPictures:
         size: int,
         channels: int,
         max_steps: int,
-        start: Literal["prior", "mean"],
+        start: Literal["auto", "prior", "mean"],
         damage: Damage | None,
         condition: Literal["none", "target", "label", "both"],
     ) -> None:
@@ -99,7 +99,8 @@ class LatentPictures:
         )
         self.generator, self.steering = generator, steering
         self.device, self.damage = device, damage
-        self.size, self.channels, self.max_steps, self.start = size, channels, max_steps, start
+        self.size, self.channels, self.max_steps = size, channels, max_steps
+        self.start: Literal["prior", "mean"] = start if start != "auto" else "prior" if damage is None else "mean"
         self.sees_target = condition in ("target", "both") and damage is None
         self.knows_target = condition in ("target", "both") or damage is not None
         self.sees_label = labelled

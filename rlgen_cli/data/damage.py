@@ -17,6 +17,11 @@ class Damage(Protocol):
         ...
 
 
+def hint_of(damaged: Tensor, known_mask: Tensor) -> Tensor:
+    """What a model sees of damaged pictures [N, C, H, W] and their masks: float [N, C + 1, H, W] in [−1, 1]."""
+    return torch.cat([damaged.float() / 127.5 - 1, known_mask.float()], 1)
+
+
 class CentreHole:
     """A square in the centre erased.
 
