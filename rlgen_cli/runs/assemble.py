@@ -293,9 +293,9 @@ def source_key(config: DictConfig, settings: Settings, data: Splits | None) -> s
     known = [] if data is None else [digest(part) for part in data.train if isinstance(part, torch.Tensor)]
     if data is not None and node.get("label_encoding") == "words":
         known += getattr(data.train, "classes", ())
-    known += [seen_damage(config)] if seen_damage(config) else []
-    own = node.pop("seed", None)
-    return json.dumps([4, node, fused, settings.seed if own is None else own, *known], sort_keys=True)
+    own, damage = node.pop("seed", None), seen_damage(config)
+    more = [] if damage is None else [damage]
+    return json.dumps([4, node, fused, settings.seed if own is None else own, *known, *more], sort_keys=True)
 
 
 def build_env(
