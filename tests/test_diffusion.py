@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import rlgen_cli
 from rlgen_cli.agents.nft import NFT
 from rlgen_cli.agents.reward_weighted import RewardWeighted
 from rlgen_cli.core.acting import decide
@@ -21,9 +22,10 @@ from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Discrete, Normal, Scored, View
 from rlgen_cli.data.damage import CentreHole, hint_of
 from rlgen_cli.data.images import Images, Splits
-from rlgen_cli.domains.diffusion.controls import Guidance, Noise, PickNoise
+from rlgen_cli.domains.diffusion.controls import Guidance, Noise, PickNoise, Stop
 from rlgen_cli.domains.diffusion.environment import Diffusion
 from rlgen_cli.domains.diffusion.samplers import DDIM, FlowSDE, coefficients, step_times
+from rlgen_cli.domains.diffusion.scores import StepCost
 from rlgen_cli.evaluation.rollout import rollout
 from rlgen_cli.generators.diffusion import DiffusionModel, DiffusionTraining
 from rlgen_cli.generators.paths import Cosine, Flow, change_kept
@@ -36,7 +38,7 @@ from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.stepper import Stepper
-from tests.conftest import compose, session, small
+from tests.conftest import compose, session, small, write_picture
 from tests.resuming import resumes
 
 CPU = torch.device("cpu")
@@ -220,11 +222,44 @@ def test_guidance_by_hand():
     assert torch.allclose(after, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("control", ["pick_noise", "guidance"])
+def test_who_stops_keeps_what_the_model_sees():
+    """And the others go on, to their own ends."""
+    env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.2), steps=3, control=Stop(), last_time=0.5, solver_steps=2)
+    assert not env.spec.fixed_length
+    first = env.step(env.reset(3, rng()), torch.tensor([0, 0, 0]))
+    second = env.step(first, torch.tensor([1, 0, 0]))
+    assert env.done(second).tolist() == [True, False, False]
+    assert torch.equal(second.estimate[0], first.estimate[0])
+    assert not torch.equal(second.estimate[1], first.estimate[1])
+    third = env.step(second, torch.tensor([0, 0, 1]))
+    assert env.done(third).tolist() == [True, True, True]
+    assert torch.equal(third.estimate[[0, 2]], second.estimate[[0, 2]])
+    solved = env.generator.solve(third.noisy, torch.tensor([0.5, 0.25, 0.0]), None)
+    assert torch.equal(third.estimate[1], solved[1])
+    assert env.view(third).info["num_steps"].tolist() == [1, 3, 2]
+    assert StepCost()(env.view(third)).tolist() == [-1.0, -3.0, -2.0]
+
+
+def test_the_model_sees_more_after_more_steps():
+    """How far its estimate is from the middle of two modes, for whoever stops then."""
+    env = make_env(Modes([[0.8, 0.8], [-0.8, -0.8]], 0.05), steps=6, control=Stop(), spacing="log_snr", last_time=0.1)
+    seen = []
+    for steps in range(4):
+        state = env.reset(500, rng())
+        for i in range(steps + 1):
+            state = env.step(state, torch.full((500,), int(i == steps)))
+        assert env.view(state).info["num_steps"].tolist() == [steps] * 500
+        seen.append(float(state.estimate.abs().mean()))
+    assert seen == sorted(seen)
+    assert seen[3] > seen[0] + 0.1
+
+
+@pytest.mark.parametrize("control", ["pick_noise", "guidance", "stop"])
 def test_choices_on_the_way_train_and_resume_bit_for_bit(control, tmp_path):
     words = ["env.generator.conditional=true"] if control == "guidance" else []
+    reward = "reward=[classifier,step_cost]" if control == "stop" else "reward=classifier"
     resumes(
-        [*small("env=diffusion", "agent=dqn", "reward=classifier", f"control={control}", "network=mlp"), *words],
+        [*small("env=diffusion", "agent=dqn", reward, f"control={control}", "network=mlp"), *words],
         160,
         tmp_path,
     )
@@ -253,6 +288,15 @@ def test_divergence_by_hand():
     expected = torch.distributions.Normal(one.mean, 1.0)
     assert log_prob.item() == pytest.approx(expected.log_prob(action).sum().item())
     assert entropy.item() == pytest.approx(expected.entropy().sum().item())
+
+
+def test_the_mean_over_an_actions_numbers_by_hand():
+    mean, action = torch.tensor([[1.0, 2.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0, 2.0]])
+    for whole, share in zip(
+        UnitNormal(mean).evaluate_actions(action), UnitNormal(mean, "mean").evaluate_actions(action), strict=True
+    ):
+        assert torch.allclose(share, whole / 4)
+    assert UnitNormal(mean, "mean").divergence(UnitNormal(torch.zeros(1, 4))).item() == 2.5
 
 
 def make_training(updates: int, **changes: Any) -> DiffusionTraining:
@@ -329,12 +373,24 @@ def test_restoring_trains_and_resumes_bit_for_bit(agent, tmp_path):
     resumes(small("env=diffusion", f"agent={agent}", "task=inpaint"), 160, tmp_path)
 
 
+def test_a_picture_of_ones_own_is_restored(tmp_path, rlgen):
+    write_picture(tmp_path / "mine.png")
+    words = small("env=diffusion", "task=inpaint", "agent=nft", "data=glyphs")
+    made = rlgen_cli.train(*words, folder=tmp_path / "run").draw(tmp_path / "mine.png", n=3)
+    context = made.view.context
+    assert torch.equal(context["damaged"], context["target"] * context["known_mask"])
+    assert (context["target"] == context["target"][:1]).all()
+    code, out, error = rlgen("draw", f"run={tmp_path / 'run'}", "image=mine.png", "n=2")
+    assert code == 0, error
+    assert json.loads((tmp_path / out.rpartition("drawn: ")[2].strip() / "scores.json").read_text())["psnr"] > 0
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_changed_network_acts_as_a_model_of_its_own_would(order):
     """The steps of the policy in the model's environment are those of the changed model in its own."""
     first, second = (learned(make_training(40)).generator for _ in range(2))
     policy = NetworkPolicy(
-        net=network_of(partial(Denoiser, generator=first, rank=None))(
+        net=network_of(partial(Denoiser, generator=first, rank=None, log_prob="sum"))(
             observation=make_env(first, order=order).spec.observation, action=Normal(first.shape)
         ),
         evaluate="sample",
@@ -521,7 +577,7 @@ def test_the_toy_of_25_gaussians():
     env = make_env(training.generator, steps=20, order=2, spacing="log_snr", last_time=0.02, solver_steps=4)
     agent = trained(
         RewardWeighted, env, log_r, windows=6, rate=3e-3, num_envs=4000, buffer_size=24000, learning_starts=20000,
-        network=network_of(partial(Denoiser, generator=training.generator, rank=None)), reference_size=2000,
+        network=network_of(partial(Denoiser, generator=training.generator, rank=None, log_prob="sum")), reference_size=2000,
         batch_size=256, updates=2500, kl_coef=1.0, ema_decay=0.995,
     )  # fmt: skip
     share = torch.bincount(torch.cdist(made_by(agent, env, 20000), GRID).argmin(1), minlength=25) / 20000
@@ -583,7 +639,8 @@ WRONG = {
     "env=diffusion agent=dqn control=pick_noise env.control.count=1": r"env\.control\.count: must be from 2 to 4096",
     "env=diffusion agent=ppo control=pick_noise network=denoiser": r"denoiser: needs a step's noise as action",
     "env=diffusion agent=nft agent.group_size=3": r"agent\.group_size: must divide num_envs",
-    "env=diffusion task=inpaint generator/network=unet2d": r"env\.generator\.network\.damage: a UNet2DModel sees the noisy|damage: a UNet2DModel",
+    "env=diffusion task=inpaint generator/network=unet2d": r"damage: a UNet2DModel sees the noisy picture alone",
+    "env=diffusion damage=scratches env.damage.count=0": r"env\.damage\.count: must be from 1 to 1000",
     "env=diffusion agent=nft agent.beta=0": r"agent\.beta: must be above 0",
     "env=diffusion agent=reward_weighted agent.reference_size=-1": r"agent\.reference_size: must be at least 0",
     "env=diffusion agent=reward_weighted agent.kl_coef=0": r"agent\.kl_coef: must be above 0",

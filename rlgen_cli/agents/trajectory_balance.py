@@ -135,8 +135,11 @@ class TrajectoryBalance:
             observation, mask = self.policy.observe(self.env, before), self.env.action_mask(before)
         start = torch.zeros(self.env.spec.max_steps, self.batch_size, dtype=torch.bool, device=action.device)
         out = self.policy.forward(observation, mask, self.policy.initial_carry(self.batch_size), start)
-        log_prior = UnitNormal(torch.zeros_like(action)).evaluate_actions(action)[0]
-        excess = (out.policy.evaluate_actions(action)[0] - log_prior).view_as(start).sum(0)  # [B]
+        # Densities over all numbers of an action, whatever the network's own reduction is.
+        log_prior, log_prob = (
+            UnitNormal(m).evaluate_actions(action)[0] for m in (torch.zeros_like(action), out.policy.mode())
+        )
+        excess = (log_prob - log_prior).view_as(start).sum(0)  # [B]
         missing = excess - batch.reward + out.value.view_as(start)[0]
         log_z = -ranks.mean(missing.detach().mean())
         loss = 0.5 * (missing + log_z).square().mean()

@@ -6,7 +6,7 @@ trained, and holds only what it has changed.
 
 import copy
 import math
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class Denoiser(nn.Module):
     Args:
         observation, action: those of the environment. generator: its model.
         rank: of the change of each matrix (LoRA), or null for a change of every weight.
+        log_prob: of an action, the sum over its numbers, or their mean (see distributions.UnitNormal).
 
     Raises:
         UserError: for another environment's actions, or a value out of range.
@@ -64,9 +65,16 @@ class Denoiser(nn.Module):
     kind = "convolutions"
 
     def __init__(
-        self, *, observation: ObservationSpec, action: Normal, generator: Denoises | None, rank: int | None
+        self,
+        *,
+        observation: ObservationSpec,
+        action: Normal,
+        generator: Denoises | None,
+        rank: int | None,
+        log_prob: Literal["sum", "mean"],
     ) -> None:
         super().__init__()
+        self.log_prob = log_prob
         require(rank is None or rank >= 1, f"rank: must be at least 1, or null for all weights, got {rank}.")
         assert isinstance(generator, Denoises)
         # In a tuple, so that the model's weights are no part of this module's state.

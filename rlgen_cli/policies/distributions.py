@@ -160,10 +160,15 @@ class Beta:
 
 
 class UnitNormal:
-    """Independent normal variables of deviation 1: float [N, D]."""
+    """Independent normal variables of deviation 1: float [N, D].
 
-    def __init__(self, mean: Tensor) -> None:
-        self.mean = mean
+    Args:
+        mean: [N, D]. reduction: of the D log densities and entropies, their sum, or their mean, with which clips of
+            ratios do not depend on D, but which is no density; the divergence is the sum's in any case.
+    """
+
+    def __init__(self, mean: Tensor, reduction: Literal["sum", "mean"] = "sum") -> None:
+        self.mean, self.share = mean, 1.0 if reduction == "sum" else 1.0 / mean.shape[1]
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         action = self.mean + torch.randn(self.mean.shape, generator=rng, device=self.mean.device)
@@ -173,7 +178,7 @@ class UnitNormal:
         return self.mean
 
     def evaluate_actions(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        entropy = 0.5 * math.log(2 * math.pi * math.e) * self.mean.shape[1]
+        entropy = 0.5 * math.log(2 * math.pi * math.e) * self.mean.shape[1] * self.share
         return self._log_prob(action), torch.full_like(self.mean[:, 0], entropy)
 
     def divergence(self, other: "UnitNormal") -> Tensor:
@@ -181,7 +186,7 @@ class UnitNormal:
         return 0.5 * (self.mean - other.mean).square().sum(-1)
 
     def _log_prob(self, action: Tensor) -> Tensor:
-        return -0.5 * ((action - self.mean).square() + math.log(2 * math.pi)).sum(-1)
+        return -0.5 * self.share * ((action - self.mean).square() + math.log(2 * math.pi)).sum(-1)
 
 
 class Joint:

@@ -107,7 +107,7 @@ class PolicyNetwork(nn.Module):
         """
         if self.denoiser is not None:  # always in float32: a mean action is a small difference of two estimates
             features, mean, carry = self.denoiser(observation, carry, start)
-            return Output(UnitNormal(mean), self.value(features).squeeze(1), carry)
+            return Output(UnitNormal(mean, self.denoiser.log_prob), self.value(features).squeeze(1), carry)
         with self.precision.autocast(start.device.type, self.kind):
             if self.maps is not None:
                 features, logits = self.maps(observation)

@@ -1,4 +1,5 @@
-"""What an action chooses in a step of the sampler: its noise, one of a few noises, or how strongly the label counts."""
+"""What an action chooses in a step of the sampler: its noise, one of a few noises, how strongly the label counts, or
+whether the step is made at all."""
 
 import math
 from typing import Protocol, runtime_checkable
@@ -31,6 +32,15 @@ class Guides(Protocol):
 
     def scale(self, action: Tensor) -> Tensor:
         """By how much the estimate moves with the label, [N, 1, 1, 1]; 1 is the model's own, 0 leaves the label out."""
+        ...
+
+
+@runtime_checkable
+class Stops(Protocol):
+    """A control that may end an episode early."""
+
+    def stop(self, action: Tensor) -> Tensor:
+        """Whether what the model sees by now is the sample, bool [N]."""
         ...
 
 
@@ -97,3 +107,20 @@ class Guidance:
 
     def scale(self, action: Tensor) -> Tensor:
         return self.scales[action].view(-1, 1, 1, 1)
+
+
+class Stop:
+    """1 stops: what the model sees by now is the sample; 0 makes a step of an ordinary differential equation. With a
+    price on steps (`step_cost`), a policy spends them where they count."""
+
+    noisy = False
+
+    def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
+        self.shape = shape
+        return Discrete(2)
+
+    def noise(self, action: Tensor, step: Tensor) -> Tensor:
+        return torch.zeros(len(action), *self.shape, device=action.device)
+
+    def stop(self, action: Tensor) -> Tensor:
+        return action == 1

@@ -12,7 +12,8 @@ What to expect: the model's own samples at the start; with `agent.anchor.prior=e
 it decides how much of their diversity stays (docs/results/diffusion.md).
 """
 
-from typing import Any, Literal, NamedTuple
+import copy
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ from rlgen_cli.core.specs import (
 )
 from rlgen_cli.data.damage import Damage, hint_of
 from rlgen_cli.data.images import Splits
-from rlgen_cli.domains.diffusion.controls import Control, Guides
+from rlgen_cli.domains.diffusion.controls import Control, Guides, Stops
 from rlgen_cli.domains.diffusion.samplers import ODE, Coefficients, Sampler, coefficients, step_times
 
 
@@ -49,6 +50,7 @@ class DiffusionState(NamedTuple):
     known_mask: Tensor  # bool [N, 1, H, W]; [N, 0, H, W] without damage
     index: Tensor  # type: ignore[assignment]  # int32 [N]: the data picture of this episode
     step: Tensor  # int16 [N]
+    stopped: Tensor  # bool [N], before the last step
 
 
 class Diffusion:
@@ -147,6 +149,8 @@ class Diffusion:
             sample=PictureSpec(*self.shape),
             max_steps=self.max_steps,
             context=context,
+            info={"num_steps": TensorSpec("label", (), 0, self.max_steps + 1)},
+            fixed_length=not isinstance(self.control, Stops),
             class_names=self.class_names if self.sees_label else (),
             differentiable=isinstance(self.action, Normal),
             kinds=frozenset(["picture"]),
@@ -168,14 +172,25 @@ class Diffusion:
         return spec
 
     def reset(self, n: int, rng: torch.Generator) -> DiffusionState:
-        index = torch.randint(len(self.images), (n,), generator=rng, device=self.device).to(torch.int32)
+        return self.start_from(torch.randint(len(self.images), (n,), generator=rng, device=self.device), rng)
+
+    def start_from(self, index: Tensor, rng: torch.Generator) -> DiffusionState:
+        """Fresh episodes whose data pictures are `index` [N]."""
+        n = len(index)
         noisy = torch.randn(n, *self.shape, generator=rng, device=self.device)
         step = torch.zeros(n, dtype=torch.int16, device=self.device)
         truth = self.images[index]
         damaged, known = self.damage(truth, rng) if self.damage is not None else (truth[:, :0], truth[:, :0].bool())
-        state = DiffusionState(noisy, noisy, noisy, damaged, known, index, step)
+        stopped = torch.zeros(n, dtype=torch.bool, device=self.device)
+        state = DiffusionState(noisy, noisy, noisy, damaged, known, index.to(torch.int32), step, stopped)
         estimate = self._estimate(state)
         return state._replace(estimate=estimate, before=estimate)
+
+    def with_picture(self, picture: Tensor) -> Self:
+        """The same environment for one picture, uint8 [1, C, H, W], in the place of the data."""
+        other = copy.copy(self)
+        other.images, other.labels = picture, self.labels[:1]
+        return other
 
     def _estimate(self, state: DiffusionState) -> Tensor:
         """The sample that the model sees in the noisy one, [N, C, H, W]."""
@@ -198,19 +213,24 @@ class Diffusion:
         return one_hot(self.labels[state.index], len(self.class_names)).float()
 
     def step(self, state: DiffusionState, action: Tensor) -> DiffusionState:
-        over = self.done(state)
+        over, stop = self.done(state), self._stops(state, action)
+        made = ~(over | stop)
         noise = self.control.noise(action, self._place(state))
         noisy = self._mean(state, self._guided(state, action)) + self._coefficients(state).std * noise
-        after = state._replace(noisy=noisy, before=state.estimate, step=state.step + ~over)
+        after = state._replace(noisy=noisy, before=state.estimate, step=state.step + made)
         after = after._replace(estimate=self._estimate(after))
-        stays = over.view(-1, 1, 1, 1)
-        noisy, estimate, before = (torch.where(stays, old, new) for old, new in zip(state[:3], after[:3], strict=True))
-        after = after._replace(noisy=noisy, estimate=estimate, before=before)
-        ends = self.done(after) & ~over
+        goes = made.view(-1, 1, 1, 1)
+        noisy, estimate, before = (torch.where(goes, new, old) for old, new in zip(state[:3], after[:3], strict=True))
+        after = after._replace(noisy=noisy, estimate=estimate, before=before, stopped=state.stopped | (stop & ~over))
+        ends = self.done(after) & made
         if len(self.solver_times) == 1 or (readable(ends) and not bool(ends.any())):
             return after
         solved = self.generator.solve(after.noisy, self.solver_times, self._known_label(after), self._hint(after))
         return after._replace(estimate=torch.where(ends.view(-1, 1, 1, 1), solved, after.estimate))
+
+    def _stops(self, state: DiffusionState, action: Tensor) -> Tensor:
+        """Whether no step is made any more, bool [N]."""
+        return self.control.stop(action) if isinstance(self.control, Stops) else torch.zeros_like(state.stopped)
 
     def _guided(self, state: DiffusionState, action: Tensor) -> Tensor:
         """The estimate with the label as strong as the action has it, [N, C, H, W]."""
@@ -273,7 +293,7 @@ class Diffusion:
         return state
 
     def done(self, state: DiffusionState) -> Tensor:
-        return state.step >= self.max_steps
+        return (state.step >= self.max_steps) | state.stopped
 
     def observe(self, state: DiffusionState) -> Observation:
         seen = {
@@ -303,7 +323,7 @@ class Diffusion:
             context["label"] = self.labels[state.index]
         if self.damage is not None:
             context |= {"damaged": state.damaged.float() / 255, "known_mask": state.known_mask}
-        return View(_picture(state.estimate), context, {})
+        return View(_picture(state.estimate), context, {"num_steps": state.step.long()})
 
     def action_mask(self, state: DiffusionState) -> Tensor | None:
         return None
