@@ -1,7 +1,7 @@
 """Models of pictures tuned by rewards that rules give, at several prices: what the reward gains, and what of the
 pictures is lost for it. Sprites that make small or large JPEGs, or have many colours; and digits that are restored.
 
-python -m benchmarks.diffusion_rewards [tasks=compressible,inpaint] [methods=nft_1e-5,pathwise] [updates=5000] \
+python -m benchmarks.diffusion_rewards [tasks=compressible,inpaint] [methods=nft_1e-3,pathwise] [updates=5000] \
     [precision=auto]
 """
 
@@ -36,11 +36,11 @@ TASKS = {
 }
 REPAIRS = ("inpaint", "denoise")
 WITHOUT_GRADIENT = ("compressible", "incompressible")
-NFT = ["agent=nft", "agent.group_size=32", "num_envs=256", "total_steps=150000"]
+NFT = ["agent=nft", "agent.group_size=32", "num_envs=256", "total_steps=100000"]
 METHODS = {
     "nft": NFT,
-    "nft_1e-6": [*NFT, "agent.kl_coef=1e-6"],
-    "nft_1e-5": [*NFT, "agent.kl_coef=1e-5"],
+    "nft_1e-3": [*NFT, "agent.kl_coef=1e-3"],
+    "nft_1e-2": [*NFT, "agent.kl_coef=1e-2"],
     "pathwise": [
         "agent=pathwise", "agent.gamma=1", "agent.entropy_coef.start=0", "agent.entropy_coef.end=0",
         "agent.anchor.prior=none", "agent.optimizer.learning_rate.start=1e-4", "num_envs=64", "total_steps=60000",

@@ -69,6 +69,7 @@ WRONG = {
     "train brush=null": r"brush: cannot be null; valid are: .*pen",
     "train damage=noise env=pixel": r"damage: env=pixel has none; use it with env=diffusion or env=latent_gan",
     "train env=tiny generator=r1": r"generator: env=tiny has none; use it with env=diffusion or env=latent_gan or env=latent_music",
+    "pretrain env=diffusion reward=[symmetry]": r"reward: rlgen pretrain takes one reward by its name",
     "train agent=ppo replay=prioritized": r"replay: agent=ppo has none; use it with agent=dqn",
     "train env=latent_gan generator/network=unet2d": r"generator/network: is for generators that are diffusion models",
     "train reward=[target,nonsense]": r"reward/term=nonsense: there is no such choice",

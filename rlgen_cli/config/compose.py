@@ -15,7 +15,7 @@ from rlgen_cli.config import goes_with
 from rlgen_cli.config.arguments import prepared
 from rlgen_cli.config.locate import choices, config_folder, keys_of, located, takers, text_of
 from rlgen_cli.config.renamed import new_choice, new_name
-from rlgen_cli.core.errors import UserError, nearest
+from rlgen_cli.core.errors import UserError, nearest, require
 
 # Groups that other configs choose from, and where they are put.
 ENV_GROUPS = ("brush", "start", "steering", "generator", "sampler", "control", "damage", "encoding")
@@ -173,6 +173,9 @@ def placed(command: str, arguments: list[str]) -> list[str]:
     folders = config_folders(arguments)
     words = prepared(arguments, folders)
     words += companions(command, words, folders)
+    listed = any(word.startswith(("reward=[", "+reward/term")) for word in words)
+    whole = "reward: rlgen pretrain takes one reward by its name, as in reward=symmetry; its terms are for rlgen train."
+    require(command != "pretrain" or not listed, whole)
     return [part for word in words for part in placed_word(word, words, folders)]
 
 
