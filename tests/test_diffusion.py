@@ -38,6 +38,7 @@ from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.stepper import Stepper
+from rlgen_cli.runs.trainer import train
 from tests.conftest import compose, session, small, write_picture
 from tests.resuming import resumes
 
@@ -368,9 +369,25 @@ def test_policies_see_what_damage_leaves_and_not_the_truth():
     )
 
 
-@pytest.mark.parametrize("agent", ["nft", "policy_gradient", "reward_weighted"])
-def test_restoring_trains_and_resumes_bit_for_bit(agent, tmp_path):
-    resumes(small("env=diffusion", f"agent={agent}", "task=inpaint"), 160, tmp_path)
+TASKS = {
+    "inpaint": ["task=inpaint"], "denoise": ["task=denoise"], "jpeg_size": ["reward=[jpeg_size]", "env.size=16"],
+    "colourfulness": ["reward=[colourfulness]", "env.channels=3"], "symmetry": ["reward=[symmetry]"],
+    "caption": ["data=captions", "reward=caption", "env.size=24", "env.channels=3"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("task", [*TASKS][:1] + [pytest.param(name, marks=pytest.mark.slow) for name in [*TASKS][1:]])
+def test_every_agent_has_every_task(task, agent, tmp_path):
+    """But for those whose reward lets no gradient through, and agents that need one."""
+    sizes = [word for word in TASKS[task] if word.startswith("env.")]  # which win over what makes it small
+    words = [*small("env=diffusion", f"agent={agent}", *TASKS[task]), *sizes]
+    words += ["data.per_class=2", "total_steps=80", "eval_interval=80"]
+    if agent in ("pathwise", "gradient") and task in ("jpeg_size", "caption"):
+        with pytest.raises(UserError, match="gradient"):
+            train(session(*words), tmp_path)
+    else:
+        assert train(session(*words), tmp_path) == "finished"
 
 
 def test_a_picture_of_ones_own_is_restored(tmp_path, rlgen):

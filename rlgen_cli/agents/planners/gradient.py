@@ -20,6 +20,9 @@ class Gradient:
 
     Args:
         start: where it begins (tries.Start). samples: starts. rounds: steps of Adam. learning_rate: Adam's.
+
+    Raises:
+        UserError: for a value out of range, or a reward without a gradient.
     """
 
     @staticmethod
@@ -30,6 +33,7 @@ class Gradient:
         self,
         *,
         env: Env,
+        rng: torch.Generator,
         num_envs: int,
         device: torch.device,
         reward: Reward,
@@ -42,6 +46,16 @@ class Gradient:
         require(learning_rate > 0, f"learning_rate: must be above 0, got {learning_rate}.")
         self.reward, self.start, self.samples, self.rounds = reward, start, samples, rounds
         self.learning_rate = float(learning_rate)
+        self._check_reward(env, torch.Generator(device=rng.device).manual_seed(0))
+
+    @torch.enable_grad()
+    def _check_reward(self, env: Env, rng: torch.Generator) -> None:
+        """Refuse a reward that gradients cannot pass."""
+        assert isinstance(env, Differentiable)
+        state = env.reset(1, rng)
+        x = self.start(env, state)[0].unsqueeze(1).detach().requires_grad_()
+        found = rewards_of(env, self.reward, env.differentiable_state(state), x).requires_grad
+        require(found, "_target_: gradient needs a reward that is differentiable; use agent=cem.")
 
     @torch.enable_grad()
     def plan(self, env: Env, state: State, rng: torch.Generator) -> Tensor:
