@@ -148,9 +148,10 @@ def measure(call: Call) -> None:
             if method != "pathwise" or task not in WITHOUT_GRADIENT:
                 compared[method] = remembered(path, partial(of_method, call, task, method, reference))
         for name, found in compared.items():
-            rows.append([task, name, *(found[key] for key in ("score", "distance", "vendi")), found.get("minutes", "")])
+            minutes = f"{found['minutes']:.1f}" if "minutes" in found else ""
+            rows.append([task, name, *(f"{found[key]:.3g}" for key in ("score", "distance", "vendi")), minutes])
         shown = torch.cat([torch.tensor(found["shown"]) for found in compared.values()]) / 255
-        write_png(call.results / f"diffusion_rewards_{task}.png", enlarge(grid(shown, columns=SHOWN), 500))
+        write_png(call.results / f"diffusion_rewards_{task}.png", enlarge(grid(shown, columns=SHOWN), 900))
     tasks, methods = call.settings["tasks"], call.settings["methods"]
     write(call, "Models of pictures tuned by rewards that rules give", [
         f"`python -m benchmarks.diffusion_rewards tasks={tasks} methods={methods} updates={call.settings['updates']} "
