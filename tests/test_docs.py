@@ -276,8 +276,9 @@ def check_setting(word: str, where: str) -> None:
     if group.startswith("hydra"):
         return
     if rest is None and group in GROUPS.values():
+        terms = choices("reward/term") if group == "reward" and value.startswith("[") else []
         for choice in re.split(r"[|,]", value.strip("[]")):
-            there = not choice or choice in choices(group) or choice in ("X", "RUN", "NAME")
+            there = not choice or choice in [*choices(group), *terms] or choice in ("X", "RUN", "NAME")
             assert there, f"{where}: {group} has no choice {choice}"
     else:
         assert group + (rest or "") in KEYS, f"{where}: there is no key {group}{rest or ''}"
