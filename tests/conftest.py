@@ -67,6 +67,7 @@ LEARNERS = {
         *NETWORK,
     ],
     "nft": ["agent.group_size=2", *NETWORK],
+    "grpo": ["agent.baseline.group_size=2", "agent.num_minibatches=2", *NETWORK],
     "trajectory_balance": ["agent.buffer_size=16", "agent.batch_size=4", "agent.updates=1", *NETWORK],
     "cem": ["agent.samples=4", "agent.rounds=2", "agent.elite=2"],
     "best_of": ["agent.samples=4", "agent.rounds=2"],

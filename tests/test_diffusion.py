@@ -44,7 +44,7 @@ from tests.resuming import resumes
 
 CPU = torch.device("cpu")
 AGENTS = [
-    "actor_critic", "ppo", "policy_gradient", "pathwise", "reward_weighted", "trajectory_balance", "nft", "best_of", "cem", "gradient",
+    "actor_critic", "ppo", "policy_gradient", "pathwise", "reward_weighted", "trajectory_balance", "nft", "grpo", "best_of", "cem", "gradient",
     "random",
 ]  # fmt: skip
 

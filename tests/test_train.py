@@ -28,7 +28,8 @@ SEARCHERS = ("best_of", "cem", "gradient")  # of continuous actions
 CANNOT = {"dqn": ("stroke", "spiral_continuous"), "greedy": ("spiral", "stroke", "spiral_continuous")}
 CANNOT |= {name: tuple(brush for brush in BRUSHES if brush != "stroke") for name in (*SEARCHERS, "pathwise")}
 REWARDS = ["coverage", "target", "adversarial", "classifier", "adversarial_classifier"]
-AGENTS = choices("agent")
+# `grpo` is policy_gradient with values for env=diffusion, where tests/test_diffusion.py has it.
+AGENTS = [agent for agent in choices("agent") if agent != "grpo"]
 # Pictures come with no actions to imitate, and no brush's actions are normal.
 DENOISERS = ("reward_weighted", "trajectory_balance", "nft")
 DRAWERS = [agent for agent in AGENTS if agent not in ("maximum_likelihood", *DENOISERS)]
