@@ -119,6 +119,8 @@ def test_what_damages_pictures_has_moved() -> None:
     assert found["env"] == env | {"damage": hole | {"_target_": "rlgen_cli.data.damage.CentreHole"}}
     moved = error | {"_target_": "rlgen_cli.rewards.restoration.HiddenRegionError"}
     assert found["reward"]["terms"] == {"error": moved, "other": other}
+    denoising = {"_target_": "rlgen_cli.domains.diffusion.environment.Diffusion"}
+    assert migrations.current_config({"env": denoising}, 7)["env"] == denoising | {"damage": None}
     for target in migrations.MOVED.values():
         assert find(target, "here")
 

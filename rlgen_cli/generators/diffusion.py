@@ -9,7 +9,7 @@ Deviations from the papers, numbered:
 When to use it: for pictures of 8 to 64 pixels, where a reward is to be learned by a model that keeps making what the
 data hold (`rlgen train env=diffusion`), or by itself (`rlgen pretrain env=diffusion`).
 
-What to expect: digits at 28 × 28 after some minutes on two cores (docs/results/diffusion.md).
+What to expect: digits at 28 × 28 after some minutes on two cores (docs/results/diffusion_three.md).
 """
 
 import copy

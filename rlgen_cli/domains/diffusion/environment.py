@@ -9,7 +9,7 @@ When to use it: where a model of pictures is there, or can be trained, and its s
 without becoming all alike.
 
 What to expect: the model's own samples at the start; with `agent.anchor.prior=env` a price on the KL divergence from
-it decides how much of their diversity stays (docs/results/diffusion.md).
+it decides how much of their diversity stays (docs/results/diffusion_three.md).
 """
 
 import copy
