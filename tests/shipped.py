@@ -60,6 +60,7 @@ HOMES = [
 BOLTZMANN = ["agent.temperature.start=0.1", "agent.temperature.end=0.1"]
 NEEDS = {
     "ppo_tune": ["agent.anchor.prior=start"],
+    "grpo": ["agent.network.denoiser=null", "agent.anchor.prior=none"],
     "caption": ["env.size=24", "env.channels=3"],
     "clip": ["reward.terms.clip.model=clip", "reward.terms.clip.prompt=a star"],
     "colourfulness": ["env.channels=3"],
@@ -137,11 +138,17 @@ def components(group: str, name: str) -> dict[str, str]:
     return own
 
 
+def builds_on_another(group: str, name: str) -> bool:
+    """Whether a YAML changes another of its group."""
+    node = yaml.safe_load((config_folder() / group / f"{name}.yaml").read_text())
+    return any(entry in choices(group) for entry in node.get("defaults", []) if isinstance(entry, str))
+
+
 def component_cases(group: str) -> list[str]:
     """Every component that some environment (or agent) can be built from, with those that can, as in `backup=soft
     dqn`; but for networks and what gives an environment its action space, which have tests of their own."""
     owners: dict[str, list[str]] = {}
-    for name in choices(group):
+    for name in sorted(choices(group), key=functools.partial(builds_on_another, group)):
         for component in set(components(group, name)) - {*SHAPES_ACTIONS, "network", "network/kind"}:
             for choice in choices(component):
                 owners.setdefault(f"{component}={choice}", []).append(name)
@@ -159,7 +166,12 @@ def env_of(variant: str) -> str:
 
 
 CLASSES = targets("agent")
-AGENTS = list({kind: name for name, kind in reversed(CLASSES.items())}.values())  # one YAML for each class
+# One YAML for each class, which the others of its class build on.
+AGENTS = list(
+    {
+        CLASSES[name]: name for name in sorted(CLASSES, key=functools.partial(builds_on_another, "agent"), reverse=True)
+    }.values()
+)
 ANCHORED = [name for name in AGENTS if "anchor" in inspect.signature(CLASSES[name]).parameters]
 
 
