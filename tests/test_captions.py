@@ -271,7 +271,7 @@ def corners() -> Images:
 
 def training(**changes: Any) -> DiffusionTraining:
     settings: dict[str, Any] = {
-        "real": corners(), "rng": stream(1, "generator", CPU), "device": CPU, "cache_key": "small", "precision": Precision("float32"), "seed": None,
+        "real": corners(), "rng": stream(1, "generator", CPU), "device": CPU, "cache_key": "small", "precision": Precision("float32"), "seed": None, "damage": None,
         "network": partial(DenoisingUNet, width=8), "path": Flow(), "conditional": True, "label_dropout": 0.1,
         "label_encoding": "words", "learning_rate": Linear(5e-3, 1e-3, 1.0), "batch_size": 32, "updates": 250,
         "ema_decay": 0.9, "ode_steps": 8,

@@ -153,5 +153,5 @@ def test_bytes_in_words(size: float, said: str) -> None:
 def test_all_pairs_are_many_and_what_is_given_belongs_to_a_choice() -> None:
     every = list(pairs())
     assert len(every) > 12_000
-    assert len(list(triples("env", "agent", "network"))) == 720
+    assert len(list(triples("env", "agent", "network"))) == 768
     assert given(("data=folder", "agent=dqn")) == ["data=folder", "agent=dqn", "data.path=pictures"]
