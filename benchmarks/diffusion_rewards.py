@@ -35,6 +35,10 @@ TASKS = {
     "denoise": (["task=denoise"], "hidden_region_error"),
 }
 REPAIRS = ("inpaint", "denoise")
+SCORES = {
+    "compressible": "kilobytes below a blank JPEG's", "incompressible": "kilobytes beyond a blank JPEG's",
+    "colourful": "colourfulness", "inpaint": "PSNR, dB, known pixels put over", "denoise": "PSNR, dB",
+}  # fmt: skip
 WITHOUT_GRADIENT = ("compressible", "incompressible")
 NFT = ["agent=nft", "agent.group_size=32", "num_envs=256", "total_steps=100000"]
 METHODS = {
@@ -133,36 +137,39 @@ def of_method(call: Call, task: str, method: str, reference: Reference) -> dict[
     return found | {"minutes": seconds_until(folder) / 60}
 
 
+def compared_in(call: Call, task: str) -> dict[str, dict[str, Any]]:
+    """What is known of each row of a task's table."""
+    session = prepared(call.parts / f"{task}_model", [*words_of(call, task), "agent=random"])
+    reference, made = reference_of(call, session), made_by(call, task, session)
+    compared = {"the model, unchanged": measured(task, reference, made)}
+    if task in REPAIRS:
+        compared = {"as given": given(task, reference, made.view)} | compared
+    else:
+        compared[f"the best of {BEST_OF} samples"] = measured(task, reference, best_of(made))
+    for method in call.each("methods"):
+        path = call.parts / f"{task}_{method}.json"
+        if method != "pathwise" or task not in WITHOUT_GRADIENT:
+            compared[method] = remembered(path, partial(of_method, call, task, method, reference))
+    return compared
+
+
 def measure(call: Call) -> None:
-    rows: list[Row] = [["task", "", "score", "distance", "Vendi score", "minutes"]]
     for task in call.each("tasks"):
-        session = prepared(call.parts / f"{task}_model", [*words_of(call, task), "agent=random"])
-        reference, made = reference_of(call, session), made_by(call, task, session)
-        compared = {"the model, unchanged": measured(task, reference, made)}
-        if task in REPAIRS:
-            compared = {"as given": given(task, reference, made.view)} | compared
-        else:
-            compared[f"the best of {BEST_OF} samples"] = measured(task, reference, best_of(made))
-        for method in call.each("methods"):
-            path = call.parts / f"{task}_{method}.json"
-            if method != "pathwise" or task not in WITHOUT_GRADIENT:
-                compared[method] = remembered(path, partial(of_method, call, task, method, reference))
+        compared = compared_in(call, task)
+        rows: list[Row] = [["", SCORES[task], "distance", "Vendi score", "minutes"]]
         for name, found in compared.items():
             minutes = f"{found['minutes']:.1f}" if "minutes" in found else ""
-            rows.append([task, name, *(f"{found[key]:.3g}" for key in ("score", "distance", "vendi")), minutes])
+            rows.append([name, *(f"{found[key]:.3g}" for key in ("score", "distance", "vendi")), minutes])
         shown = torch.cat([torch.tensor(found["shown"]) for found in compared.values()]) / 255
         write_png(call.results / f"diffusion_rewards_{task}.png", enlarge(grid(shown, columns=SHOWN), 900))
-    tasks, methods = call.settings["tasks"], call.settings["methods"]
-    write(call, "Models of pictures tuned by rewards that rules give", [
-        f"`python -m benchmarks.diffusion_rewards tasks={tasks} methods={methods} updates={call.settings['updates']} "
-        f"precision={call.settings['precision']}`, seed 1: sprites of 32 × 32 pixels, digits of 28 × 28; model and "
-        "steps are those of `env=diffusion`. The score is minus (compressible) or plus (incompressible) the kilobytes "
-        "of a JPEG beyond a blank one's, colourfulness, or the PSNR in dB of a digit with what is known put over it. "
-        "Distances are Fréchet's of 2 000 samples to the data's pictures, in the features of a small judge, and Vendi "
-        "scores are in the same features. The number after a method is `agent.kl_coef`. A row of a picture is a row of "
-        "the table, unselected.",
-        table(rows), *(f"{task}:\n\n![](diffusion_rewards_{task}.png)" for task in call.each("tasks")),
-    ])  # fmt: skip
+        said = " ".join(f"{key}={call.settings[key]}" for key in ("methods", "updates", "precision"))
+        write(call, f"A model of pictures tuned by a rule's reward: {task}", [
+            f"`python -m benchmarks.diffusion_rewards tasks={task} {said}`, seed 1; model and steps are those of "
+            "`env=diffusion`. Distances are Fréchet's of 2 000 samples for held-out data to the data's pictures, in "
+            "the features of a small judge, and Vendi scores are in the same features. The number after a method is "
+            "`agent.kl_coef`. A row of the picture is a row of the table, unselected.",
+            table(rows), f"![](diffusion_rewards_{task}.png)",
+        ], f"diffusion_rewards_{task}")  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:

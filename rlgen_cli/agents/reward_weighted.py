@@ -21,7 +21,8 @@ When to use it: in env=diffusion, for a reward with or without a gradient that t
 of a hundred, where diversity is to stay. For what the prior hardly ever makes there is nothing to fit to.
 
 What to expect: most of the way to the exact answer within a minute after enough samples were made; what remains wrong
-are samples between two kinds, which the policy goes on making more often than it should (docs/results/diffusion_three.md).
+are samples between two kinds, which the policy goes on making more often than it should
+(docs/results/diffusion_three.md).
 """
 
 from collections.abc import Callable
