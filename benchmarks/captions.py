@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.generators import slug
 from benchmarks.harness import Call, run
 from benchmarks.judge import mean
-from benchmarks.parts import data_of, final_views, opened, prepared, remembered, seconds_until, trained
+from benchmarks.parts import QUICK_TRAINING, data_of, final_views, opened, prepared, remembered, seconds_until, trained
 from benchmarks.report import Row, table, with_interval, write
 from rlgen_cli.core.specs import View
 from rlgen_cli.core.stages import Helpers
@@ -49,9 +49,6 @@ METHODS = {
 QUICK = [
     "threads=1", "env.size=24", "data.per_class=2", "env.generator.updates=2", "env.generator.batch_size=4",
     "env.generator.network.width=4", "env.max_steps=2", "env.solver_steps=1",
-]  # fmt: skip
-QUICK_TRAINING = [
-    "num_envs=8", "total_steps=64", "log_interval=32", "eval_interval=64", "eval_episodes=4", "checkpoint_interval=64",
 ]  # fmt: skip
 SHOWN = 4  # samples of each task
 

@@ -20,7 +20,16 @@ from benchmarks.files import mnist
 from benchmarks.generators import slug
 from benchmarks.harness import Call, run
 from benchmarks.judge import FixedJudge, mean
-from benchmarks.parts import final_views, opened, prepared, remembered, seconds_until, trained
+from benchmarks.parts import (
+    QUICK_TRAINING,
+    best_of_groups,
+    final_views,
+    opened,
+    prepared,
+    remembered,
+    seconds_until,
+    trained,
+)
 from benchmarks.report import Row, table, with_interval, write
 from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.distances import frechet, vendi
@@ -55,9 +64,6 @@ QUICK = [
     "threads=1", "env.size=28", "env.generator.updates=2", "env.generator.batch_size=4",
     "env.generator.network.width=4", "reward.terms.classifier.updates=2", "env.max_steps=2", "env.eval_max_steps=2",
     "env.solver_steps=1",
-]  # fmt: skip
-QUICK_TRAINING = [
-    "num_envs=8", "total_steps=64", "log_interval=32", "eval_interval=64", "eval_episodes=4", "checkpoint_interval=64",
 ]  # fmt: skip
 SHOWN = 12
 
@@ -112,8 +118,7 @@ def posterior_of(call: Call, session: Session, judge: FixedJudge) -> tuple[Poste
     halves = samples[:half], samples[half : 2 * half]
     shares = torch.bincount(torch.bucketize(r.log(), EDGES), weights=r, minlength=len(EDGES) + 1) / r.sum()
     tries = max(2, min(round(1 / float(r.mean())), len(pool) // 2))
-    groups = r[: len(r) // tries * tries].unflatten(0, (-1, tries))
-    best = pool[torch.arange(len(groups)) * tries + groups.argmax(1)][:half]
+    best = pool[best_of_groups(r, tries)][:half]
     features = judge(halves[0]), judge(halves[1])
     return Posterior(halves, features, float(r.mean()), shares, best), pool[:half]
 

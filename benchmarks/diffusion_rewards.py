@@ -15,7 +15,17 @@ from torch import Tensor
 from benchmarks.files import SPRITES, mnist, published
 from benchmarks.harness import Call, run
 from benchmarks.judge import pictures
-from benchmarks.parts import data_of, final_views, opened, prepared, remembered, seconds_until, trained
+from benchmarks.parts import (
+    QUICK_TRAINING,
+    best_of_groups,
+    data_of,
+    final_views,
+    opened,
+    prepared,
+    remembered,
+    seconds_until,
+    trained,
+)
 from benchmarks.report import Row, table, write
 from rlgen_cli.core.specs import View
 from rlgen_cli.core.stages import Helpers
@@ -53,9 +63,6 @@ METHODS = {
 QUICK = [
     "threads=1", "env.generator.updates=2", "env.generator.batch_size=4", "env.generator.network.width=4",
     "env.max_steps=2", "env.solver_steps=1",
-]  # fmt: skip
-QUICK_TRAINING = [
-    "num_envs=8", "total_steps=64", "log_interval=32", "eval_interval=64", "eval_episodes=4", "checkpoint_interval=64",
 ]  # fmt: skip
 BEST_OF = 8
 SHOWN = 12
@@ -105,8 +112,7 @@ def made_by(call: Call, task: str, session: Session) -> Made:
 
 def best_of(made: Made) -> Made:
     """Of each few samples the one with the highest score."""
-    groups = made.score[: len(made.score) // BEST_OF * BEST_OF].unflatten(0, (-1, BEST_OF))
-    index = torch.arange(len(groups)) * BEST_OF + groups.argmax(1)
+    index = best_of_groups(made.score, BEST_OF)
     context = {name: value[index] for name, value in made.view.context.items()}
     return Made(View(made.view.sample[index], context, {}), made.score[index])
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
@@ -31,6 +32,11 @@ STOPPED = "Stopped, and saved; the same command goes on."
 QUICK = [
     "threads=1", "num_envs=8", "total_steps=256", "log_interval=128", "eval_interval=256", "eval_episodes=4",
     "checkpoint_interval=256",
+]  # fmt: skip
+
+# The same of a diffusion model, whose steps are slow.
+QUICK_TRAINING = [
+    "num_envs=8", "total_steps=64", "log_interval=32", "eval_interval=64", "eval_episodes=4", "checkpoint_interval=64",
 ]  # fmt: skip
 
 
@@ -137,6 +143,13 @@ def final_views(session: Session, split: str, count: int, seed: int) -> list[Vie
     env, rng = session.envs[split], stream(seed, "sample", session.device)
     sizes = [500] * (count // 500) + ([count % 500] if count % 500 else [])
     return [env.view(rollout(env, session.actor, env.reset(size, rng), rng).final) for size in sizes]
+
+
+def best_of_groups(score: Tensor, size: int) -> Tensor:
+    """Of each `size` successive samples with scores [N] the index of the best; the last ones that fill no group are
+    left out."""
+    groups = score[: len(score) // size * size].unflatten(0, (-1, size))
+    return torch.arange(len(groups), device=score.device) * size + groups.argmax(1)
 
 
 def seconds_until(run: Path, step: int | None = None, stage: str | None = None) -> float:

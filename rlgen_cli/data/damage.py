@@ -30,12 +30,11 @@ class CentreHole:
     """
 
     def __init__(self, *, side: float) -> None:
-        _check_side(side)
-        self.side = float(side)
+        self.side = _checked_side(side)
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         size = images.shape[2]
-        side = max(1, round(self.side * size))
+        side = _pixels(self.side, size)
         corner = torch.full((len(images), 2, 1), (size - side) // 2, device=images.device)
         return _erase(images, _square(corner, side, size))
 
@@ -48,12 +47,11 @@ class RandomHole:
     """
 
     def __init__(self, *, side: float) -> None:
-        _check_side(side)
-        self.side = float(side)
+        self.side = _checked_side(side)
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         size = images.shape[2]
-        side = max(1, round(self.side * size))
+        side = _pixels(self.side, size)
         corner = torch.randint(size - side + 1, (len(images), 2, 1), generator=rng, device=images.device)
         return _erase(images, _square(corner, side, size))
 
@@ -128,8 +126,15 @@ class Watermark:
         return torch.where(bar, covered.round().to(torch.uint8), images), ~bar
 
 
-def _check_side(side: float) -> None:
+def _checked_side(side: float) -> float:
+    """A side as a fraction of the picture's."""
     require(0.0 < side <= 1.0, f"side: must be above 0 and at most 1, got {side}.")
+    return float(side)
+
+
+def _pixels(side: float, size: int) -> int:
+    """The same in pixels, at least one."""
+    return max(1, round(side * size))
 
 
 def _square(corner: Tensor, side: int, size: int) -> Tensor:

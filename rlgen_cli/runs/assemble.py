@@ -269,11 +269,12 @@ def build_source(
         none = "joint: trains a generator along, and this environment has none; use env=latent_gan."
         require(not settings.joint, none)
         return None
+    damage = seen_damage(config)
     source: GeneratorSource = component(
         config.env.generator, "env.generator", real=data.train if data else None, rng=rng, device=device,
         trust=Trust(settings.trust), cache_key=source_key(config, settings, data),
         precision=Precision(settings.precision),
-        damage=None if seen_damage(config) is None else component(config.env.damage, "env.damage"),
+        damage=None if damage is None else component(damage, "env.damage"),
     )  # fmt: skip
     learns = isinstance(source, LearnsAlong)
     require(learns or not settings.joint, "joint: this generator does not learn along; use generator=r1.")

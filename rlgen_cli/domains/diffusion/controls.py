@@ -15,14 +15,18 @@ from rlgen_cli.core.specs import ActionSpec, Discrete, Normal
 class Control(Protocol):
     """What a YAML below configs/control builds."""
 
-    noisy: bool  # the sampler's steps add noise
-
     def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
         """The actions of an environment of samples of this shape (C, H, W), in which so many steps are made."""
         ...
 
+
+@runtime_checkable
+class AddsNoise(Protocol):
+    """A control with which the sampler's steps add noise; without it they are those of an ordinary differential
+    equation."""
+
     def noise(self, action: Tensor, step: Tensor) -> Tensor:
-        """That of N steps, [N, C, H, W], step int64 [N]; it counts where the control is noisy."""
+        """That of N steps, [N, C, H, W], step int64 [N]."""
         ...
 
 
@@ -47,8 +51,6 @@ class Stops(Protocol):
 class Noise:
     """The action is the step's noise; a standard normal one is the model's own."""
 
-    noisy = True
-
     def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
         self.shape = shape
         return Normal(shape)
@@ -64,8 +66,6 @@ class PickNoise:
     Args:
         count: noises of a step. seed: they are drawn with.
     """
-
-    noisy = True
 
     def __init__(self, *, count: int, seed: int) -> None:
         require(2 <= count <= 4096, f"count: must be from 2 to 4096, got {count}.")
@@ -90,8 +90,6 @@ class Guidance:
         scales: that there are to choose from; a single one is guidance as usual.
     """
 
-    noisy = False
-
     def __init__(self, *, scales: list[float]) -> None:
         require(len(scales) >= 1, "scales: must hold at least one number.")
         finite = all(math.isfinite(scale) for scale in scales)
@@ -99,11 +97,8 @@ class Guidance:
         self.scales = torch.tensor([float(scale) for scale in scales])
 
     def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
-        self.shape, self.scales = shape, self.scales.to(device)
+        self.scales = self.scales.to(device)
         return Discrete(len(self.scales))
-
-    def noise(self, action: Tensor, step: Tensor) -> Tensor:
-        return torch.zeros(len(action), *self.shape, device=action.device)
 
     def scale(self, action: Tensor) -> Tensor:
         return self.scales[action].view(-1, 1, 1, 1)
@@ -113,14 +108,8 @@ class Stop:
     """1 stops: what the model sees by now is the sample; 0 makes a step of an ordinary differential equation. With a
     price on steps (`step_cost`), a policy spends them where they count."""
 
-    noisy = False
-
     def enter(self, shape: tuple[int, int, int], steps: int, device: torch.device) -> ActionSpec:
-        self.shape = shape
         return Discrete(2)
-
-    def noise(self, action: Tensor, step: Tensor) -> Tensor:
-        return torch.zeros(len(action), *self.shape, device=action.device)
 
     def stop(self, action: Tensor) -> Tensor:
         return action == 1

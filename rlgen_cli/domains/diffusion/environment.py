@@ -36,7 +36,7 @@ from rlgen_cli.core.specs import (
 )
 from rlgen_cli.data.damage import Damage, hint_of
 from rlgen_cli.data.images import Splits
-from rlgen_cli.domains.diffusion.controls import Control, Guides, Stops
+from rlgen_cli.domains.diffusion.controls import AddsNoise, Control, Guides, Stops
 from rlgen_cli.domains.diffusion.samplers import ODE, Coefficients, Sampler, coefficients, step_times
 
 
@@ -109,9 +109,10 @@ class Diffusion:
         require(0 <= solver_steps <= 1000, f"solver_steps: must be from 0 to 1000, got {solver_steps}.")
         chosen = {"train": data.train, "valid": data.valid, "test": data.test}[split].to(device)
         self.images, self.labels, self.class_names = chosen.images, chosen.labels, chosen.classes
-        self.sees_label, self.sees_target = condition in ("label", "both"), condition in ("target", "both")
-        self.damage, self.knows_target = damage, self.sees_target or damage is not None
-        self.sees_target &= damage is None  # it would give away what is to be restored
+        self.sees_label, self.damage = condition in ("label", "both"), damage
+        # What is to be restored is not given away.
+        self.sees_target = condition in ("target", "both") and damage is None
+        self.knows_target = condition in ("target", "both") or damage is not None
         labelled = bool(chosen.classes)
         require(not self.sees_label or labelled, f"condition: {condition} needs data with labels; this data has none.")
         known = not generator.classes or self.sees_label
@@ -123,7 +124,8 @@ class Diffusion:
         self.device, self.max_steps, self.shape = device, steps, generator.shape
         self.times = step_times(generator.path, steps, last_time, spacing, device)
         self.solver_times = torch.linspace(last_time, 0, solver_steps + 1, device=device)
-        self.coefficients = coefficients(sampler if control.noisy else ODE(), generator.path, self.times, order)
+        sampler = sampler if isinstance(control, AddsNoise) else ODE()
+        self.coefficients = coefficients(sampler, generator.path, self.times, order)
         self.control, self.action = control, control.enter(self.shape, steps, device)
         needs = "control: guidance needs env.generator.conditional=true."
         require(not isinstance(control, Guides) or generator.classes > 0, needs)
@@ -215,8 +217,9 @@ class Diffusion:
     def step(self, state: DiffusionState, action: Tensor) -> DiffusionState:
         over, stop = self.done(state), self._stops(state, action)
         made = ~(over | stop)
-        noise = self.control.noise(action, self._place(state))
-        noisy = self._mean(state, self._guided(state, action)) + self._coefficients(state).std * noise
+        noisy = self._mean(state, self._guided(state, action))
+        if isinstance(self.control, AddsNoise):
+            noisy = noisy + self._coefficients(state).std * self.control.noise(action, self._place(state))
         after = state._replace(noisy=noisy, before=state.estimate, step=state.step + made)
         after = after._replace(estimate=self._estimate(after))
         goes = made.view(-1, 1, 1, 1)
