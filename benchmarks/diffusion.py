@@ -57,6 +57,7 @@ METHODS = {
     ],
 }  # fmt: skip
 SEARCHES = {
+    "500 particles": ["agent=particles"],
     "guided by the classifier's gradient": ["agent=gradient", "agent.samples=1", "agent.rounds=4"],
     "best of 4 noises at each step": ["agent=best_of", "agent.samples=4", "agent.rounds=1"],
 }

@@ -12,6 +12,7 @@ from torch import nn
 
 import rlgen_cli
 from rlgen_cli.agents.nft import NFT
+from rlgen_cli.agents.planners.particles import Particles, selected
 from rlgen_cli.agents.reward_weighted import RewardWeighted
 from rlgen_cli.core.acting import decide
 from rlgen_cli.core.errors import UserError
@@ -36,6 +37,7 @@ from rlgen_cli.policies.distributions import UnitNormal
 from rlgen_cli.policies.encoders import MLP
 from rlgen_cli.policies.policy_network import PolicyNetwork
 from rlgen_cli.policies.precision import Precision
+from rlgen_cli.rewards.reward import Term, WeightedSum
 from rlgen_cli.runs.assemble import assemble
 from rlgen_cli.runs.stepper import Stepper
 from rlgen_cli.runs.trainer import train
@@ -45,7 +47,7 @@ from tests.resuming import resumes
 CPU = torch.device("cpu")
 AGENTS = [
     "actor_critic", "ppo", "policy_gradient", "pathwise", "reward_weighted", "trajectory_balance", "nft", "grpo", "best_of", "cem", "gradient",
-    "random",
+    "particles", "random",
 ]  # fmt: skip
 
 
@@ -486,7 +488,7 @@ def test_held_out_samples_may_take_more_steps():
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_agent_trains_and_resumes_bit_for_bit(agent, tmp_path):
-    able = agent not in ("best_of", "cem", "gradient", "random")
+    able = agent not in ("best_of", "cem", "gradient", "particles", "random")
     words = small("env=diffusion", f"agent={agent}", "reward=classifier", *(["network=denoiser"] if able else []))
     anchored = agent in ("actor_critic", "ppo", "policy_gradient", "pathwise")
     resumes([*words, *(["agent.anchor.prior=env"] if anchored else [])], 160, tmp_path)
@@ -603,6 +605,35 @@ def test_the_toy_of_25_gaussians():
     assert abs(float(agent.buffer.log_mean_weight())) < 0.05
 
 
+def test_particles_find_the_posterior_without_training():
+    """As above: three quarters are to be in the mode with a reward of log 3, at whatever step it is seen."""
+    env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.1), steps=16)
+    for temperature, share in ((1.0, 0.75), (0.5, 0.9)):
+        reward: Any = WeightedSum({"side": Term(RightSide(), 1.0, "potential")}, False)
+        planner = Particles(env=env, reward=reward, temperature=temperature)
+        made = rollout(env, planner, env.reset(2000, rng(5)), rng(6)).final.estimate.flatten(1)
+        assert float((made[:, 0] > 0).float().mean()) == pytest.approx(share, abs=0.05)
+        assert 0.9 < float(made[made[:, 0] > 0].std(0).mean() / played(env, 2000).estimate.flatten(1).abs().std()) < 1.1
+
+
+class RightSide:
+    """log 3 where the first number is above 0, and on the way there, between."""
+
+    judges, needs = "picture", frozenset[str]()
+
+    def __call__(self, view: View) -> torch.Tensor:
+        return math.log(3) * ((2 * view.sample.flatten(1)[:, 0] - 1) * 4).clamp(0, 1)
+
+
+def test_which_particles_go_on_by_hand():
+    """Among the first three one has all the weight; the last asks for something else, and keeps its place."""
+    alike = torch.block_diag(torch.ones(3, 3), torch.ones(1, 1)).bool()
+    chosen = selected(torch.tensor([-100.0, 0.0, -100.0, -5.0]), alike, rng())
+    assert chosen.tolist() == [1, 1, 1, 3]
+    equal = selected(torch.zeros(1000), torch.ones(1000, 1000, dtype=torch.bool), rng())
+    assert torch.equal(equal, torch.arange(1000))
+
+
 def test_the_mean_of_what_leads_to_several_ends_by_hand():
     """Between two ends that a state is equally far from, the mean action leads to the middle; beside one, to it."""
     env = make_env(Modes([[0.5, -0.5], [-0.5, 0.5]], 0.2), steps=4, last_time=0.2)
@@ -658,6 +689,8 @@ WRONG = {
     "env=diffusion agent=nft agent.group_size=3": r"agent\.group_size: must divide num_envs",
     "env=diffusion task=inpaint generator/network=unet2d": r"damage: a UNet2DModel sees the noisy picture alone",
     "env=diffusion damage=scratches env.damage.count=0": r"env\.damage\.count: must be from 1 to 1000",
+    "env=diffusion agent=particles agent.temperature=0": r"agent\.temperature: must be above 0",
+    "env=pixel agent=particles": r"agent: Particles cannot act in env\.brush=Pen",
     "env=diffusion agent=nft agent.beta=0": r"agent\.beta: must be above 0",
     "env=diffusion agent=reward_weighted agent.reference_size=-1": r"agent\.reference_size: must be at least 0",
     "env=diffusion agent=reward_weighted agent.kl_coef=0": r"agent\.kl_coef: must be above 0",

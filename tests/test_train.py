@@ -31,7 +31,7 @@ REWARDS = ["coverage", "target", "adversarial", "classifier", "adversarial_class
 # `grpo` is policy_gradient with values for env=diffusion, where tests/test_diffusion.py has it.
 AGENTS = [agent for agent in choices("agent") if agent != "grpo"]
 # Pictures come with no actions to imitate, and no brush's actions are normal.
-DENOISERS = ("reward_weighted", "trajectory_balance", "nft")
+DENOISERS = ("reward_weighted", "trajectory_balance", "nft", "particles")
 DRAWERS = [agent for agent in AGENTS if agent not in ("maximum_likelihood", *DENOISERS)]
 # What a reward is made of does not depend on how marks are made: every agent meets every brush with a target, one
 # discrete and one continuous brush with a discriminator, and every other reward with the pen.
