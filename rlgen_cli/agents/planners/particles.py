@@ -44,7 +44,8 @@ class Particles:
 
     @torch.no_grad()
     def plan(self, env: Env, state: State, rng: torch.Generator) -> Tensor:
-        assert isinstance(env, KnowsWays) and isinstance(env.spec.action, Normal)
+        assert isinstance(env, KnowsWays)
+        assert isinstance(env.spec.action, Normal)
         before, done = env.view(state), env.done(state)
         after = env.step(state, env.spec.action.sample(len(done), rng, done.device))
         log_weight = self.reward(before, env.view(after), env.done(after)).total / self.temperature
