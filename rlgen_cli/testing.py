@@ -251,16 +251,18 @@ def _check_capabilities(env: Env, state: State, action: Tensor, device: torch.de
 
 
 def _check_stroke(env: Env, draws: DrawsStrokes, state: State, action: Tensor, device: torch.device) -> None:
-    stroke, colours = draws.stroke(state, action), draws.background.shape[0]
+    strokes, colours = draws.strokes(state, action), draws.background.shape[0]
+    assert strokes, "strokes: must give at least one."
+    stroke = strokes[0]
     shapes = {"points": (3, 2), "width": (), "colour": (colours,), "opacity": (), "drawn": ()}
     for name, shape in shapes.items():
         tensor, wanted = getattr(stroke, name), [ROWS, *shape]
-        assert list(tensor.shape) == wanted, f"stroke: {name} must have the shape {wanted}, got {list(tensor.shape)}."
-        assert tensor.device.type == device.type, f"stroke: {name} lies on {tensor.device} instead of {device}."
+        assert list(tensor.shape) == wanted, f"strokes: {name} must have the shape {wanted}, got {list(tensor.shape)}."
+        assert tensor.device.type == device.type, f"strokes: {name} lies on {tensor.device} instead of {device}."
     where = draws.background.device
     assert where.type == device.type, f"background: lies on {where} instead of {device}."
     if device.type != "meta":
-        assert not stroke.drawn[env.done(state)].any(), "stroke: must draw nothing where the episode is over."
+        assert not stroke.drawn[env.done(state)].any(), "strokes: must draw nothing where the episode is over."
 
 
 def _check_gradient(env: Env, soft: Differentiable, state: State, action: Tensor, device: torch.device) -> None:

@@ -101,8 +101,8 @@ class DrawsStrokes(Protocol):
     background: Tensor  # float [C] in [0, 1]
     square_marks: bool  # a mark is one whole pixel, which vectors show as a square
 
-    def stroke(self, state: State, action: Tensor) -> Stroke:
-        """`action` as vectors; nothing is drawn where the episode is over."""
+    def strokes(self, state: State, action: Tensor) -> list[Stroke]:
+        """`action` as vectors, in the order in which they are drawn; nothing is where the episode is over."""
         ...
 
 

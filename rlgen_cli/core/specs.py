@@ -141,9 +141,10 @@ class Discrete:
 
 @dataclass(frozen=True)
 class Continuous:
-    """Vectors of `dim` numbers in [0, 1]."""
+    """Vectors of `dim` numbers in [0, 1]; `cells` equal parts of them belong to the cells of a grid, row by row."""
 
     dim: int
+    cells: int = 1
 
     def sample(self, count: int, rng: torch.Generator, device: torch.device | None = None) -> Tensor:
         """Uniform actions, float [count, dim]."""

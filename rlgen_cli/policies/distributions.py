@@ -219,6 +219,8 @@ class Head(nn.Module):
             SPIRAL's).
         continuous: gaussian (squashed) or beta. std: of the Gaussian before the sigmoid, at the start.
         init_scale: of the first weights, times √width.
+        cells: parts of the features, each of which alone decides its part of a continuous action, all by the same
+            weights; 1: all features decide all.
     """
 
     def __init__(
@@ -229,10 +231,12 @@ class Head(nn.Module):
         continuous: Literal["gaussian", "beta"],
         std: float,
         init_scale: float,
+        cells: int = 1,
     ) -> None:
         super().__init__()
-        self.spec, self.beta = spec, continuous == "beta"
+        self.spec, self.beta, self.cells = spec, continuous == "beta", cells
         self.sizes, dim = parts(spec)
+        width, dim = width // cells, dim // cells
         self.logits = nn.ModuleList(small(nn.Linear(width, n), init_scale) for n in self.sizes)
         chained = order == "autoregressive" and not isinstance(spec, Discrete)
         self.decided = nn.ModuleList(nn.Embedding(n, width) for n in self.sizes) if chained else None
@@ -261,7 +265,8 @@ class Head(nn.Module):
 
     def _continuous(self, features: Tensor) -> Distribution:
         assert self.numbers is not None
-        one, two = self.numbers(features).chunk(2, 1)
+        one, two = self.numbers(features.unflatten(1, (self.cells, -1))).chunk(2, 2)  # [N, cells, dim / cells] each
+        one, two = one.flatten(1), two.flatten(1)
         if self.beta:
             # Above 1, so that the density has one peak and no infinite ends; 1 + softplus(.54) = 2 at the start.
             return Beta(1 + softplus(one + 0.54), 1 + softplus(two + 0.54))

@@ -199,6 +199,47 @@ class Convolutions(nn.Module):
         return self.layers(x, observation[VECTOR])
 
 
+class Cells(nn.Module):
+    """The images alone through 3 × 3 convolutions, halved by some of them, to features for each cell of a grid: where
+    an action has a part for each (brush=stroke_cells).
+
+    Args:
+        channels: of the first convolution; up to four times as many later. halvings: a cell is 2^halvings pixels wide.
+    """
+
+    kind = "convolutions"
+
+    def __init__(self, *, observation: ObservationSpec, channels: int, halvings: int) -> None:
+        super().__init__()
+        require(channels >= 1, f"channels: must be at least 1, got {channels}.")
+        require(1 <= halvings <= 8, f"halvings: must be from 1 to 8, got {halvings}.")
+        self.inputs, self.halvings = Inputs(observation), halvings
+        planes, high, wide = self.inputs.image_shape
+        require(planes > 0, "_target_: cells read images, and this environment shows none; use body=mlp.")
+        fits = high % 2**halvings == wide % 2**halvings == 0
+        require(fits, f"halvings: {halvings} halvings need a size that is a multiple of {2**halvings}.")
+        layers: list[nn.Module] = [nn.Conv2d(planes, channels, 3, padding=1), nn.SiLU()]
+        width = channels
+        for i in range(halvings):
+            more = channels * min(i + 2, 4)
+            layers += [nn.Conv2d(width, width, 3, stride=2, padding=1), nn.SiLU()]
+            layers += [nn.Conv2d(width, more, 3, padding=1), nn.SiLU()]
+            width = more
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.SiLU()]
+        self.layers = nn.Sequential(*layers)
+        self.cells = high * wide // 4**halvings
+        self.features = width * self.cells
+
+    def prepare(self, observation: Observation) -> Observation:
+        image = self.inputs.image(observation).contiguous(memory_format=torch.channels_last)
+        return self.inputs.prepared(observation, [self.inputs.vector(observation)[:, :0]], **{IMAGE: image})
+
+    def forward(self, observation: Observation) -> Tensor:
+        """Features [N, cells · width], those of a cell beside each other, row by row."""
+        x = self.layers(prepared(self, observation)[IMAGE])
+        return x.flatten(2).mT.flatten(1)
+
+
 class Maps(nn.Module):
     """Convolutions at the picture's resolution with a coarse view of all of it, ending in one map per action plane.
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.specs import ActionSpec, Carry, Discrete, Normal, Observation, ObservationSpec, of_kind
+from rlgen_cli.core.specs import ActionSpec, Carry, Continuous, Discrete, Normal, Observation, ObservationSpec, of_kind
 from rlgen_cli.policies.denoiser import Denoiser
 from rlgen_cli.policies.distributions import Categorical, Distribution, Head, UnitNormal
-from rlgen_cli.policies.encoders import Maps, prepared
+from rlgen_cli.policies.encoders import Cells, Maps, prepared
 from rlgen_cli.policies.precision import Precision, full_precision
 
 
@@ -83,7 +83,8 @@ class PolicyNetwork(nn.Module):
             if recurrent is not None:
                 self.recurrent = recurrent(features=features)
                 features = int(self.recurrent.features)  # type: ignore[arg-type]
-            self.head = Head(action, features, order, continuous, std, init_scale)
+            cells = cells_of(self.body, action) if recurrent is None else 1
+            self.head = Head(action, features, order, continuous, std, init_scale, cells)
         self.kind = kind_of(self.denoiser, self.maps, self.recurrent, self.body)
         self.value = nn.Linear(features, 1)
         nn.init.zeros_(self.value.weight)
@@ -137,6 +138,20 @@ class PolicyNetwork(nn.Module):
 def map_grid(action: ActionSpec, recurrent: bool) -> tuple[int, int, int] | None:
     """The grid of actions that maps could serve, or None."""
     return action.grid if isinstance(action, Discrete) and not recurrent else None
+
+
+def cells_of(body: nn.Module, action: ActionSpec) -> int:
+    """How many parts of the features each decide their own part of the action.
+
+    Raises:
+        UserError: for a body whose features belong to the cells of another grid than the action's.
+    """
+    if not isinstance(body, Cells):
+        return 1
+    found = action.cells if isinstance(action, Continuous) else 1
+    fits = f"_target_: this body's features belong to {body.cells} cells, and the action has {found}; use brush=stroke_cells"
+    require(body.cells == found, f"{fits} with env.size = {2**body.halvings} × env.brush.grid.")
+    return body.cells
 
 
 def kind_of(*parts: nn.Module | None) -> str:

@@ -35,7 +35,7 @@ from rlgen_cli.core.specs import (
 )
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.palette import canvas_palette
-from rlgen_cli.domains.canvas.brushes.brush import Brush, Mark, PredictsGain, box_cells, cells_around
+from rlgen_cli.domains.canvas.brushes.brush import Brush, Mark, MatchesTarget, PredictsGain, box_cells, cells_around
 from rlgen_cli.domains.canvas.packing import PalettePacking
 from rlgen_cli.domains.canvas.rasteriser import round_straight_through
 from rlgen_cli.domains.canvas.starts import Start
@@ -89,7 +89,7 @@ class Canvas:
         channels: int,
         colours: int,
         background: Literal["auto", "black", "white"],
-        brush: Callable[..., Brush],
+        brush: Callable[..., Brush | MatchesTarget],
         start: Start,
         max_steps: int,
         stop: bool,
@@ -121,6 +121,8 @@ class Canvas:
         self.palette = palette.to(device)
         self.background = self.palette[0].float() / 255
         self.brush = brush(size=size, palette=self.palette)
+        copies = self.sees_target or not isinstance(self.brush, MatchesTarget)
+        require(copies, "brush: its strokes take the target's colours; set env.condition=target.")
         self.square_marks = self.brush.square
         self.has_pen = self.brush.pen_range[1] > 0
         # The brush again, where it can say what each action would gain (there must be a target), and where it is shown.
@@ -131,6 +133,7 @@ class Canvas:
         if self.previewing is not None:
             self.gain_scale = self.previewing.preview_scale / self._target_squares().unsqueeze(1)  # [images, 1]
         self.stop_action = self._stop_action(stop)
+        self.most_marks = max_steps * (self.brush.count if isinstance(self.brush, MatchesTarget) else 1)
         self.observation_size = observation_size or size
         self.around = torch.arange(self.brush.patch_size, device=device) - self.brush.patch_size // 2
         self.spec = self._spec()
@@ -163,7 +166,7 @@ class Canvas:
             sample=shape,
             max_steps=self.max_steps,
             context=context,
-            info={"num_marks": TensorSpec("label", (), 0, self.max_steps + 1), "background": vector(self.channels)},
+            info={"num_marks": TensorSpec("label", (), 0, self.most_marks + 1), "background": vector(self.channels)},
             class_names=self.class_names if self.sees_label else (),
             fixed_length=self.stop_action is None,
             differentiable=self.brush.differentiable,
@@ -232,16 +235,18 @@ class Canvas:
         action, stops = self._split_stop(action)
         stopped = state.stopped | stops
         over = self.done(state._replace(stopped=stopped))
+        canvas, pen, marks = self._drawn(state, action, over)
+        step = state.step + ~self.done(state)
+        return CanvasState(canvas, pen, step, state.marks + marks, state.index, state.noise, stopped)
+
+    def _drawn(self, state: CanvasState, action: Tensor, over: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Canvases, pens, and how many marks actions [N] of the brush made; all as before where `over`, bool [N]."""
+        if isinstance(self.brush, MatchesTarget):
+            canvas = self.brush.painted(state.canvas, self._target(state), action)
+            return torch.where(over.view(-1, 1, 1, 1), state.canvas, canvas), state.pen, self.brush.count * ~over
         mark = self.brush.mark(state.pen, action)
-        return CanvasState(
-            painted(state.canvas, mark._replace(opacity=mark.opacity * ~over.view(-1, 1, 1))),
-            torch.where(over.unsqueeze(1), state.pen, mark.pen),
-            state.step + ~self.done(state),
-            state.marks + (mark.drawn & ~over),
-            state.index,
-            state.noise,
-            stopped,
-        )
+        canvas = painted(state.canvas, mark._replace(opacity=mark.opacity * ~over.view(-1, 1, 1)))
+        return canvas, torch.where(over.unsqueeze(1), state.pen, mark.pen), mark.drawn & ~over
 
     def _split_stop(self, action: Tensor) -> tuple[Tensor, Tensor]:
         """The brush's actions, and bool [N]: this one stops (the brush's action is then any valid one)."""
@@ -339,11 +344,15 @@ class Canvas:
             return None
         return self.predicting.expert_action(state.pen, state.canvas.float() / 255, self._target(state))
 
-    def stroke(self, state: CanvasState, action: Tensor) -> Stroke:
+    def strokes(self, state: CanvasState, action: Tensor) -> list[Stroke]:
         """`action` as vectors, for SVG; nothing is drawn where the episode is over or the action is stop."""
         action, stops = self._split_stop(action)
-        stroke = self.brush.stroke(state.pen, action)
-        return stroke._replace(drawn=stroke.drawn & ~(self.done(state) | stops))
+        idle = self.done(state) | stops
+        if isinstance(self.brush, MatchesTarget):
+            made = self.brush.strokes(state.canvas, self._target(state), action)
+        else:
+            made = [self.brush.stroke(state.pen, action)]
+        return [stroke._replace(drawn=stroke.drawn & ~idle) for stroke in made]
 
     def pack(self, state: CanvasState) -> CanvasState:
         """The states with canvases in few bits a pixel, where every pixel has a palette colour; else as they are."""

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 COARSE, REFINE = 12, 2  # points that a curve's nearest one is looked for among, and Newton steps from there
+BENT_LITTLE = 5  # such points, where a curve's control point is no further from its middle than its ends are
 
 
-def bezier(points: Tensor, width: Tensor, size: int, edge: float = 1.0) -> Tensor:
+def bezier(points: Tensor, width: Tensor, size: int, edge: float = 1.0, coarse: int = COARSE) -> Tensor:
     """Coverage in [0, 1] of quadratic Bézier strokes with round ends, float [N, H, W]; differentiable.
 
     Args:
@@ -14,29 +15,30 @@ def bezier(points: Tensor, width: Tensor, size: int, edge: float = 1.0) -> Tenso
         width: [N], in pixels; a stroke covers what lies nearer than half of it.
         size: the canvas is size × size.
         edge: how many pixels the coverage takes to fall from 1 to 0; half of them lie outside the width.
+        coarse: points that a curve's nearest one is looked for among.
     """
     start, control, end = points.unsqueeze(-1).unbind(1)  # each [N, 2, 1]
     linear, square = 2 * (control - start), start - 2 * control + end
     axis = torch.arange(size, device=points.device, dtype=points.dtype)
     with torch.no_grad():
-        t = _nearest(start, linear, square, axis)  # [N, H, W]
+        t = _nearest(start, linear, square, axis, coarse)  # [N, H, W]
     # The distance to the nearest point changes with the curve as if that point stayed where it is (envelope theorem).
     (x0, y0), (x1, y1), (x2, y2) = (part.unsqueeze(-1).unbind(1) for part in (start, linear, square))
     to_x, to_y = x0 + t * (x1 + t * x2) - axis, y0 + t * (y1 + t * y2) - axis.view(-1, 1)
     return _coverage(to_x.square() + to_y.square(), width, edge)
 
 
-def _nearest(start: Tensor, linear: Tensor, square: Tensor, axis: Tensor) -> Tensor:
+def _nearest(start: Tensor, linear: Tensor, square: Tensor, axis: Tensor, coarse: int) -> Tensor:
     """The t in [0, 1] whose point start + linear t + square t² is nearest to each pixel, [N, H, W]."""
     n, size = len(start), len(axis)
-    grid = torch.linspace(0, 1, COARSE, device=axis.device)
-    curve = start + grid * (linear + grid * square)  # [N, 2, COARSE]
-    away = (curve.unsqueeze(-1) - axis).square()  # [N, 2, COARSE, size]
+    grid = torch.linspace(0, 1, coarse, device=axis.device)
+    curve = start + grid * (linear + grid * square)  # [N, 2, coarse]
+    away = (curve.unsqueeze(-1) - axis).square()  # [N, 2, coarse, size]
     best = away[:, 0, 0].unsqueeze(1) + away[:, 1, 0].unsqueeze(2)  # [N, H, W]
     t = torch.zeros_like(best)
-    for i in range(1, COARSE):
+    for i in range(1, coarse):
         distance = away[:, 0, i].unsqueeze(1) + away[:, 1, i].unsqueeze(2)
-        t.masked_fill_(distance < best, i / (COARSE - 1))
+        t.masked_fill_(distance < best, i / (coarse - 1))
         torch.minimum(best, distance, out=best)
     (start_x, start_y), (linear_x, linear_y), (square_x, square_y) = (
         part.view(n, 2, 1, 1).unbind(1) for part in (start, linear, square)
@@ -50,7 +52,7 @@ def _nearest(start: Tensor, linear: Tensor, square: Tensor, axis: Tensor) -> Ten
         bend = speed + 2 * (off_x * square_x + off_y * square_y)  # half the second derivative of the squared distance
         # Where the curve bends away, a gradient step; never further than the next coarse point.
         move = (off_x * tangent_x + off_y * tangent_y) / (torch.maximum(bend, 0.3 * speed) + 1e-6)
-        t = (t - move.clamp(-0.6 / (COARSE - 1), 0.6 / (COARSE - 1))).clamp(0, 1)
+        t = (t - move.clamp(-0.6 / (coarse - 1), 0.6 / (coarse - 1))).clamp(0, 1)
     return t
 
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from rlgen_cli.core.errors import require
 
@@ -68,3 +69,29 @@ class ImageStart:
         inside = (axis >= corner) & (axis < corner + side)  # [N, 2, size]
         hole = (inside[:, 0].unsqueeze(2) & inside[:, 1].unsqueeze(1)).unsqueeze(1)  # [N, 1, H, W]
         return torch.where(hole, palette[0].view(1, -1, 1, 1), images)
+
+
+class BlurredStart:
+    """The data image reduced to a few pixels a side, and enlarged again.
+
+    Args:
+        sides: of what it is reduced to, of which each canvas gets one; 1 is the mean colour.
+
+    Raises:
+        UserError: unless they are at least 1.
+    """
+
+    exact_palette = False
+
+    def __init__(self, *, sides: list[int]) -> None:
+        require(len(sides) > 0 and min(sides) >= 1, f"sides: must be numbers of at least 1, got {list(sides)}.")
+        self.sides = list(sides)
+
+    def __call__(self, images: Tensor, palette: Tensor, rng: torch.Generator) -> Tensor:
+        whole, size = images.float(), list(images.shape[2:])
+        chosen = torch.randint(len(self.sides), (len(images), 1, 1, 1), generator=rng, device=images.device)
+        canvas = torch.zeros_like(whole)
+        for i, side in enumerate(self.sides):
+            blurred = interpolate(adaptive_avg_pool2d(whole, side), size, mode="bilinear")
+            canvas = torch.where(chosen == i, blurred, canvas)
+        return canvas.round().to(torch.uint8)

@@ -226,7 +226,8 @@ def is_blank(view: View) -> bool:
 
 def drawing_of(env: DrawsStrokes, made: Rollout) -> Drawing:
     """The strokes of samples whose steps were recorded."""
-    strokes: list[Stroke] = [env.stroke(s, a) for s, a in zip(made.states, made.actions, strict=True)]
+    steps = zip(made.states, made.actions, strict=True)
+    strokes = [stroke for state, action in steps for stroke in env.strokes(state, action)]
     strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
     return Drawing(strokes, env.size, env.background.cpu(), env.square_marks)
 

@@ -64,6 +64,32 @@ class Brush(Protocol):
 
 
 @runtime_checkable
+class MatchesTarget(Protocol):
+    """A brush of several strokes an action, in colours that are taken from the target; else as a Brush."""
+
+    pen_range: tuple[int, int]
+    patch_size: int
+    differentiable: bool
+    exact_palette: bool
+    square: bool
+    count: int  # strokes of an action
+
+    @property
+    def action(self) -> ActionSpec: ...
+
+    def painted(self, canvas: Tensor, target: Tensor, action: Tensor) -> Tensor:
+        """Canvases [N, C, H, W] after actions [N, D], in whole numbers as they were given, uint8 or float; the target
+        is float [N, C, H, W] in [0, 1]."""
+        ...
+
+    def strokes(self, canvas: Tensor, target: Tensor, action: Tensor) -> list[Stroke]:
+        """The same as vectors, in the order in which they are drawn, `count` of [N] each."""
+        ...
+
+    def pen_xy(self, pen: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
 class PredictsGain(Protocol):
     """A brush that knows by geometry how much nearer each action would bring the canvas to a target."""
 

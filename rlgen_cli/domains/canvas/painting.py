@@ -1,0 +1,238 @@
+"""A picture of any size in a number of strokes: from the whole to its parts, strokes where they gain most.
+
+A painter proposes strokes for square tiles of S pixels. The whole picture, reduced until S pixels are its shorter side,
+is painted first, then tiles of it at rising resolution, in each round all tiles of a level at once. Of the strokes that
+are proposed, those are drawn that gain most, one after the other, from the largest to the smallest, in the colour that
+is measured to be best when their turn comes; one that gains nothing by then is left out, and what it would have cost
+goes to the rounds that follow.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, best_colours, gains
+from rlgen_cli.domains.canvas.compositing import Strokes, composite, joined
+from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier
+
+# Proposes strokes, lengths in pixels of the tile, for targets and canvases uint8 [N, C, S, S].
+Painter: TypeAlias = Callable[[Tensor, Tensor], Curves]
+
+STROKES_A_TILE = 16  # of the finest level, by which its resolution is chosen
+MARGIN = 8  # pixels around a tile in which strokes are measured, too
+FINEST = 0.77  # share of the strokes that the finest level gets; of what is left the next one gets as much
+ROUNDS = (2, 2, 4)  # of the whole, of the levels between, and of the finest
+AT_ONCE = 256  # tiles that strokes are proposed for at a time
+EDGE = 1.0  # pixels that a stroke's rim takes to fade
+
+
+class Round(NamedTuple):
+    """One pass over all tiles of a level."""
+
+    shape: tuple[int, int]  # of the picture at this level, H and W
+    shifted: bool  # tiles lie half a tile further than in other rounds
+    share: float  # of the strokes that are left, that this round may draw
+
+
+def rounds_for(shape: tuple[int, int], tile: int, strokes: int) -> list[Round]:
+    """The rounds in which a picture of H × W pixels is painted.
+
+    Args:
+        tile: side of a tile, S. strokes: that there are to be.
+    """
+    area = shape[0] * shape[1] / min(shape) ** 2  # of the picture, in squares of its shorter side
+    finest = min(float(min(shape)), tile * math.sqrt(strokes / (STROKES_A_TILE * area)))
+    sides = [max(finest, float(tile))]
+    while sides[0] > 1.5 * tile:
+        sides.insert(0, max(float(tile), sides[0] / 2))
+    found, left = [], 1.0
+    for i, side in enumerate(sides):
+        last = i == len(sides) - 1
+        budget = left if last else (1 - FINEST) ** (len(sides) - 1 - i) * (1.0 if i == 0 else FINEST)
+        count = ROUNDS[2] if last else ROUNDS[0] if i == 0 else ROUNDS[1]
+        scale = side / min(shape)
+        level = (max(tile, round(shape[0] * scale)), max(tile, round(shape[1] * scale)))
+        for k in range(count):
+            part = budget / count
+            found.append(Round(level, k % 2 == 1 and min(level) > tile, part / left))
+            left -= part
+    return found
+
+
+@torch.no_grad()
+def painted(target: Tensor, paper: Tensor, painter: Painter, tile: int, strokes: int) -> Strokes:
+    """So many strokes, or fewer where no more gain anything, for pictures of one size; lengths in their pixels.
+
+    Args:
+        target: float [N, C, H, W] in [0, 1]. paper: the colours below, [N, C]. tile: side of the painter's pictures.
+    """
+    n, shape = len(target), (target.shape[2], target.shape[3])
+    made, drawn = nothing(paper), torch.zeros(n, dtype=torch.long, device=target.device)
+    level, seen, canvas = (0, 0), target, target
+    for step in rounds_for(shape, tile, strokes):
+        if step.shape != level:
+            level, seen = step.shape, reduced(target, step.shape)
+            blank = paper[:, :, None, None].expand(-1, -1, *level)
+            canvas = composite(blank, rescaled(made, shape, level), EDGE)
+        count = (step.share * (strokes - drawn)).round().long()  # [N]
+        new, canvas = one_round(seen, canvas, painter, tile, count, step.shifted)
+        drawn += torch.bincount(new.picture, minlength=n)
+        made = joined(made, rescaled(new, level, shape))
+    return made
+
+
+def nothing(paper: Tensor) -> Strokes:
+    """No strokes."""
+    none = paper.new_zeros(0)
+    return Strokes(none.view(0, 3, 2), none, none, none.view(0, paper.shape[1]), none.long())
+
+
+def reduced(picture: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Pictures [N, C, H, W] at another size."""
+    if picture.shape[2:] == shape:
+        return picture
+    return interpolate(picture, shape, mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def rescaled(strokes: Strokes, shape: tuple[int, int], to: tuple[int, int]) -> Strokes:
+    """Strokes of pictures of one size (H, W) on those of another."""
+    down, across = to[0] / shape[0], to[1] / shape[1]
+    scale = torch.tensor([across, down], device=strokes.width.device)
+    width = strokes.width * math.sqrt(down * across)
+    return strokes._replace(points=(strokes.points + 0.5) * scale - 0.5, width=width)
+
+
+class Proposals(NamedTuple):
+    """K strokes, and the windows in which they are measured; lengths in pixels of a padded level."""
+
+    strokes: Strokes  # of which colours are not known yet
+    corner: Tensor  # int64 [K, 2], (x, y) of the window
+    gain: Tensor  # float [K], alone, in the best colour
+
+
+def one_round(
+    target: Tensor, canvas: Tensor, painter: Painter, tile: int, count: Tensor, shifted: bool
+) -> tuple[Strokes, Tensor]:
+    """The strokes of a round, lengths in pixels of its level, and the canvases after it.
+
+    Args:
+        target, canvas: float [N, C, H, W]. count: int64 [N], the most strokes of each.
+    """
+    target, canvas = (pad(picture, [MARGIN] * 4, mode="replicate") for picture in (target, canvas))
+    found = chosen(proposed(target, canvas, painter, tile, shifted), count)
+    made, canvas = drawn_in_turn(found, target, canvas, tile + 2 * MARGIN)
+    inner = slice(MARGIN, -MARGIN)
+    return made._replace(points=made.points - MARGIN), canvas[:, :, inner, inner]
+
+
+def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifted: bool) -> Proposals:
+    """What the painter proposes for all tiles of padded pictures [N, C, H, W]."""
+    n, _, high, wide = target.shape
+    corner = corners(high - 2 * MARGIN, wide - 2 * MARGIN, tile, shifted).to(target.device)
+    side, parts = tile + 2 * MARGIN, []
+    for part in torch.arange(n * len(corner), device=target.device).split(AT_ONCE):
+        picture, place = part // len(corner), corner[part % len(corner)]
+        seen, before = (windows(pictures, picture, place, side) for pictures in (target, canvas))
+        inner = slice(MARGIN, -MARGIN)
+        curves = painter(*((255 * whole[:, :, inner, inner]).round().to(torch.uint8) for whole in (seen, before)))
+        curves = curves._replace(points=curves.points + MARGIN)
+        gain = gains(covered(curves, side), before, seen)  # [M, K]
+        k = gain.shape[1]
+        points = (curves.points + place[:, None, None]).flatten(0, 1)
+        colour = target.new_zeros(gain.numel(), target.shape[1])
+        strokes = Strokes(
+            points, curves.width.flatten(), curves.opacity.flatten(), colour, picture.repeat_interleave(k)
+        )  # fmt: skip
+        parts.append(Proposals(strokes, place.repeat_interleave(k, 0), gain.flatten()))
+    strokes, corner, gain = zip(*parts, strict=True)
+    return Proposals(joined(*strokes), torch.cat(corner), torch.cat(gain))
+
+
+def covered(curves: Curves, side: int) -> Tensor:
+    """How much of each pixel of its window a stroke covers, float [N, K, side, side]."""
+    points, width = curves.points.flatten(0, 1), curves.width.flatten()
+    return (
+        bezier(points, width, side, EDGE, BENT_LITTLE).unflatten(0, curves.width.shape)
+        * curves.opacity[..., None, None]
+    )
+
+
+def chosen(found: Proposals, count: Tensor) -> Proposals:
+    """For each picture the `count` [N] strokes that gain most, if they gain anything, in the order of size."""
+    best = found.gain.argsort(descending=True)
+    best = best[found.strokes.picture[best].argsort(stable=True)]
+    picture = found.strokes.picture[best]
+    place = torch.arange(len(best), device=best.device) - torch.searchsorted(picture, picture)
+    best = best[(place < count[picture]) & (found.gain[best] > 0)]
+    strokes = found.strokes.of(best)
+    length = (strokes.points[:, 2] - strokes.points[:, 0]).norm(dim=1)
+    order = (strokes.width * (strokes.width + length)).argsort(descending=True)
+    return Proposals(strokes.of(order), found.corner[best][order], found.gain[best][order])
+
+
+def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int) -> tuple[Strokes, Tensor]:
+    """The strokes with their colours, without those that gain nothing when their turn comes, and the canvases after
+    them, [N, C, H, W]. Strokes of different pictures are drawn at once."""
+    turn = turns(found.strokes.picture)
+    order = turn.argsort(stable=True)
+    strokes, corner = found.strokes.of(order), found.corner[order]
+    points = strokes.points - corner.unsqueeze(1)
+    curves = Curves(points.unsqueeze(1), strokes.width.unsqueeze(1), strokes.opacity.unsqueeze(1))
+    alpha = covered(curves, side)  # [K, 1, side, side]
+    seen = windows(target, strokes.picture, corner, side)
+    pixels = canvas.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # [N, H · W, C]
+    cells, rows = window_cells(corner, side, canvas.shape[3]), strokes.picture.unsqueeze(1)
+    colours, kept = [], []
+    sizes = torch.bincount(turn).tolist()
+    for a, t, cell, row in zip(*(field.split(sizes) for field in (alpha, seen, cells, rows)), strict=True):
+        before = pixels[row, cell].mT.unflatten(2, (side, side))  # [M, C, side, side]
+        colour = best_colours(a, before, t)[:, 0]
+        after = before + a * (colour[:, :, None, None] - before)
+        better = ((after - t).square() - (before - t).square()).sum((1, 2, 3)) < 0
+        pixels[row, cell] = torch.where(better.view(-1, 1, 1, 1), after, before).flatten(2).mT
+        colours.append(colour)
+        kept.append(better)
+    if not sizes:
+        return strokes, canvas
+    made = strokes._replace(colour=torch.cat(colours)).of(torch.cat(kept).nonzero().squeeze(1))
+    return made, pixels.mT.unflatten(2, canvas.shape[2:])
+
+
+def turns(picture: Tensor) -> Tensor:
+    """How many earlier strokes belong to the same picture, int64 [K]."""
+    ordered, order = picture.sort(stable=True)
+    turn = torch.empty_like(order)
+    turn[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
+    return turn
+
+
+def window_cells(corner: Tensor, side: int, wide: int) -> Tensor:
+    """The places of windows' pixels in flat pictures, int64 [K, side · side]."""
+    axis = torch.arange(side, device=corner.device)
+    return (corner[:, 1:] * wide + corner[:, :1]) + (axis.unsqueeze(1) * wide + axis).flatten()
+
+
+def windows(pictures: Tensor, picture: Tensor, corner: Tensor, side: int) -> Tensor:
+    """Parts of pictures [N, C, H, W] from given corners on, [K, C, side, side]."""
+    cells = window_cells(corner, side, pictures.shape[3])
+    return pictures.flatten(2)[picture.unsqueeze(1), :, cells].mT.unflatten(2, (side, side))
+
+
+def corners(high: int, wide: int, tile: int, shifted: bool) -> Tensor:
+    """Where tiles of a picture begin, int64 [T, 2], (x, y): side by side, or between those; at its borders they
+    overlap."""
+    x, y = (along(length, tile, shifted) for length in (wide, high))
+    return torch.cartesian_prod(y, x).view(-1, 2).flip(1)
+
+
+def along(length: int, tile: int, shifted: bool) -> Tensor:
+    """Where tiles begin along an axis, as evenly as whole pixels allow."""
+    count = -(-length // tile)
+    places = torch.linspace(0, length - tile, count)
+    if shifted and count > 1:
+        places = (places[1:] + places[:-1]) / 2
+    return places.round().long()
