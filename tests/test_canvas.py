@@ -363,7 +363,7 @@ def test_stop_finishes_the_picture():
     stopped = env.step(state, action)
     assert env.done(stopped).all()
     assert torch.equal(stopped.canvas, state.canvas)
-    assert not env.stroke(state, action).drawn.any()
+    assert not env.strokes(state, action)[0].drawn.any()
     assert not env.spec.fixed_length
     assert env.spec.action == Discrete(99)
     assert (env.observe(state)["action_gain"][:, 98] == 0).all()
@@ -562,9 +562,9 @@ def test_the_width_of_lines_is_measured(width, ink):
 def test_a_brush_as_wide_as_the_datas_lines(brush):
     env = canvas(brush, size=28, data=lines(1), brush_widths="auto", brush_data=lines(1))
     state = env.reset(4, stream())
-    assert float(env.stroke(state, torch.full((4,), 60)).width[0]) < 1.5
+    assert float(env.strokes(state, torch.full((4,), 60))[0].width[0]) < 1.5
     thick = canvas(brush, size=28, data=lines(5), brush_widths="auto", brush_data=lines(5))
-    assert float(thick.stroke(state, torch.full((4,), 60)).width[0]) > 3.5
+    assert float(thick.strokes(state, torch.full((4,), 60))[0].width[0]) > 3.5
     assert canvas("pen", size=28, brush_widths="auto", brush_line="pixel", brush_data=lines(3)).brush.exact_palette
 
 
@@ -610,7 +610,7 @@ def test_a_drawing_is_rasterised_at_any_size_by_hand():
     one = torch.ones(1)
     stroke = Stroke(points, 3 * one, torch.tensor([[1.0]]), 0.5 * one, one.bool())
     hidden = stroke._replace(drawn=~stroke.drawn, opacity=one)
-    drawing = Drawing([stroke, hidden], 8, torch.tensor([0.2]), False)
+    drawing = Drawing([stroke, hidden], 8, 8, torch.tensor([0.2]), False)
     picture, covered = enlarged(drawing, 0, 4)
     assert picture.shape == (32, 32)
     # Its rim lies at rows 16 − 6 and 16 + 6, between pixels.

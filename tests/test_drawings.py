@@ -25,7 +25,7 @@ def drawing(*strokes, size=10, square=False):
         Stroke(torch.tensor([points or none]).float(), 2 * one, one.view(1, 1), one, torch.tensor([points is not None]))
         for points in strokes
     ]
-    return Drawing(steps, size, torch.zeros(1), square)
+    return Drawing(steps, size, size, torch.zeros(1), square)
 
 
 LINE, CURVE, DOT = ((1, 1), (4, 1), (7, 1)), ((1, 2), (8, 5), (1, 8)), ((5, 5), (5, 5), (5, 5))

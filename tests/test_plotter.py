@@ -133,10 +133,10 @@ def distance(point, start, end):
 
 def test_what_leaves_the_canvas_is_not_drawn():
     """A corner of the polyline lies to the right of the square; below, all of it does."""
-    runs = list(clipped([(-2, 5), (5, 5), (15, 5), (5, 15)], 10))
+    runs = list(clipped([(-2, 5), (5, 5), (15, 5), (5, 15)], 10, 10))
     assert runs == [[(0, 5), (5, 5), (10, 5)], [(10, 10), (10, 10)]]
-    assert list(clipped([(2, 11), (8, 12)], 10)) == []
-    assert list(clipped([(3, 3), (3, 3)], 10)) == [[(3, 3), (3, 3)]]
+    assert list(clipped([(2, 11), (8, 12)], 10, 10)) == []
+    assert list(clipped([(3, 3), (3, 3)], 10, 10)) == [[(3, 3), (3, 3)]]
 
 
 def test_each_colour_has_a_pen_and_what_erases_is_left_out(tmp_path):
@@ -205,7 +205,7 @@ def seen(found, width):
         for a, b in pairwise(line):
             middle = [(p + q) / 2 for p, q in zip(a, b, strict=True)]
             strokes.append(Stroke(torch.tensor([[a, middle, b]]), width * one, one.view(1, 1), one, one.bool()))
-    return enlarged(Drawing(strokes, 12, torch.zeros(1), False), 0, 6)[0].numpy()
+    return enlarged(Drawing(strokes, 12, 12, torch.zeros(1), False), 0, 6)[0].numpy()
 
 
 WRONG = {

@@ -26,6 +26,7 @@ HELP = """rlgen: reinforcement learning that makes things
   rlgen pretrain [KEY=VALUE …] a sequence model, as in  rlgen pretrain data=midi data.path=FOLDER, or a GAN, as in
                                rlgen pretrain env=latent_gan data=mnist
   rlgen sample [KEY=VALUE …]   what a run makes, as in  rlgen sample run=latest n=64 seed=0 format=svg
+  rlgen paint FILE… [KEY=VALUE …]  any picture in strokes, as in  rlgen paint cat.jpg strokes=500 width=1024
   rlgen draw [KEY=VALUE …]     a picture of your own, as in  rlgen draw run=latest image=cat.png
   rlgen eval [KEY=VALUE …]     how that compares with real data, as in  rlgen eval run=latest n=2000
   rlgen report [KEY=VALUE …]   a page of what runs left to see, as in  rlgen report runs=outputs/multirun
@@ -48,6 +49,7 @@ TRAINERS = ("train", "pretrain")
 READERS = {
     "sample": ("rlgen_cli.runs.sample", "sample"),
     "draw": ("rlgen_cli.runs.sample", "draw"),
+    "paint": ("rlgen_cli.runs.paint", "paint"),
     "eval": ("rlgen_cli.runs.evaluate_run", "evaluate_run"),
     "report": ("rlgen_cli.report.page", "report"),
     "watch": ("rlgen_cli.report.watch", "watch"),
@@ -58,7 +60,7 @@ READERS = {
 HYDRA_COMMANDS = (*TRAINERS, *READERS, "tune")
 COMMANDS = (*HYDRA_COMMANDS, "list", "new", "doctor")
 # What a command's result is called where it is not called after the command.
-WRITTEN = {"sample": "samples", "draw": "drawn", "eval": "report", "push": "pushed"}
+WRITTEN = {"sample": "samples", "draw": "drawn", "paint": "painted", "eval": "report", "push": "pushed"}
 # Flags with which Hydra shows something and runs nothing.
 SHOWS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
@@ -121,9 +123,11 @@ def dispatch(arguments: list[str]) -> None:
 
 def run(command: str, arguments: list[str]) -> None:
     """One of the subcommands that take a config: composed once, and built completely before anything is written."""
-    from rlgen_cli.config.arguments import sweeps
+    from rlgen_cli.config.arguments import sweeps, with_files
     from rlgen_cli.config.compose import added, composed, value_of
 
+    if command == "paint":
+        arguments = with_files(arguments)
     if any(argument.startswith("--experimental-rerun") for argument in arguments):
         raise UserError(
             "--experimental-rerun: reads a pickle, which could run anything; use rlgen train resume=FOLDER."

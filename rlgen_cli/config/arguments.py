@@ -32,6 +32,16 @@ def prepared(arguments: list[str], folders: list[Path] | None = None) -> list[st
     return [*flags, *(_quoted(_chosen(word, groups), sweeps(arguments)) for word in words)]
 
 
+def with_files(arguments: list[str]) -> list[str]:
+    """The words with `files=[…]` in the place of those that are files: without an equals sign, or of that name."""
+    flags, words = parted(arguments)
+    files = [word for word in words if "=" not in word or os.path.isfile(word)]
+    if not files:
+        return arguments
+    others = [word for word in words if word not in files]
+    return [*flags, f"files=[{','.join(_as_text(file) for file in files)}]", *others]
+
+
 def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Flags with their values, and the other words, each in the order in which they came."""
     flags, words, valued = [], [], False

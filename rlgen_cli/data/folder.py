@@ -97,6 +97,21 @@ def square_picture(file: Path, size: int, channels: int, background: tuple[int, 
     return pil_to_tensor(squared(flat.convert(mode), size, beside))
 
 
+def read_whole(file: Path, background: tuple[int, ...], key: str) -> Image.Image:
+    """A picture of one's own as it is, RGB, upright, over a background where it is transparent.
+
+    Raises:
+        UserError: for a file that is none; `key` begins the error.
+    """
+    try:
+        rgba = decoded(content_of(file, LARGEST_FILE))
+    except Exception as error:
+        raise UserError(f"{key}: {file} is no picture that can be read ({reason_unread(error)}).") from None
+    flat = Image.new("RGBA", rgba.size, (*background, 255))
+    flat.alpha_composite(rgba)
+    return flat.convert("RGB")
+
+
 def reason_unread(error: Exception) -> str:
     """Why a picture cannot be read, in a few words."""
     if isinstance(error, UnidentifiedImageError):

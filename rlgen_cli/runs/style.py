@@ -22,7 +22,7 @@ def style_of(config: DictConfig) -> Style:
     Raises:
         UserError: for a value out of range.
     """
-    return Style(look=_look(config), film=_film(config.film), page=_page(config.plotter), sound=_sound(config))
+    return Style(look=_look(config), film=film_of(config.film), page=page_of(config.plotter), sound=_sound(config))
 
 
 def _look(config: DictConfig) -> Look:
@@ -34,14 +34,16 @@ def _look(config: DictConfig) -> Look:
     return Look(config.scale, config.smooth, config.transparent, config.columns)
 
 
-def _film(film: DictConfig) -> Film:
+def film_of(film: DictConfig) -> Film:
+    """The animations that the keys below `film` ask for."""
     check_number("film.seconds", film.seconds, 0.1, LONGEST)
     check_flag("film.loop", film.loop)
     check_whole("film.fps", film.fps, 120)
     return Film(float(film.seconds), film.loop, film.fps)
 
 
-def _page(plotter: DictConfig) -> Page:
+def page_of(plotter: DictConfig) -> Page:
+    """The plotter's page that the keys below `plotter` ask for."""
     width, height = _size(plotter.page)
     check_number("plotter.margin", plotter.margin, 0, min(width, height) / 2 - 1)
     for name, low, high in (("tolerance", 0.001, 10), ("feed", 1, 1e5), ("travel", 1, 1e5)):

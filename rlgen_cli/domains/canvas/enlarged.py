@@ -19,9 +19,10 @@ def enlarged(drawing: Drawing, sample: int, scale: int) -> Tensor:
 
 def stages(drawing: Drawing, sample: int, scale: int) -> Iterator[Tensor]:
     """The same picture before the first step and after each, [C + 1, H, W]."""
-    side = drawing.size * scale
-    picture = drawing.background.view(-1, 1, 1).repeat(1, side, side)
-    covered = torch.zeros(1, side, side)
+    high, wide = drawing.high * scale, drawing.wide * scale
+    side = max(high, wide)
+    picture = drawing.background.view(-1, 1, 1).repeat(1, high, wide)
+    covered = torch.zeros(1, high, wide)
     yield torch.cat([picture, covered])
     for stroke in drawing.strokes:
         points, width, colour, opacity, drawn = (field[sample : sample + 1] for field in stroke)
@@ -32,7 +33,7 @@ def stages(drawing: Drawing, sample: int, scale: int) -> Iterator[Tensor]:
                 coverage = segment(start, end, width * scale, side)
             else:
                 coverage = bezier(torch.stack([start, control, end], 1), width * scale, side)
-            coverage = coverage * opacity  # [1, H, W]
+            coverage = coverage[:, :high, :wide] * opacity  # [1, H, W]
             picture = picture + (colour.view(-1, 1, 1) - picture) * coverage
             covered = covered + (1 - covered) * coverage
         yield torch.cat([picture, covered])

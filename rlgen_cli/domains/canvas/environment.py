@@ -243,7 +243,8 @@ class Canvas:
         """Canvases, pens, and how many marks actions [N] of the brush made; all as before where `over`, bool [N]."""
         if isinstance(self.brush, MatchesTarget):
             canvas = self.brush.painted(state.canvas, self._target(state), action)
-            return torch.where(over.view(-1, 1, 1, 1), state.canvas, canvas), state.pen, self.brush.count * ~over
+            marks = (self.brush.count * ~over).to(state.marks.dtype)
+            return torch.where(over.view(-1, 1, 1, 1), state.canvas, canvas), state.pen, marks
         mark = self.brush.mark(state.pen, action)
         canvas = painted(state.canvas, mark._replace(opacity=mark.opacity * ~over.view(-1, 1, 1)))
         return canvas, torch.where(over.unsqueeze(1), state.pen, mark.pen), mark.drawn & ~over

@@ -23,10 +23,10 @@ from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier
 Painter: TypeAlias = Callable[[Tensor, Tensor], Curves]
 
 STROKES_A_TILE = 16  # of the finest level, by which its resolution is chosen
-MARGIN = 8  # pixels around a tile in which strokes are measured, too
+MARGIN = 4  # pixels around a tile in which strokes are measured, too
 FINEST = 0.77  # share of the strokes that the finest level gets; of what is left the next one gets as much
-ROUNDS = (2, 2, 4)  # of the whole, of the levels between, and of the finest
-AT_ONCE = 256  # tiles that strokes are proposed for at a time
+ROUNDS = (1, 2, 6)  # of the whole, of the levels between, and of the finest
+AT_ONCE = 16  # tiles that strokes are proposed for at a time: few, so that what is computed stays in the cache
 EDGE = 1.0  # pixels that a stroke's rim takes to fade
 
 
@@ -64,11 +64,14 @@ def rounds_for(shape: tuple[int, int], tile: int, strokes: int) -> list[Round]:
 
 
 @torch.no_grad()
-def painted(target: Tensor, paper: Tensor, painter: Painter, tile: int, strokes: int) -> Strokes:
+def painted(
+    target: Tensor, paper: Tensor, painter: Painter, tile: int, strokes: int, palette: Tensor | None = None
+) -> Strokes:
     """So many strokes, or fewer where no more gain anything, for pictures of one size; lengths in their pixels.
 
     Args:
         target: float [N, C, H, W] in [0, 1]. paper: the colours below, [N, C]. tile: side of the painter's pictures.
+        palette: the colours that strokes may have, [P, C]; None: any.
     """
     n, shape = len(target), (target.shape[2], target.shape[3])
     made, drawn = nothing(paper), torch.zeros(n, dtype=torch.long, device=target.device)
@@ -79,7 +82,7 @@ def painted(target: Tensor, paper: Tensor, painter: Painter, tile: int, strokes:
             blank = paper[:, :, None, None].expand(-1, -1, *level)
             canvas = composite(blank, rescaled(made, shape, level), EDGE)
         count = (step.share * (strokes - drawn)).round().long()  # [N]
-        new, canvas = one_round(seen, canvas, painter, tile, count, step.shifted)
+        new, canvas = one_round(seen, canvas, painter, tile, count, step.shifted, palette)
         drawn += torch.bincount(new.picture, minlength=n)
         made = joined(made, rescaled(new, level, shape))
     return made
@@ -115,7 +118,7 @@ class Proposals(NamedTuple):
 
 
 def one_round(
-    target: Tensor, canvas: Tensor, painter: Painter, tile: int, count: Tensor, shifted: bool
+    target: Tensor, canvas: Tensor, painter: Painter, tile: int, count: Tensor, shifted: bool, palette: Tensor | None
 ) -> tuple[Strokes, Tensor]:
     """The strokes of a round, lengths in pixels of its level, and the canvases after it.
 
@@ -124,7 +127,7 @@ def one_round(
     """
     target, canvas = (pad(picture, [MARGIN] * 4, mode="replicate") for picture in (target, canvas))
     found = chosen(proposed(target, canvas, painter, tile, shifted), count)
-    made, canvas = drawn_in_turn(found, target, canvas, tile + 2 * MARGIN)
+    made, canvas = drawn_in_turn(found, target, canvas, tile + 2 * MARGIN, palette)
     inner = slice(MARGIN, -MARGIN)
     return made._replace(points=made.points - MARGIN), canvas[:, :, inner, inner]
 
@@ -174,7 +177,9 @@ def chosen(found: Proposals, count: Tensor) -> Proposals:
     return Proposals(strokes.of(order), found.corner[best][order], found.gain[best][order])
 
 
-def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int) -> tuple[Strokes, Tensor]:
+def drawn_in_turn(
+    found: Proposals, target: Tensor, canvas: Tensor, side: int, palette: Tensor | None
+) -> tuple[Strokes, Tensor]:
     """The strokes with their colours, without those that gain nothing when their turn comes, and the canvases after
     them, [N, C, H, W]. Strokes of different pictures are drawn at once."""
     turn = turns(found.strokes.picture)
@@ -190,7 +195,7 @@ def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int) -
     sizes = torch.bincount(turn).tolist()
     for a, t, cell, row in zip(*(field.split(sizes) for field in (alpha, seen, cells, rows)), strict=True):
         before = pixels[row, cell].mT.unflatten(2, (side, side))  # [M, C, side, side]
-        colour = best_colours(a, before, t)[:, 0]
+        colour = nearest_colours(best_colours(a, before, t)[:, 0], palette)
         after = before + a * (colour[:, :, None, None] - before)
         better = ((after - t).square() - (before - t).square()).sum((1, 2, 3)) < 0
         pixels[row, cell] = torch.where(better.view(-1, 1, 1, 1), after, before).flatten(2).mT
@@ -200,6 +205,11 @@ def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int) -
         return strokes, canvas
     made = strokes._replace(colour=torch.cat(colours)).of(torch.cat(kept).nonzero().squeeze(1))
     return made, pixels.mT.unflatten(2, canvas.shape[2:])
+
+
+def nearest_colours(colour: Tensor, palette: Tensor | None) -> Tensor:
+    """Of each colour [K, C] the nearest of the palette [P, C]; the colour itself where there is none."""
+    return colour if palette is None else palette[torch.cdist(colour, palette).argmin(1)]
 
 
 def turns(picture: Tensor) -> Tensor:

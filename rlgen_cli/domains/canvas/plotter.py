@@ -43,15 +43,10 @@ class Page(NamedTuple):
     pen_up: str = "G0 Z5"
     pen_down: str = "G1 Z0 F600"
 
-    @property
-    def side(self) -> float:
-        """Of the square that the canvas becomes, mm."""
-        return min(self.width, self.height) - 2 * self.margin
-
-    @property
-    def corner(self) -> Point:
-        """The lower left one of that square."""
-        return (self.width - self.side) / 2, (self.height - self.side) / 2
+    def placed(self, wide: int, high: int) -> tuple[float, Point]:
+        """Millimetres of a pixel of a drawing of this size, and where its lower left corner lies."""
+        scale = min((self.width - 2 * self.margin) / wide, (self.height - 2 * self.margin) / high)
+        return scale, ((self.width - scale * wide) / 2, (self.height - scale * high) / 2)
 
 
 class Line(NamedTuple):
@@ -86,12 +81,12 @@ def plot(drawing: Drawing, sample: int, page: Page, pens: list[str]) -> Plot:
     lines: list[Line] = []
     drawn = [stroke for stroke in drawing.strokes if bool(stroke.drawn[sample])]
     shown = [stroke for stroke in drawn if _shows(drawing, stroke, sample)]
-    scale, (left, low) = page.side / drawing.size, page.corner
+    scale, (left, low) = page.placed(drawing.wide, drawing.high)
     for stroke in shown:
         pen = 1 + _nearest(colour_name(stroke.colour[sample]), pens)
         points = flattened(stroke.points[sample] + 0.5, page.tolerance / scale)  # from the canvas's corner
-        for run in clipped(points, drawing.size):
-            placed = [(left + x * scale, low + (drawing.size - y) * scale) for x, y in run]
+        for run in clipped(points, drawing.wide, drawing.high):
+            placed = [(left + x * scale, low + (drawing.high - y) * scale) for x, y in run]
             if lines and lines[-1].pen == pen and math.dist(lines[-1].points[-1], placed[0]) < NEAR:
                 lines[-1].points.extend(placed[1:])
             else:
@@ -112,11 +107,11 @@ def flattened(points: Tensor, tolerance: float) -> list[Point]:
     return [(a * x0 + b * x1 + c * x2, a * y0 + b * y1 + c * y2) for a, b, c in weights]
 
 
-def clipped(points: list[Point], side: float) -> Iterator[list[Point]]:
-    """The parts of a polyline that lie in the square from (0, 0) to (side, side)."""
+def clipped(points: list[Point], wide: float, high: float) -> Iterator[list[Point]]:
+    """The parts of a polyline that lie in the rectangle from (0, 0) to (wide, high)."""
     run: list[Point] = []
     for start, end in itertools.pairwise(points):
-        inside = _inside(start, end, side)
+        inside = _inside(start, end, (wide, high))
         if inside is not None and run and run[-1] == inside[0]:
             run.append(inside[1])
             continue
@@ -127,10 +122,10 @@ def clipped(points: list[Point], side: float) -> Iterator[list[Point]]:
         yield run
 
 
-def _inside(start: Point, end: Point, side: float) -> tuple[Point, Point] | None:
-    """The part of a segment that lies in the square (Liang and Barsky 1984)."""
+def _inside(start: Point, end: Point, sides: Point) -> tuple[Point, Point] | None:
+    """The part of a segment that lies in the rectangle (Liang and Barsky 1984)."""
     first, last = 0.0, 1.0
-    for at, towards in zip(start, end, strict=True):
+    for at, towards, side in zip(start, end, sides, strict=True):
         move = towards - at
         if move == 0:
             if not 0 <= at <= side:

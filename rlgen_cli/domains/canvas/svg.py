@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rlgen_cli.core.specs import Stroke
 
+SMALL = 256  # pixels of a side, up to which a drawing is shown larger than it is
 REST = 1.5  # seconds that an animation shows the finished drawing before it begins again
 
 
@@ -14,7 +15,8 @@ class Drawing(NamedTuple):
     """N samples as strokes."""
 
     strokes: list[Stroke]  # one entry a step, N strokes each
-    size: int  # of the square canvas, pixels
+    wide: int  # of the canvas, pixels
+    high: int
     background: Tensor  # a colour [C] in [0, 1]
     square_marks: bool  # a mark is a whole pixel
 
@@ -88,28 +90,29 @@ def _animated(element: str, timing: Timing, begin: float, end: float, grows: boo
 
 def write_svg(path: Path, drawing: Drawing, sample: int, paper: bool = True, timing: Timing | None = None) -> None:
     """One sample as an SVG of its own, on paper of the background's colour or on nothing; animated with a `timing`."""
-    path.write_text(_document(drawing.size, drawing.size, [_tile(drawing, sample, 0, 0, paper, timing)]))
+    path.write_text(_document(drawing.wide, drawing.high, [_tile(drawing, sample, 0, 0, paper, timing)]))
 
 
 def write_svg_grid(path: Path, drawing: Drawing, columns: int, timing: Timing | None = None) -> None:
     """All samples on one sheet."""
-    n, pitch = len(drawing.strokes[0].drawn), drawing.size + 2
+    n, across, down = len(drawing.strokes[0].drawn), drawing.wide + 2, drawing.high + 2
     rows = -(-n // columns)
-    places = [(sample % columns * pitch, sample // columns * pitch) for sample in range(n)]
+    places = [(sample % columns * across, sample // columns * down) for sample in range(n)]
     tiles = [_tile(drawing, sample, x, y, True, timing) for sample, (x, y) in enumerate(places)]
-    path.write_text(_document(columns * pitch, rows * pitch, tiles))
+    path.write_text(_document(columns * across, rows * down, tiles))
 
 
 def _document(wide: int, high: int, tiles: list[str]) -> str:
-    size = f'viewBox="0 0 {wide} {high}" width="{wide * 10}" height="{high * 10}"'
+    zoom = 10 if max(wide, high) <= SMALL else 1
+    size = f'viewBox="0 0 {wide} {high}" width="{wide * zoom}" height="{high * zoom}"'
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', *tiles, "</svg>", ""])
 
 
 def _tile(drawing: Drawing, sample: int, x: int, y: int, paper: bool, timing: Timing | None) -> str:
     """A nested SVG clips strokes that leave the canvas."""
-    size = drawing.size
-    head = f'<svg x="{x}" y="{y}" width="{size}" height="{size}" viewBox="0 0 {size} {size}">'
-    sheet = f'<rect width="{size}" height="{size}" fill="{colour_name(drawing.background)}"/>'
+    wide, high = drawing.wide, drawing.high
+    head = f'<svg x="{x}" y="{y}" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}">'
+    sheet = f'<rect width="{wide}" height="{high}" fill="{colour_name(drawing.background)}"/>'
     group = '<g fill="none" stroke-linecap="round" stroke-linejoin="round">'
     marks = svg_marks(drawing, sample, timing)
     return "\n".join([head, *([sheet] if paper else []), group, *marks, "</g></svg>"])

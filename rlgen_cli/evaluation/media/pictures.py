@@ -229,7 +229,7 @@ def drawing_of(env: DrawsStrokes, made: Rollout) -> Drawing:
     steps = zip(made.states, made.actions, strict=True)
     strokes = [stroke for state, action in steps for stroke in env.strokes(state, action)]
     strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
-    return Drawing(strokes, env.size, env.background.cpu(), env.square_marks)
+    return Drawing(strokes, env.size, env.size, env.background.cpu(), env.square_marks)
 
 
 def resized(picture: Tensor, scale: int, smooth: bool) -> Tensor:

@@ -1,5 +1,6 @@
 """Films: MP4 (H.264, AAC) and WebM (VP9, Opus), through PyAV."""
 
+import importlib.util
 import itertools
 from collections import deque
 from collections.abc import Iterable
@@ -17,6 +18,11 @@ CODECS = {"mp4": ("libx264", "aac"), "webm": ("libvpx-vp9", "libopus")}
 QUALITY = {"mp4": {"crf": "18", "preset": "medium"}, "webm": {"crf": "24", "b": "0"}}
 SOUND_RATE = 48_000  # the one that Opus has
 FILMS = tuple(CODECS)
+
+
+def has_video() -> bool:
+    """Whether PyAV is installed."""
+    return importlib.util.find_spec("av") is not None
 
 
 def require_video() -> Any:

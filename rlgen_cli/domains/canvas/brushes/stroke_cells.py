@@ -1,6 +1,7 @@
 """Many Bézier strokes an action, one from each cell of a grid, in the colours that come nearest to the target: for
 copying pictures, as `rlgen paint` does."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ from rlgen_cli.core.specs import Continuous, Stroke
 from rlgen_cli.domains.canvas.brushes.brush import check_widths
 from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier, round_straight_through
 
-NUMBERS = 7  # of a stroke: x, y, direction and half the length as a vector (2), bend, width, opacity
-REACH = 0.6  # half of the longest stroke's length, along an axis, as a fraction of the canvas's side
+NUMBERS = 8  # of a stroke: x, y, direction (2), bend (2), width, opacity
+REACH = 0.5  # half of the longest stroke's length along an axis of (u, v), as a fraction of the canvas's side
 
 
 class Curves(NamedTuple):
@@ -32,11 +33,13 @@ class Layer(NamedTuple):
 
 
 class StrokeCells:
-    """A free quadratic Bézier from each of grid² cells: action = (x, y, dx, dy, bend, width, opacity) for each, in
+    """A free quadratic Bézier from each of grid² cells: action = (x, y, u, v, bx, by, width, opacity) for each, in
     [0, 1], of which those are drawn that alone would bring the canvas nearest to the target.
 
-    x and y move the middle from the cell's by up to one cell's side, dx and dy are half of the way from start to end,
-    and the bend moves the control point to the side by up to as much. Strokes are drawn from the largest to the
+    x and y move the middle from the cell's by up to one cell's side. The vector (u, v) from (½, ½) has the length of
+    half the way from start to end, and twice its angle: a stroke is the same from either end, so that its direction
+    has no other form that is unique and changes steadily. bx and by move the control point, by no more than half the
+    way. Strokes are drawn from the largest to the
     smallest, each in the colour that brings the canvas nearest to the target under it (least squares). Differentiable.
 
     Args:
@@ -70,11 +73,14 @@ class StrokeCells:
         """The strokes of actions [N, D]."""
         part = action.clamp(0, 1).unflatten(1, (self.grid**2, NUMBERS))  # [N, K, NUMBERS]
         middle = self.middle + (2 * part[..., :2] - 1) / self.grid
-        half = REACH * (2 * part[..., 2:4] - 1)
-        aside = torch.stack([-half[..., 1], half[..., 0]], -1) * (2 * part[..., 4:5] - 1)
+        u, v = (2 * part[..., 2:4] - 1).unbind(-1)
+        u = u + 1e-6  # an angle has no gradient where there is no length
+        angle, length = torch.atan2(v, u) / 2, REACH * (u.square() + v.square()).sqrt().unsqueeze(-1)
+        half = length * torch.stack([angle.cos(), angle.sin()], -1)
+        aside = length * (2 * part[..., 4:6] - 1) / math.sqrt(2)
         points = torch.stack([middle - half, middle + aside, middle + half], 2)
-        width = self.min_width * (self.max_width / self.min_width) ** part[..., 5]
-        return Curves(points * self.size - 0.5, width, part[..., 6])
+        width = self.min_width * (self.max_width / self.min_width) ** part[..., 6]
+        return Curves(points * self.size - 0.5, width, part[..., 7])
 
     def layers(self, canvas: Tensor, target: Tensor, action: Tensor) -> Iterator[Layer]:
         """The strokes one after another; canvas and target are float [N, C, H, W] in [0, 1]."""

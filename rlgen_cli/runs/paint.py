@@ -1,0 +1,229 @@
+"""`rlgen paint`: pictures of any size in strokes, by the painter that comes with rlgen or a run of one's own."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image, ImageColor
+from torch import Tensor
+
+from rlgen_cli.core.acting import decide, initial_carry
+from rlgen_cli.core.errors import UserError, require
+from rlgen_cli.core.files import files_below
+from rlgen_cli.core.seeding import stream
+from rlgen_cli.data.folder import SUFFIXES, read_whole
+from rlgen_cli.data.images import pil_to_tensor
+from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells
+from rlgen_cli.domains.canvas.compositing import Strokes, composite
+from rlgen_cli.domains.canvas.environment import Canvas
+from rlgen_cli.domains.canvas.painting import EDGE, Painter, nearest_colours, painted, reduced, rescaled, rounds_for
+from rlgen_cli.domains.canvas.refining import refined
+from rlgen_cli.evaluation.likeness import mse, psnr, ssim
+from rlgen_cli.evaluation.media.painting import FORMATS, Painting, write_painting
+from rlgen_cli.evaluation.media.video import FILMS, has_video, require_video
+from rlgen_cli.runs.assemble import Session
+from rlgen_cli.runs.log import say
+from rlgen_cli.runs.open import open_run
+from rlgen_cli.runs.style import check_number, check_whole, film_of, page_of
+
+SHIPPED = Path(__file__).parent.parent / "painter"  # the run that comes with rlgen
+MOST_STROKES, MOST_UPDATES, WIDEST, HIGHEST = 100_000, 100_000, 8192, 16_384
+TOGETHER = 8  # pictures of one size that are painted at once
+
+
+class Picture(NamedTuple):
+    """A file, and what is to be painted."""
+
+    file: Path
+    pixels: Tensor  # float [3, H, W] in [0, 1]
+
+
+class Wanted(NamedTuple):
+    """How pictures are to be painted."""
+
+    strokes: int
+    refine: int  # updates afterwards
+    palette: Tensor | None  # float [P, 3]
+    paper: Tensor | None  # float [3]; None: each picture's mean
+
+
+def paint(config: DictConfig) -> Path:
+    """Paint the pictures of `config.files`; returns the folder where the paintings lie.
+
+    Raises:
+        UserError: for a value out of range, a file that is no picture, and a run that paints none.
+    """
+    wanted, formats = wanted_of(config), formats_of(config.format)
+    film, page = film_of(config.film), page_of(config.plotter)
+    background = colour_of("background", config.background)
+    check_whole("width", config.width, WIDEST)
+    files = named(config.files)
+    session = opened(config)
+    painter, tile = painter_of(session)
+    out = Path(config.out).expanduser()
+    out.mkdir(parents=True, exist_ok=True)
+    told: dict[str, Any] = {}
+    for group in grouped(pictures(files, background, config.width)):
+        began = time.perf_counter()
+        target = torch.stack([picture.pixels for picture in group]).to(session.device)
+        made, paper = painting_of(target, painter, tile, wanted)
+        seconds = (time.perf_counter() - began) / len(group)
+        shown = composite(paper[:, :, None, None].expand_as(target), made, EDGE).clamp(0, 1)
+        numbers = {"mse": mse(shown, target), "psnr": psnr(shown, target), "ssim": ssim(shown, target)}
+        for i, picture in enumerate(group):
+            strokes = made.of((made.picture == i).nonzero().squeeze(1))
+            strokes = strokes._replace(picture=torch.zeros_like(strokes.picture))
+            name = free_name(picture.file.stem, told)
+            write_painting(Painting(strokes, paper[i], shown[i]), formats, film, page, out / name)
+            told[name] = {"file": picture.file.name, "strokes": len(strokes.width), "seconds": round(seconds, 2)}
+            told[name] |= {key: round(float(value[i]), 5) for key, value in numbers.items()}
+            text = f"PSNR {told[name]['psnr']:.1f} dB, SSIM {told[name]['ssim']:.2f}, {seconds:.1f} s"
+            say(f"{name}: {len(strokes.width)} strokes, {text}")
+    (out / "scores.json").write_text(json.dumps(told, indent=1) + "\n")
+    return out
+
+
+def wanted_of(config: DictConfig) -> Wanted:
+    """What the keys ask for.
+
+    Raises:
+        UserError: for a value out of range.
+    """
+    check_whole("strokes", config.strokes, MOST_STROKES)
+    check_number("refine", config.refine, 0, MOST_UPDATES)
+    palette = None
+    if config.palette is not None:
+        require(
+            isinstance(config.palette, list) or OmegaConf.is_list(config.palette),
+            f"palette: must be a list of colours, as in [black,white], got {config.palette}.",
+        )
+        require(len(config.palette) > 0, "palette: must have at least one colour.")
+        palette = torch.tensor([colour_of("palette", name) for name in config.palette]) / 255
+    paper = None if config.paper == "auto" else torch.tensor(colour_of("paper", config.paper)) / 255
+    return Wanted(config.strokes, int(config.refine), palette, paper)
+
+
+def colour_of(key: str, name: Any) -> tuple[int, ...]:
+    """Red, green and blue of a colour's name or #rrggbb.
+
+    Raises:
+        UserError: for what is none.
+    """
+    try:
+        return ImageColor.getrgb(str(name))[:3]
+    except ValueError:
+        raise UserError(f"{key}: {name!r} is no colour; give a name or #rrggbb.") from None
+
+
+def formats_of(given: Any) -> list[str]:
+    """The formats as they are asked for, or the usual ones.
+
+    Raises:
+        UserError: for one that is not known, or that needs what is not installed.
+    """
+    if given is None:
+        return ["png", "svg", *(["mp4"] if has_video() else [])]
+    formats = [given] if isinstance(given, str) else list(given)
+    for name in formats:
+        require(name in FORMATS, f"format: must be of {', '.join(FORMATS)}, got {name}.")
+    if set(FILMS) & set(formats):
+        require_video()
+    return formats
+
+
+def named(given: Any) -> list[Path]:
+    """The files that are named, and those in folders that are.
+
+    Raises:
+        UserError: for a file that there is not.
+    """
+    paths = [Path(str(name)).expanduser() for name in ([given] if isinstance(given, str) else given)]
+    found: list[Path] = []
+    for path in paths:
+        require(path.exists(), f"files: there is no {path}.")
+        inside = files_below(path, SUFFIXES) if path.is_dir() else [path]
+        require(bool(inside), f"files: {path} holds no image file.")
+        found += inside
+    return found
+
+
+def pictures(files: list[Path], background: tuple[int, ...], width: int) -> Iterator[Picture]:
+    """What is to be painted, `width` pixels wide.
+
+    Raises:
+        UserError: for a file that is no picture, and for one that would be too high.
+    """
+    for file in files:
+        image = read_whole(file, background, "files")
+        height = max(1, round(image.height * width / image.width))
+        high = f"files: {file} would be {height} pixels high, more than {HIGHEST}; give a smaller width."
+        require(height <= HIGHEST, high)
+        image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        yield Picture(file, pil_to_tensor(image).float() / 255)
+
+
+def grouped(found: Iterator[Picture]) -> Iterator[list[Picture]]:
+    """Successive pictures of one size, a few at a time."""
+    group: list[Picture] = []
+    for picture in found:
+        if group and (len(group) == TOGETHER or picture.pixels.shape != group[0].pixels.shape):
+            yield group
+            group = []
+        group.append(picture)
+    if group:
+        yield group
+
+
+def painting_of(target: Tensor, painter: Painter, tile: int, wanted: Wanted) -> tuple[Strokes, Tensor]:
+    """The strokes of pictures [N, 3, H, W], and the colours below them, [N, 3]."""
+    paper = target.mean((2, 3)) if wanted.paper is None else wanted.paper.to(target).expand(len(target), -1)
+    made = painted(target, paper, painter, tile, wanted.strokes, wanted.palette)
+    if wanted.refine and len(made.width):
+        shape = (target.shape[2], target.shape[3])
+        level = rounds_for(shape, tile, wanted.strokes)[-1].shape  # as fine as strokes are
+        level = shape if level[0] > shape[0] else level
+        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, EDGE)
+        made = rescaled(made, level, shape)
+        made = made._replace(colour=nearest_colours(made.colour, wanted.palette))
+    return made, paper
+
+
+def opened(config: DictConfig) -> Session:
+    """The run that paints."""
+    few = {"data.count": 16} if config.run is None else {}  # of pictures that nothing is learned from
+    asked = {"run": str(config.run or SHIPPED), "n": 1, "seed": 0, "split": "test", "set": few}
+    return open_run(OmegaConf.create({**asked, "device": config.device, "trust": list(config.trust)})).session
+
+
+def painter_of(session: Session) -> tuple[Painter, int]:
+    """What proposes strokes for tiles, and their side, pixels.
+
+    Raises:
+        UserError: for a run that does something else.
+    """
+    env = session.envs["test"]
+    if not (isinstance(env, Canvas) and isinstance(env.brush, StrokeCells) and env.channels == 3):
+        raise UserError("run: it paints no pictures in colour; train one with experiment=painter.")
+    brush, canvas = env.brush, env
+
+    def propose(target: Tensor, before: Tensor) -> Curves:
+        rng = stream(0, "sample", session.device)
+        tiles = canvas.with_picture(target)
+        state = tiles.start_from(torch.arange(len(target), device=target.device), rng)
+        state = state._replace(canvas=before)
+        carry = initial_carry(session.actor, len(target))
+        return brush.curves(decide(session.actor, tiles, state, carry, explore=False, rng=rng).action)
+
+    return propose, env.size
+
+
+def free_name(stem: str, taken: dict[str, Any]) -> str:
+    """A file's name that no other painting has."""
+    name, count = stem, 2
+    while name in taken:
+        name, count = f"{stem}_{count}", count + 1
+    return name
