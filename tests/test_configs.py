@@ -31,6 +31,8 @@ def data_for(name: str, tmp_path: Path) -> list[str]:
         return [f"data.path={tmp_path / 'images'}", "~data.per_class"]
     if name == "glyphs":
         return []
+    if name == "leaves":
+        return ["data.count=20", "~data.per_class"]
     if name == "captions":
         return ["env=diffusion", "agent=random", "reward=[symmetry]"]
     if name == "melodies":

@@ -25,8 +25,9 @@ from tests.resuming import PARTS, resumes, same
 BRUSHES = choices("brush")
 WITH_GRID = ("pen_grid", "stroke_grid", "spiral")
 SEARCHERS = ("best_of", "cem", "gradient")  # of continuous actions
-CANNOT = {"dqn": ("stroke", "spiral_continuous"), "greedy": ("spiral", "stroke", "spiral_continuous")}
-CANNOT |= {name: tuple(brush for brush in BRUSHES if brush != "stroke") for name in (*SEARCHERS, "pathwise")}
+STROKES = ("stroke", "stroke_cells")  # whose actions are continuous
+CANNOT = {"dqn": (*STROKES, "spiral_continuous"), "greedy": ("spiral", *STROKES, "spiral_continuous")}
+CANNOT |= {name: tuple(brush for brush in BRUSHES if brush not in STROKES) for name in (*SEARCHERS, "pathwise")}
 REWARDS = ["coverage", "target", "adversarial", "classifier", "adversarial_classifier"]
 # `grpo` is policy_gradient with values for env=diffusion, where tests/test_diffusion.py has it.
 AGENTS = [agent for agent in choices("agent") if agent != "grpo"]

@@ -6,6 +6,7 @@ weight that learns (reducing, flattening) is its `prepare`: done once, it serves
 prepared observation is as good as a raw one wherever a network is given one.
 """
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -200,8 +201,8 @@ class Convolutions(nn.Module):
 
 
 class Cells(nn.Module):
-    """The images alone through 3 × 3 convolutions, halved by some of them, to features for each cell of a grid: where
-    an action has a part for each (brush=stroke_cells).
+    """The images alone through 3 × 3 convolutions, halved by some of them, to features for each cell of a grid. Where
+    an action has a part for each cell (brush=stroke_cells), the features of a cell decide it; elsewhere all decide all.
 
     Args:
         channels: of the first convolution; up to four times as many later. halvings: a cell is 2^halvings pixels wide.
@@ -216,8 +217,6 @@ class Cells(nn.Module):
         self.inputs, self.halvings = Inputs(observation), halvings
         planes, high, wide = self.inputs.image_shape
         require(planes > 0, "_target_: cells read images, and this environment shows none; use body=mlp.")
-        fits = high % 2**halvings == wide % 2**halvings == 0
-        require(fits, f"halvings: {halvings} halvings need a size that is a multiple of {2**halvings}.")
         layers: list[nn.Module] = [nn.Conv2d(planes, channels, 3, padding=1), nn.SiLU()]
         width = channels
         for i in range(halvings):
@@ -226,8 +225,12 @@ class Cells(nn.Module):
             layers += [nn.Conv2d(width, more, 3, padding=1), nn.SiLU()]
             width = more
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.SiLU()]
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):  # so many would leave nothing of the differences, as torch begins
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers)
-        self.cells = high * wide // 4**halvings
+        self.cells = math.prod(-(-side // 2**halvings) for side in (high, wide))
         self.features = width * self.cells
 
     def prepare(self, observation: Observation) -> Observation:

@@ -146,11 +146,11 @@ def cells_of(body: nn.Module, action: ActionSpec) -> int:
     Raises:
         UserError: for a body whose features belong to the cells of another grid than the action's.
     """
-    if not isinstance(body, Cells):
-        return 1
     found = action.cells if isinstance(action, Continuous) else 1
-    fits = f"_target_: this body's features belong to {body.cells} cells, and the action has {found}; use brush=stroke_cells"
-    require(body.cells == found, f"{fits} with env.size = {2**body.halvings} × env.brush.grid.")
+    if found == 1 or not isinstance(body, Cells):
+        return 1
+    wanted = f"_target_: these features belong to {body.cells} cells, and the action has {found}"
+    require(body.cells == found, f"{wanted}; set env.size to env.brush.grid × {2**body.halvings}.")
     return body.cells
 
 
