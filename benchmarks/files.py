@@ -11,11 +11,14 @@ from PIL import Image
 
 from benchmarks.harness import ROOT, Call
 from rlgen_cli.data.glyphs import Glyphs
+from rlgen_cli.data.images import tensor_to_pil
+from rlgen_cli.data.leaves import Leaves
 from rlgen_cli.domains.music.datasets.tunes import tonal_melody
 from rlgen_cli.domains.music.midi import write_midi
 
 SHARED = ROOT.parent / "shared" / "data"
 MNIST, SPRITES, JUDGE = "mnist", "sprites", "judge/mnist28.npz"
+PHOTOS = "photos/test"
 NOTE_RNN, ORACLE = "rl_tuner/note_rnn.npz", "seqgan/oracle.npz"
 NOTTINGHAM, CHORALES = "nottingham", "jsb/Jsb16thSeparated.json"
 
@@ -58,6 +61,14 @@ def write_sprites(folder: Path) -> None:
         for x, y in rng.integers(0, 12, (4, 2)):
             picture[y : y + 5, x : x + 5] = rng.integers(0, 256, 3)
         Image.fromarray(picture).save(folder / f"{i:03d}.png")
+
+
+def write_photographs(folder: Path) -> None:
+    """Pictures of overlapping shapes, higher than wide and wider than high."""
+    folder.mkdir()
+    images = Leaves(count=4, shapes=30).load(64, 3).train.images
+    for i, image in enumerate(images):
+        tensor_to_pil(image[:, 8 * (i % 2) :, 8 * ((i + 1) % 2) :]).save(folder / f"{i}.jpg")
 
 
 def write_judge(path: Path) -> None:
@@ -115,6 +126,6 @@ def write_chorales(path: Path) -> None:
 
 
 STAND_INS: dict[str, Callable[[Path], None]] = {
-    MNIST: write_digits, SPRITES: write_sprites, JUDGE: write_judge, NOTE_RNN: write_note_rnn, ORACLE: write_oracle,
+    MNIST: write_digits, SPRITES: write_sprites, PHOTOS: write_photographs, JUDGE: write_judge, NOTE_RNN: write_note_rnn, ORACLE: write_oracle,
     NOTTINGHAM: write_tunes, CHORALES: write_chorales,
 }  # fmt: skip

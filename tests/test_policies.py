@@ -55,6 +55,7 @@ Q_NETWORKS = [name for name in choices("network") if name.startswith("q_")]
 NETWORKS = [name for name in choices("network") if name not in Q_NETWORKS]
 PLAIN = [network for network in NETWORKS if network != "denoiser"]  # which has an environment of its own
 RUN = ["log_interval=6400", "eval_interval=6400", "checkpoint_interval=100000", "threads=1"]
+GAINS = {"lstm": 3.0, "note_rnn": 3.0, "cells": 2.5}  # what an LSTM gives is below 1, and many layers lose more
 TINY = ["env=tiny", "num_envs=32", "total_steps=1280", "agent.network.maps.channels=8", SMALL[0], *RUN]
 
 
@@ -351,7 +352,7 @@ def forced(agent: str, network: str, *words: str) -> Session:
 def test_in_bfloat16_old_and_new_log_probabilities_agree_within_the_clip_range(network, monkeypatch):
     """Acting on N rows, then evaluating T · N."""
     run = forced("ppo", network, "agent.num_steps=9", "agent.num_minibatches=1", "agent.network.init_scale=1")
-    agent, net = run.agent, roughened(run, 3.0 if network in TOKENS else 1.0)  # what an LSTM gives is below 1
+    agent, net = run.agent, roughened(run, GAINS.get(network, 1.0))
     assert isinstance(agent, ActorCritic)
     play(run, 9)
     clip_range, compared = agent.objective.clip_range, []

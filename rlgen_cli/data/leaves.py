@@ -1,5 +1,5 @@
-"""Pictures of overlapping shapes of all sizes ("dead leaves", Matheron 1968), with shades and textures, drawn here: they
-have what photographs have in common (Lee, Mumford and Huang 2001), and were learned from by Baradad et al. (2021)."""
+"""Pictures of overlapping shapes of all sizes ("dead leaves", Matheron 1968), with shades and textures, drawn here:
+they have what photographs have in common (Lee, Mumford and Huang 2001). Baradad et al. (2021) learned from such."""
 
 import functools
 import math

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image, ImageColor
 from torch import Tensor
 
+from rlgen_cli.config.saved import plain_config
 from rlgen_cli.core.acting import decide, initial_carry
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.files import files_below
@@ -28,10 +29,12 @@ from rlgen_cli.evaluation.media.video import FILMS, has_video, require_video
 from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.log import say
 from rlgen_cli.runs.open import open_run
+from rlgen_cli.runs.saved_run import find_run
 from rlgen_cli.runs.style import check_number, check_whole, film_of, page_of
 
 SHIPPED = Path(__file__).parent.parent / "painter"  # the run that comes with rlgen
 MOST_STROKES, MOST_UPDATES, WIDEST, HIGHEST = 100_000, 100_000, 8192, 16_384
+FEW = 16  # pictures of the run's own data, where they are made anew: nothing is learned from them here
 TOGETHER = 8  # pictures of one size that are painted at once
 
 
@@ -57,6 +60,7 @@ def paint(config: DictConfig) -> Path:
     Raises:
         UserError: for a value out of range, a file that is no picture, and a run that paints none.
     """
+    require(not OmegaConf.is_missing(config, "files"), "files: name a picture, as in rlgen paint cat.jpg.")
     wanted, formats = wanted_of(config), formats_of(config.format)
     film, page = film_of(config.film), page_of(config.plotter)
     background = colour_of("background", config.background)
@@ -194,8 +198,10 @@ def painting_of(target: Tensor, painter: Painter, tile: int, wanted: Wanted) -> 
 
 def opened(config: DictConfig) -> Session:
     """The run that paints."""
-    few = {"data.count": 16} if config.run is None else {}  # of pictures that nothing is learned from
-    asked = {"run": str(config.run or SHIPPED), "n": 1, "seed": 0, "split": "test", "set": few}
+    run = str(config.run or SHIPPED)
+    data = plain_config(find_run(run)[0] / "config.yaml").get("data") or {}
+    few = {"data.count": FEW} if "count" in data else {}
+    asked = {"run": run, "n": 1, "seed": 0, "split": "test", "set": few}
     return open_run(OmegaConf.create({**asked, "device": config.device, "trust": list(config.trust)})).session
 
 

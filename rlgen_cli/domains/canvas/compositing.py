@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier
+from rlgen_cli.domains.canvas.rasteriser import COARSE, bezier
 
 SIDE = 16  # of the squares, pixels
 
@@ -38,16 +38,16 @@ class Pieces(NamedTuple):
     layers: list[int]  # pieces of each layer, of which each is under the next
 
 
-def composite(paper: Tensor, strokes: Strokes, edge: float) -> Tensor:
+def composite(paper: Tensor, strokes: Strokes, edge: float, coarse: int = COARSE) -> Tensor:
     """Pictures float [N, C, H, W] with the strokes drawn on `paper`, of the same shape; differentiable.
 
     Args:
-        edge: see rasteriser.bezier.
+        edge, coarse: see rasteriser.bezier.
     """
     n, _, high, wide = paper.shape
     rows, columns = -(-high // SIDE), -(-wide // SIDE)
     pieces = pieces_of(strokes, rows, columns, edge)
-    alpha = coverage(strokes, pieces, rows, columns, edge)
+    alpha = coverage(strokes, pieces, rows, columns, edge, coarse)
     squares = as_squares(paper, rows, columns)
     made: Tensor = Over.apply(squares, alpha, strokes.colour[pieces.stroke], pieces.square, pieces.layers)
     return from_squares(made, n, rows, columns)[:, :, :high, :wide]
@@ -75,12 +75,14 @@ def pieces_of(strokes: Strokes, rows: int, columns: int, edge: float) -> Pieces:
     return Pieces(stroke[order][again], square[again], torch.bincount(layer).tolist())
 
 
-def coverage(strokes: Strokes, pieces: Pieces, rows: int, columns: int, edge: float) -> Tensor:
+def coverage(
+    strokes: Strokes, pieces: Pieces, rows: int, columns: int, edge: float, coarse: int
+) -> Tensor:
     """How much of each pixel of their squares the pieces cover, float [P, SIDE, SIDE]."""
     place = pieces.square % (rows * columns)
     corner = SIDE * torch.stack([place % columns, place // columns], 1)
     points = strokes.points[pieces.stroke] - corner.unsqueeze(1)
-    alpha = bezier(points, strokes.width[pieces.stroke], SIDE, edge, BENT_LITTLE)
+    alpha = bezier(points, strokes.width[pieces.stroke], SIDE, edge, coarse)
     return alpha * strokes.opacity[pieces.stroke].view(-1, 1, 1)
 
 

@@ -9,6 +9,7 @@ goes to the rounds that follow.
 
 import math
 from collections.abc import Callable
+from itertools import cycle, islice
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -27,6 +28,7 @@ MARGIN = 4  # pixels around a tile in which strokes are measured, too
 FINEST = 0.77  # share of the strokes that the finest level gets; of what is left the next one gets as much
 ROUNDS = (1, 2, 6)  # of the whole, of the levels between, and of the finest
 AT_ONCE = 16  # tiles that strokes are proposed for at a time: few, so that what is computed stays in the cache
+MORE = 12  # rounds at the finest level, at most, for strokes that gained nothing when their turn came
 EDGE = 1.0  # pixels that a stroke's rim takes to fade
 
 
@@ -76,11 +78,14 @@ def painted(
     n, shape = len(target), (target.shape[2], target.shape[3])
     made, drawn = nothing(paper), torch.zeros(n, dtype=torch.long, device=target.device)
     level, seen, canvas = (0, 0), target, target
-    for step in rounds_for(shape, tile, strokes):
+    rounds = rounds_for(shape, tile, strokes)
+    for step in [*rounds, *islice(cycle([rounds[-1]._replace(shifted=False), rounds[-1]]), MORE)]:
+        if bool((drawn == strokes).all()):
+            break
         if step.shape != level:
             level, seen = step.shape, reduced(target, step.shape)
             blank = paper[:, :, None, None].expand(-1, -1, *level)
-            canvas = composite(blank, rescaled(made, shape, level), EDGE)
+            canvas = composite(blank, rescaled(made, shape, level), EDGE, BENT_LITTLE)
         count = (step.share * (strokes - drawn)).round().long()  # [N]
         new, canvas = one_round(seen, canvas, painter, tile, count, step.shifted, palette)
         drawn += torch.bincount(new.picture, minlength=n)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
+from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE
 
 RATE = 0.02  # of Adam, at the start; it falls in a half cosine
 WARM = 10  # updates until it is reached
@@ -30,7 +31,7 @@ def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, edge:
     for update in range(updates):
         optimizer.learning_rate = RATE * min(1.0, (update + 1) / WARM) * (1 + math.cos(math.pi * update / updates)) / 2
         with torch.enable_grad():
-            picture = composite(blank, drawn(free, strokes), edge)
+            picture = composite(blank, drawn(free, strokes), edge, BENT_LITTLE)
             loss = (picture - target).square().mean((1, 2, 3)).sum()
         for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):
             parameter.grad = grad

@@ -14,6 +14,7 @@ from rlgen_cli.domains.canvas.brushes.brush import check_widths
 from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier, round_straight_through
 
 NUMBERS = 8  # of a stroke: x, y, direction (2), bend (2), width, opacity
+LYING = 0.2  # the direction (u, v) of strokes that an action of ½ draws; dots would not learn to be anything else
 REACH = 0.5  # half of the longest stroke's length along an axis of (u, v), as a fraction of the canvas's side
 
 
@@ -36,8 +37,8 @@ class StrokeCells:
     """A free quadratic Bézier from each of grid² cells: action = (x, y, u, v, bx, by, width, opacity) for each, in
     [0, 1], of which those are drawn that alone would bring the canvas nearest to the target.
 
-    x and y move the middle from the cell's by up to one cell's side. The vector (u, v) from (½, ½) has the length of
-    half the way from start to end, and twice its angle: a stroke is the same from either end, so that its direction
+    x and y move the middle from the cell's by up to one cell's side. The vector (u, v), from near (½, ½), has the
+    length of half the way from start to end, and twice its angle: a stroke is the same from either end, so that its direction
     has no other form that is unique and changes steadily. bx and by move the control point, by no more than half the
     way. Strokes are drawn from the largest to the
     smallest, each in the colour that brings the canvas nearest to the target under it (least squares). Differentiable.
@@ -74,7 +75,7 @@ class StrokeCells:
         part = action.clamp(0, 1).unflatten(1, (self.grid**2, NUMBERS))  # [N, K, NUMBERS]
         middle = self.middle + (2 * part[..., :2] - 1) / self.grid
         u, v = (2 * part[..., 2:4] - 1).unbind(-1)
-        u = u + 1e-6  # an angle has no gradient where there is no length
+        u = u + LYING
         angle, length = torch.atan2(v, u) / 2, REACH * (u.square() + v.square()).sqrt().unsqueeze(-1)
         half = length * torch.stack([angle.cos(), angle.sin()], -1)
         aside = length * (2 * part[..., 4:6] - 1) / math.sqrt(2)
