@@ -126,6 +126,6 @@ def write_chorales(path: Path) -> None:
 
 
 STAND_INS: dict[str, Callable[[Path], None]] = {
-    MNIST: write_digits, SPRITES: write_sprites, PHOTOS: write_photographs, JUDGE: write_judge, NOTE_RNN: write_note_rnn, ORACLE: write_oracle,
-    NOTTINGHAM: write_tunes, CHORALES: write_chorales,
+    MNIST: write_digits, SPRITES: write_sprites, PHOTOS: write_photographs, JUDGE: write_judge,
+    NOTE_RNN: write_note_rnn, ORACLE: write_oracle, NOTTINGHAM: write_tunes, CHORALES: write_chorales,
 }  # fmt: skip

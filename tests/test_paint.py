@@ -53,17 +53,17 @@ def one_by_one(paper: Tensor, strokes: Strokes) -> Tensor:
 
 def test_strokes_within_their_squares_are_those_of_the_whole_picture():
     paper, strokes = torch.rand(2, 3, 37, 50, generator=rng()), some_strokes(40)
-    leaves = [field.clone().requires_grad_() for field in strokes[:4]]
-    again = [field.clone().requires_grad_() for field in strokes[:4]]
-    made = composite(paper, Strokes(*leaves, strokes.picture), EDGE)
-    wanted = one_by_one(paper, Strokes(*again, strokes.picture))
+    one, two = (Strokes(*(field.clone().requires_grad_(field.is_floating_point()) for field in strokes)) for _ in "ab")
+    made, wanted = composite(paper, one, EDGE), one_by_one(paper, two)
     assert torch.allclose(made, wanted, atol=1e-4)
     weight = torch.rand(made.shape, generator=rng(7))
     (made * weight).sum().backward()
     (wanted * weight).sum().backward()
-    for one, two in zip(leaves, again, strict=True):
-        assert two.grad.abs().max() > 0
-        assert (one.grad - two.grad).norm() < 0.01 * two.grad.norm()
+    for mine, theirs in zip(one[:4], two[:4], strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        assert theirs.grad.abs().max() > 0
+        assert (mine.grad - theirs.grad).norm() < 0.01 * theirs.grad.norm()
 
 
 def test_no_strokes_leave_the_paper():
@@ -74,7 +74,7 @@ def test_no_strokes_leave_the_paper():
 
 
 def cells(**changes: Any) -> StrokeCells:
-    given = {"size": TILE, "grid": 2, "count": 4, "widths": [1.0, 16.0], "edge": 1.0} | changes
+    given: dict[str, Any] = {"size": TILE, "grid": 2, "count": 4, "widths": [1.0, 16.0], "edge": 1.0} | changes
     return StrokeCells(palette=torch.zeros(2, 3, dtype=torch.uint8), **given)
 
 

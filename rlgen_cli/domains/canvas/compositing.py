@@ -75,9 +75,7 @@ def pieces_of(strokes: Strokes, rows: int, columns: int, edge: float) -> Pieces:
     return Pieces(stroke[order][again], square[again], torch.bincount(layer).tolist())
 
 
-def coverage(
-    strokes: Strokes, pieces: Pieces, rows: int, columns: int, edge: float, coarse: int
-) -> Tensor:
+def coverage(strokes: Strokes, pieces: Pieces, rows: int, columns: int, edge: float, coarse: int) -> Tensor:
     """How much of each pixel of their squares the pieces cover, float [P, SIDE, SIDE]."""
     place = pieces.square % (rows * columns)
     corner = SIDE * torch.stack([place % columns, place // columns], 1)
@@ -105,9 +103,7 @@ class Over(torch.autograd.Function):
     """Colours over squares, a layer after the other."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, squares: Tensor, alpha: Tensor, colour: Tensor, square: Tensor, layers: list[int]
-    ) -> Tensor:
+    def forward(ctx: Any, squares: Tensor, alpha: Tensor, colour: Tensor, square: Tensor, layers: list[int]) -> Tensor:
         """The squares [S, C, SIDE, SIDE] under the pieces.
 
         Args:
@@ -122,7 +118,7 @@ class Over(torch.autograd.Function):
         return squares
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         seen, alpha, colour, square = ctx.saved_tensors
         grad, of_alpha, of_colour = grad.clone(), torch.empty_like(alpha), torch.empty_like(colour)
         parts = list(layered(ctx.layers, seen, alpha, colour, square, of_alpha, of_colour))

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, best_colours, gains
 from rlgen_cli.domains.canvas.compositing import Strokes, composite, joined
@@ -27,6 +27,7 @@ STROKES_A_TILE = 16  # of the finest level, by which its resolution is chosen
 MARGIN = 4  # pixels around a tile in which strokes are measured, too
 FINEST = 0.77  # share of the strokes that the finest level gets; of what is left the next one gets as much
 ROUNDS = (1, 2, 6)  # of the whole, of the levels between, and of the finest
+SMALL = 14  # pixels, of strokes that are drawn in windows of their own size
 AT_ONCE = 16  # tiles that strokes are proposed for at a time: few, so that what is computed stays in the cache
 MORE = 12  # rounds at the finest level, at most, for strokes that gained nothing when their turn came
 EDGE = 1.0  # pixels that a stroke's rim takes to fade
@@ -119,7 +120,11 @@ class Proposals(NamedTuple):
 
     strokes: Strokes  # of which colours are not known yet
     corner: Tensor  # int64 [K, 2], (x, y) of the window
-    gain: Tensor  # float [K], alone, in the best colour
+    gain: Tensor  # float [K], alone, in the best colour, about
+
+    def of(self, index: Tensor) -> "Proposals":
+        """Some of them, by their places."""
+        return Proposals(self.strokes.of(index), self.corner[index], self.gain[index])
 
 
 def one_round(
@@ -132,8 +137,12 @@ def one_round(
     """
     target, canvas = (pad(picture, [MARGIN] * 4, mode="replicate") for picture in (target, canvas))
     found = chosen(proposed(target, canvas, painter, tile, shifted), count)
-    made, canvas = drawn_in_turn(found, target, canvas, tile + 2 * MARGIN, palette)
-    inner = slice(MARGIN, -MARGIN)
+    small = extent(found.strokes) <= SMALL
+    large = found.of((~small).nonzero().squeeze(1))
+    made, canvas = drawn_in_turn(large, target, canvas, tile + 2 * MARGIN, palette)
+    near = around(found.of(small.nonzero().squeeze(1)), target)
+    more, canvas = drawn_in_turn(near, target, canvas, SMALL + 2 * MARGIN, palette)
+    made, inner = joined(made, more), slice(MARGIN, -MARGIN)
     return made._replace(points=made.points - MARGIN), canvas[:, :, inner, inner]
 
 
@@ -148,7 +157,7 @@ def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifte
         inner = slice(MARGIN, -MARGIN)
         curves = painter(*((255 * whole[:, :, inner, inner]).round().to(torch.uint8) for whole in (seen, before)))
         curves = curves._replace(points=curves.points + MARGIN)
-        gain = gains(covered(curves, side), before, seen)  # [M, K]
+        gain = roughly(curves, before, seen)  # [M, K]
         k = gain.shape[1]
         points = (curves.points + place[:, None, None]).flatten(0, 1)
         colour = target.new_zeros(gain.numel(), target.shape[1])
@@ -156,8 +165,19 @@ def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifte
             points, curves.width.flatten(), curves.opacity.flatten(), colour, picture.repeat_interleave(k)
         )  # fmt: skip
         parts.append(Proposals(strokes, place.repeat_interleave(k, 0), gain.flatten()))
-    strokes, corner, gain = zip(*parts, strict=True)
-    return Proposals(joined(*strokes), torch.cat(corner), torch.cat(gain))
+    return Proposals(
+        joined(*(part.strokes for part in parts)),
+        torch.cat([part.corner for part in parts]),
+        torch.cat([part.gain for part in parts]),
+    )
+
+
+def roughly(curves: Curves, canvas: Tensor, target: Tensor) -> Tensor:
+    """What strokes gain, [N, K], measured on every second pixel's mean: enough to choose by, in a quarter of the
+    time."""
+    half = Curves((curves.points + 0.5) / 2 - 0.5, curves.width / 2, curves.opacity)
+    canvas, target = avg_pool2d(canvas, 2), avg_pool2d(target, 2)
+    return gains(covered(half, canvas.shape[3]), canvas, target)
 
 
 def covered(curves: Curves, side: int) -> Tensor:
@@ -175,11 +195,23 @@ def chosen(found: Proposals, count: Tensor) -> Proposals:
     best = best[found.strokes.picture[best].argsort(stable=True)]
     picture = found.strokes.picture[best]
     place = torch.arange(len(best), device=best.device) - torch.searchsorted(picture, picture)
-    best = best[(place < count[picture]) & (found.gain[best] > 0)]
-    strokes = found.strokes.of(best)
-    length = (strokes.points[:, 2] - strokes.points[:, 0]).norm(dim=1)
-    order = (strokes.width * (strokes.width + length)).argsort(descending=True)
-    return Proposals(strokes.of(order), found.corner[best][order], found.gain[best][order])
+    found = found.of(best[(place < count[picture]) & (found.gain[best] > 0)])
+    length = (found.strokes.points[:, 2] - found.strokes.points[:, 0]).norm(dim=1)
+    return found.of((found.strokes.width * (found.strokes.width + length)).argsort(descending=True))
+
+
+def extent(strokes: Strokes) -> Tensor:
+    """The longer side of the boxes around strokes, [K]."""
+    return (strokes.points.amax(1) - strokes.points.amin(1)).amax(1) + strokes.width
+
+
+def around(found: Proposals, picture: Tensor) -> Proposals:
+    """The same strokes in windows that are no larger than small ones need, inside of the padded picture."""
+    low, high = found.strokes.points.amin(1), found.strokes.points.amax(1)
+    side = SMALL + 2 * MARGIN
+    corner = ((low + high) / 2).round().long() - side // 2
+    last = torch.tensor([picture.shape[3], picture.shape[2]], device=corner.device) - side
+    return found._replace(corner=torch.minimum(corner.clamp(min=0), last))
 
 
 def drawn_in_turn(

@@ -14,7 +14,7 @@ from rlgen_cli.domains.canvas.brushes.brush import check_widths
 from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier, round_straight_through
 
 NUMBERS = 8  # of a stroke: x, y, direction (2), bend (2), width, opacity
-LYING = 0.2  # the direction (u, v) of strokes that an action of ½ draws; dots would not learn to be anything else
+LYING = 0.2  # u of strokes that an action of ½ draws: lines, since dots hardly learn to be anything else
 REACH = 0.5  # half of the longest stroke's length along an axis of (u, v), as a fraction of the canvas's side
 
 
@@ -38,10 +38,10 @@ class StrokeCells:
     [0, 1], of which those are drawn that alone would bring the canvas nearest to the target.
 
     x and y move the middle from the cell's by up to one cell's side. The vector (u, v), from near (½, ½), has the
-    length of half the way from start to end, and twice its angle: a stroke is the same from either end, so that its direction
-    has no other form that is unique and changes steadily. bx and by move the control point, by no more than half the
-    way. Strokes are drawn from the largest to the
-    smallest, each in the colour that brings the canvas nearest to the target under it (least squares). Differentiable.
+    length of half the way from start to end, and twice its angle: a stroke is the same from either end, so that its
+    direction has no other form that is unique and changes steadily. bx and by move the control point, by no more than
+    half the way. Strokes are drawn from the largest to the smallest, each in the colour that brings the canvas nearest
+    to the target under it (least squares). Differentiable.
 
     Args:
         size: side of the canvas, pixels.
