@@ -8,6 +8,7 @@
     made = run.sample(16, seed=1)                  # finished samples, and their scores
     made.save("pictures", formats=["png", "svg"])
     run.draw("photo.png").save("drawn")            # where a run copies or repairs pictures
+    rlgen_cli.paint("photo.png", "strokes=500")    # any picture in strokes, without a run
 
 The command line does the same by the same functions.
 """
@@ -19,11 +20,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from rlgen_cli.config.arguments import with_files
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core.acting import Actor
 from rlgen_cli.core.protocols import Env
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.open import open_run
+from rlgen_cli.runs.paint import paint as paint_files
 from rlgen_cli.runs.records import Curve, curves_of
 from rlgen_cli.runs.sample import Samples, draw_picture, make_samples
 from rlgen_cli.runs.trainer import train as train_in
@@ -104,6 +107,21 @@ def open(
     asked.run, asked.set, asked.trust = str(run), dict(changes or {}), list(trust)
     opened = open_run(asked)
     return Run(opened.folder, opened.session)
+
+
+def paint(*words: str) -> Path:
+    """Paint pictures in strokes, as `rlgen paint` does, by the painter that comes with rlgen or a run's.
+
+    Args:
+        words: files, folders, and settings as on the command line, such as "strokes=500".
+
+    Returns:
+        The folder where the paintings and their scores lie.
+
+    Raises:
+        UserError: for what is no picture, and a setting that there is not.
+    """
+    return paint_files(composed("paint", with_files(list(words))))
 
 
 def train(*overrides: str, folder: Path | str) -> Run:

@@ -26,7 +26,7 @@ ONCE_WRONG = {
     "+reward/term=colourfulness encoding=tokens": r"reward\.terms\.colourfulness: scores pictures",
     "agent=best_of network/recurrent=lstm": r"network/recurrent: agent=best_of has none; use it with agent=actor_critic",
     "network/kind=q": r"network/kind: follows from the agent",
-    "network/body=null": r"network/body: cannot be null; valid are: convolutions",
+    "network/body=null": r"network/body: cannot be null; valid are: cells, convolutions",
     "env=music reward=function reward.terms.function.path=mine:with_torch env.length=4": r"path: mine:with_torch failed on samples torch.int64 .* at .*mine\.py:2 \(RuntimeError: .*\)",
     "reward=organ reward.adversarial_fraction=text": r"reward\.terms\.\w+\.weight: cannot be computed from other keys",
     "reward=rl_tuner_balanced reward.terms.prior.source=x": r"reward\.terms\.prior\.source: is no key here; valid are: autoc",
@@ -153,5 +153,5 @@ def test_bytes_in_words(size: float, said: str) -> None:
 def test_all_pairs_are_many_and_what_is_given_belongs_to_a_choice() -> None:
     every = list(pairs())
     assert len(every) > 12_000
-    assert len(list(triples("env", "agent", "network"))) == 768
+    assert len(list(triples("env", "agent", "network"))) == 918
     assert given(("data=folder", "agent=dqn")) == ["data=folder", "agent=dqn", "data.path=pictures"]

@@ -286,6 +286,11 @@ def test_a_film_has_all_frames(painter, cat, rlgen, tmp_path):
     assert frames[-1].std((0, 1)).max() > 10
 
 
+def test_python_paints_as_the_command_does(painter, cat, tmp_path):
+    out = rlgen_cli.paint(str(cat), f"run={painter}", "strokes=10", "width=40", "format=png", "out=made")
+    assert Image.open(out / "my cat.png").size == (40, 27)
+
+
 def test_folders_and_names_that_are_alike(painter, cat, rlgen, tmp_path):
     (tmp_path / "more").mkdir()
     for name in ("a.png", "b.png"):

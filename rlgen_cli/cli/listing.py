@@ -79,7 +79,8 @@ def print_help(command: str, arguments: list[str]) -> None:
     folders = config_folders(arguments)
     group, _, name = compose.config_name(command, arguments).rpartition("/")
     print(f"{description(text_of(group, name, folders))}\n")
-    print(f"usage: rlgen {command} [KEY=VALUE …]")
+    files = "FILE… " if command == "paint" else ""
+    print(f"usage: rlgen {command} {files}[KEY=VALUE …]")
     for flag, comment in FLAGS.items():
         print(f"  {flag:40} {comment}")
     print("\nkeys, with their defaults")
