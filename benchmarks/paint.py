@@ -162,8 +162,8 @@ def write_page(call: Call, rows: list[Row], strokes: int) -> None:
     said = " ".join(f"{key}={call.settings[key]}" for key in ("pictures", "searched", "updates"))
     write(call, "Photographs in strokes", [
         f"`python -m benchmarks.paint {said}`: the middles of test photographs of BSDS500, evenly chosen, at "
-        f"{SIDE} × {SIDE}, in {strokes} quadratic Béziers each. The painter learned from shapes that rlgen draws and saw "
-        "no photograph; how it is asked (rounds, shares of the strokes), and the rate of Adam, were chosen on "
+        f"{SIDE} × {SIDE}, in {strokes} quadratic Béziers each. The painter learned from shapes that rlgen draws, and "
+        "saw no photograph; how it is asked (rounds, shares of the strokes), and the rate of Adam, were chosen on "
         "photographs of the validation set. The optimised strokes begin on a grid, each in the colour of its middle, "
         "and are moved by Adam on points, widths, opacities and colours; the finish after the painter is the same. "
         "Means over pictures, with half the width of the 95 % interval; times are of one picture alone, on one thread.",

@@ -1,4 +1,4 @@
-"""rlgen: reinforcement learning that makes things. In Python: `rlgen_cli.train`, `rlgen_cli.open`, `rlgen_cli.paint` (api.py)."""
+"""rlgen: reinforcement learning that makes things. In Python: `rlgen_cli.train`, `open` and `paint` (api.py)."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -15,7 +15,7 @@ import rlgen_cli
 from rlgen_cli.data.leaves import Leaves
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells, best_colours, gains
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
-from rlgen_cli.domains.canvas.painting import EDGE, along, painted, rescaled, rounds_for
+from rlgen_cli.domains.canvas.painting import CHANGES, EDGE, along, painted, rescaled, rounds_for, variants
 from rlgen_cli.domains.canvas.plotter import Page
 from rlgen_cli.domains.canvas.rasteriser import bezier
 from rlgen_cli.domains.canvas.refining import refined
@@ -168,7 +168,7 @@ def test_a_palette_limits_colours():
 def test_the_rounds_by_hand():
     """256 strokes at 128 × 128: tiles of 32 show the whole, its quarters, and its sixteenths; shares fill the budget."""
     rounds = rounds_for((128, 128), TILE, 256)
-    assert [r.shape for r in rounds] == [(32, 32)] + 2 * [(64, 64)] + 6 * [(128, 128)]
+    assert [r.shape for r in rounds] == [(32, 32), (64, 64)] + 4 * [(128, 128)]
     left = 1.0
     for step in rounds:
         left -= step.share * left
@@ -183,6 +183,21 @@ def test_the_rounds_by_hand():
 def test_tiles_cover_an_axis(length, places, between):
     assert along(length, TILE, shifted=False).tolist() == places
     assert along(length, TILE, shifted=True).tolist() == between
+
+
+def test_what_a_stroke_is_tried_with_by_hand():
+    strokes = Strokes(torch.tensor([[[2.0, 4.0], [4.0, 4.0], [6.0, 4.0]]]), torch.tensor([2.0]), torch.tensor([0.9]),
+                      torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))  # fmt: skip
+    tried = variants(strokes)
+    assert len(CHANGES) == 23
+    assert torch.equal(tried.points[0, 0], strokes.points[0])
+    for change, points, width, opacity in zip(CHANGES, tried.points[0], tried.width[0], tried.opacity[0], strict=True):
+        x, y, turn, length, thick, dense = change
+        end = torch.tensor([4 + x + 2 * length * math.cos(turn), 4 + y + 2 * length * math.sin(turn)])
+        assert torch.allclose(points[2], end, atol=1e-5)
+        assert torch.allclose(points[1], torch.tensor([4 + x, 4 + y]), atol=1e-5)
+        assert width.item() == pytest.approx(2 * thick)
+        assert opacity.item() == pytest.approx(min(1.0, 0.9 * dense))
 
 
 def test_strokes_on_a_larger_picture_are_the_same_larger():

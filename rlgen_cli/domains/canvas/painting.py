@@ -2,9 +2,9 @@
 
 A painter proposes strokes for square tiles of S pixels. The whole picture, reduced until S pixels are its shorter side,
 is painted first, then tiles of it at rising resolution, in each round all tiles of a level at once. Of the strokes that
-are proposed, those are drawn that gain most, one after the other, from the largest to the smallest, in the colour that
-is measured to be best when their turn comes; one that gains nothing by then is left out, and what it would have cost
-goes to the rounds that follow.
+are proposed, those are drawn that gain most, one after the other, from the largest to the smallest. When its turn
+comes, a stroke is tried a little elsewhere, larger and smaller, too, each time in the best colour, and the best of
+these is drawn; one that gains nothing by then is left out, and what it would have cost goes to the rounds that follow.
 """
 
 import math
@@ -26,10 +26,21 @@ Painter: TypeAlias = Callable[[Tensor, Tensor], Curves]
 STROKES_A_TILE = 16  # of the finest level, by which its resolution is chosen
 MARGIN = 4  # pixels around a tile in which strokes are measured, too
 FINEST = 0.77  # share of the strokes that the finest level gets; of what is left the next one gets as much
-ROUNDS = (1, 2, 6)  # of the whole, of the levels between, and of the finest
+ROUNDS = (1, 1, 4)  # of the whole, of the levels between, and of the finest
 SMALL = 14  # pixels, of strokes that are drawn in windows of their own size
 AT_ONCE = 16  # tiles that strokes are proposed for at a time: few, so that what is computed stays in the cache
 MORE = 12  # rounds at the finest level, at most, for strokes that gained nothing when their turn came
+# What a stroke is tried with when its turn comes, of which the best is drawn: x, y (moved by pixels), turn (by an
+# angle), length, width and opacity (times).
+CHANGES = [
+    (0.0, 0.0, 0.0, 1.0, 1.0, 1.0),
+    *((by, 0.0, 0.0, 1.0, 1.0, 1.0) for by in (1.0, -1.0, 2.0, -2.0)),
+    *((0.0, by, 0.0, 1.0, 1.0, 1.0) for by in (1.0, -1.0, 2.0, -2.0)),
+    *((0.0, 0.0, by, 1.0, 1.0, 1.0) for by in (0.3, -0.3, 0.7, -0.7)),
+    *((0.0, 0.0, 0.0, by, 1.0, 1.0) for by in (0.4, 0.7, 1.5, 2.2)),
+    *((0.0, 0.0, 0.0, 1.0, by, 1.0) for by in (0.65, 0.8, 1.25, 1.55)),
+    *((0.0, 0.0, 0.0, 1.0, 1.0, by) for by in (0.75, 1.3)),
+]
 EDGE = 1.0  # pixels that a stroke's rim takes to fade
 
 
@@ -217,31 +228,50 @@ def around(found: Proposals, picture: Tensor) -> Proposals:
 def drawn_in_turn(
     found: Proposals, target: Tensor, canvas: Tensor, side: int, palette: Tensor | None
 ) -> tuple[Strokes, Tensor]:
-    """The strokes with their colours, without those that gain nothing when their turn comes, and the canvases after
-    them, [N, C, H, W]. Strokes of different pictures are drawn at once."""
+    """The strokes with their colours, in the variant that gains most when their turn comes, without those that gain
+    nothing then, and the canvases after them, [N, C, H, W]. Strokes of different pictures are drawn at once."""
     turn = turns(found.strokes.picture)
     order = turn.argsort(stable=True)
     strokes, corner = found.strokes.of(order), found.corner[order]
-    points = strokes.points - corner.unsqueeze(1)
-    curves = Curves(points.unsqueeze(1), strokes.width.unsqueeze(1), strokes.opacity.unsqueeze(1))
-    alpha = covered(curves, side)  # [K, 1, side, side]
+    if not len(corner):
+        return strokes, canvas
+    curves = variants(strokes._replace(points=strokes.points - corner.unsqueeze(1)))
+    parts = zip(*(field.split(AT_ONCE) for field in curves), strict=True)
+    alpha = torch.cat([covered(Curves(*part), side) for part in parts])  # [K, V, side, side]
     seen = windows(target, strokes.picture, corner, side)
     pixels = canvas.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # [N, H · W, C]
     cells, rows = window_cells(corner, side, canvas.shape[3]), strokes.picture.unsqueeze(1)
-    colours, kept = [], []
+    colours, kept, forms = [], [], []
     sizes = torch.bincount(turn).tolist()
     for a, t, cell, row in zip(*(field.split(sizes) for field in (alpha, seen, cells, rows)), strict=True):
         before = pixels[row, cell].mT.unflatten(2, (side, side))  # [M, C, side, side]
+        form = gains(a, before, t).argmax(1)  # [M]
+        a = a[torch.arange(len(form), device=form.device), form].unsqueeze(1)
         colour = nearest_colours(best_colours(a, before, t)[:, 0], palette)
         after = before + a * (colour[:, :, None, None] - before)
+        forms.append(form)
         better = ((after - t).square() - (before - t).square()).sum((1, 2, 3)) < 0
         pixels[row, cell] = torch.where(better.view(-1, 1, 1, 1), after, before).flatten(2).mT
         colours.append(colour)
         kept.append(better)
-    if not sizes:
-        return strokes, canvas
-    made = strokes._replace(colour=torch.cat(colours)).of(torch.cat(kept).nonzero().squeeze(1))
+    row = torch.arange(len(corner), device=corner.device)
+    points, width, opacity = (field[row, torch.cat(forms)] for field in curves)
+    made = Strokes(points + corner.unsqueeze(1), width, opacity, torch.cat(colours), strokes.picture)
+    made = made.of(torch.cat(kept).nonzero().squeeze(1))
     return made, pixels.mT.unflatten(2, canvas.shape[2:])
+
+
+def variants(strokes: Strokes) -> Curves:
+    """Each stroke as it is and with each of CHANGES, [K, V] each."""
+    x, y, turn, length, width, opacity = torch.tensor(CHANGES, device=strokes.width.device).unbind(1)  # [V] each
+    middle = (strokes.points[:, :1] + strokes.points[:, 2:]) / 2
+    arms = (strokes.points - middle).unsqueeze(1) * length.view(-1, 1, 1)  # [K, V, 3, 2]
+    cosine, sine = turn.cos().view(-1, 1), turn.sin().view(-1, 1)
+    across, down = arms.unbind(-1)
+    arms = torch.stack([across * cosine - down * sine, across * sine + down * cosine], -1)
+    points = middle.unsqueeze(1) + arms + torch.stack([x, y], 1).unsqueeze(1)
+    thick = strokes.width.unsqueeze(1) * width
+    return Curves(points, thick, (strokes.opacity.unsqueeze(1) * opacity).clamp(max=1))
 
 
 def nearest_colours(colour: Tensor, palette: Tensor | None) -> Tensor:
