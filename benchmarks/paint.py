@@ -169,7 +169,7 @@ def write_page(call: Call, rows: list[Row], strokes: int) -> None:
         "Means over pictures, with half the width of the 95 % interval; times are of one picture alone, on one thread.",
         table(rows),
         "A scene that is drawn here, and in 100, 500 and 2 000 strokes; below, in 500 of five colours, on white paper, "
-        "and after 100 updates of refinement:\n\n![](paint_strokes.png)\n\n![](paint_options.png)",
+        "and after 200 updates of refinement (else 20):\n\n![](paint_strokes.png)\n\n![](paint_options.png)",
     ])  # fmt: skip
 
 
@@ -217,13 +217,13 @@ def pictures(call: Call, painter: Painter, tile: int) -> None:
     few, some, many = call.pick((100, 500, 2000), (4, 8, 16))
     pens = torch.tensor([ImageColor.getrgb(name) for name in PENS]) / 255
 
-    def made(count: int, paper: Tensor = mean, palette: Tensor | None = None, refine: int = 0) -> Tensor:
+    def made(count: int, paper: Tensor = mean, palette: Tensor | None = None, refine: int = 20) -> Tensor:
         strokes = painted(target, paper, painter, tile, count, palette)
-        strokes = refined(target, paper, strokes, refine, EDGE) if refine else strokes
+        strokes = refined(target, paper, strokes, refine, EDGE, palette is None)
         return composite(paper[:, :, None, None].expand_as(target), strokes, EDGE).clamp(0, 1)
 
     counts = [target, *(made(count) for count in (few, some, many))]
-    options = [made(some, palette=pens), made(some, paper=white), made(some, refine=call.pick(100, 2))]
+    options = [made(some, palette=pens), made(some, paper=white), made(some, refine=call.pick(200, 2))]
     for name, shown in (("paint_strokes", counts), ("paint_options", options)):
         write_png(call.results / f"{name}.png", grid(torch.cat(shown), len(shown)))
 

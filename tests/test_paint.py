@@ -217,6 +217,9 @@ def test_refining_lowers_the_error():
     assert bool((after < 0.8 * before).all())
     assert torch.equal(better.picture, made.picture)
     assert bool((better.colour >= 0).all() and (better.colour <= 1).all() and (better.width > 0).all())
+    kept = refined(target, paper, made, 20, EDGE, recolour=False)
+    assert torch.equal(kept.colour, made.colour)
+    assert bool((mse(composite(blank, kept, EDGE), target) < before).all())
 
 
 def test_likeness_by_hand():
@@ -370,7 +373,7 @@ def test_files_that_are_no_pictures_are_said(name, painter, rlgen, tmp_path):
 
 WRONG = {
     "strokes=0": r"strokes: must be a whole number from 1 to 100000, got 0\.",
-    "width=0": r"width: must be a whole number from 1 to 8192, got 0\.",
+    "width=0": r"width: must be a whole number from 1 to 4096, got 0\.",
     "refine=-1": r"refine: must be a number from 0 to",
     "palette=red": r"palette: must be a list of colours",
     "palette=[red,nocolour]": r"palette: 'nocolour' is no colour; give a name or #rrggbb\.",

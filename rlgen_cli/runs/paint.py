@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlgen_cli.config.saved import plain_config
 from rlgen_cli.core.acting import decide, initial_carry
+from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.files import files_below
 from rlgen_cli.core.seeding import stream
@@ -21,7 +22,7 @@ from rlgen_cli.data.images import pil_to_tensor
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
 from rlgen_cli.domains.canvas.environment import Canvas
-from rlgen_cli.domains.canvas.painting import EDGE, Painter, nearest_colours, painted, reduced, rescaled, rounds_for
+from rlgen_cli.domains.canvas.painting import EDGE, Painter, painted, reduced, rescaled, rounds_for
 from rlgen_cli.domains.canvas.refining import refined
 from rlgen_cli.evaluation.likeness import mse, psnr, ssim
 from rlgen_cli.evaluation.media.painting import FORMATS, Painting, write_painting
@@ -33,9 +34,11 @@ from rlgen_cli.runs.saved_run import find_run
 from rlgen_cli.runs.style import check_number, check_whole, film_of, page_of
 
 SHIPPED = Path(__file__).parent.parent / "painter"  # the run that comes with rlgen
-MOST_STROKES, MOST_UPDATES, WIDEST, HIGHEST = 100_000, 100_000, 8192, 16_384
+MOST_STROKES, MOST_UPDATES, WIDEST, HIGHEST = 100_000, 100_000, 4096, 8192
 FEW = 16  # pictures of the run's own data, where they are made anew: nothing is learned from them here
-TOGETHER = 8  # pictures of one size that are painted at once
+TOGETHER = 8  # pictures of one size that are painted at once, if they have so few pixels
+SMALL = 1 << 20  # pixels, of all of them
+BYTES = 400  # that a pixel takes, about, where some ten strokes lie on each other
 
 
 class Picture(NamedTuple):
@@ -166,6 +169,7 @@ def pictures(files: list[Path], background: tuple[int, ...], width: int) -> Iter
         height = max(1, round(image.height * width / image.width))
         high = f"files: {file} would be {height} pixels high, more than {HIGHEST}; give a smaller width."
         require(height <= HIGHEST, high)
+        require_memory(BYTES * width * height, f"width: a painting of {width} × {height} pixels")
         image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
         yield Picture(file, pil_to_tensor(image).float() / 255)
 
@@ -174,7 +178,9 @@ def grouped(found: Iterator[Picture]) -> Iterator[list[Picture]]:
     """Successive pictures of one size, a few at a time."""
     group: list[Picture] = []
     for picture in found:
-        if group and (len(group) == TOGETHER or picture.pixels.shape != group[0].pixels.shape):
+        pixels = (len(group) + 1) * picture.pixels[0].numel()
+        full = len(group) == TOGETHER or pixels > SMALL
+        if group and (full or picture.pixels.shape != group[0].pixels.shape):
             yield group
             group = []
         group.append(picture)
@@ -189,10 +195,9 @@ def painting_of(target: Tensor, painter: Painter, tile: int, wanted: Wanted) -> 
     if wanted.refine and len(made.width):
         shape = (target.shape[2], target.shape[3])
         level = rounds_for(shape, tile, wanted.strokes)[-1].shape  # as fine as strokes are
-        level = shape if level[0] > shape[0] else level
-        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, EDGE)
+        level, recolour = shape if level[0] > shape[0] else level, wanted.palette is None
+        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, EDGE, recolour)
         made = rescaled(made, level, shape)
-        made = made._replace(colour=nearest_colours(made.colour, wanted.palette))
     return made, paper
 
 

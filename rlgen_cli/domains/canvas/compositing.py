@@ -8,6 +8,7 @@ from torch import Tensor
 from rlgen_cli.domains.canvas.rasteriser import COARSE, bezier
 
 SIDE = 16  # of the squares, pixels
+AT_ONCE = 1024  # pieces that are rasterised at a time: few, so that what is computed stays in the cache
 
 
 class Strokes(NamedTuple):
@@ -75,12 +76,16 @@ def pieces_of(strokes: Strokes, rows: int, columns: int, edge: float) -> Pieces:
     return Pieces(stroke[order][again], square[again], torch.bincount(layer).tolist())
 
 
-def coverage(strokes: Strokes, pieces: Pieces, rows: int, columns: int, edge: float, coarse: int) -> Tensor:
+def coverage(
+    strokes: Strokes, pieces: Pieces, rows: int, columns: int, edge: float, coarse: int
+) -> Tensor:  # fmt: skip
     """How much of each pixel of their squares the pieces cover, float [P, SIDE, SIDE]."""
     place = pieces.square % (rows * columns)
     corner = SIDE * torch.stack([place % columns, place // columns], 1)
     points = strokes.points[pieces.stroke] - corner.unsqueeze(1)
-    alpha = bezier(points, strokes.width[pieces.stroke], SIDE, edge, coarse)
+    width = strokes.width[pieces.stroke]
+    parts = zip(points.split(AT_ONCE), width.split(AT_ONCE), strict=True)
+    alpha = torch.cat([bezier(*part, SIDE, edge, coarse) for part in parts])
     return alpha * strokes.opacity[pieces.stroke].view(-1, 1, 1)
 
 
@@ -109,11 +114,13 @@ class Over(torch.autograd.Function):
         Args:
             alpha: [P, SIDE, SIDE]. colour: [P, C]. square: int64 [P]. layers: pieces of each layer.
         """
-        squares, seen = squares.clone(), torch.empty(len(alpha), *squares.shape[1:], device=alpha.device)
-        for part, a, c, place in layered(layers, seen, alpha, colour, square):
-            part.copy_(squares[place])
-            squares[place] = part + a.unsqueeze(1) * (c[:, :, None, None] - part)
-        ctx.save_for_backward(seen, alpha, colour, square)
+        squares, seen = squares.clone(), []
+        for a, c, place in layered(layers, alpha, colour, square):
+            under = squares[place]
+            squares[place] = under + a.unsqueeze(1) * (c[:, :, None, None] - under)
+            seen += [under] if any(ctx.needs_input_grad) else []
+        if seen:
+            ctx.save_for_backward(torch.cat(seen), alpha, colour, square)
         ctx.layers = layers
         return squares
 

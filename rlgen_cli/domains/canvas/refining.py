@@ -16,8 +16,11 @@ POINT, WIDTH, OPACITY, COLOUR = 64.0, 3.0, 5.0, 1.0
 FAINT = 1e-3  # least opacity, and least distance from a full one, at the start
 
 
-def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, edge: float) -> Strokes:
-    """The strokes after so many updates of Adam on points, widths, opacities and colours, for the least squared error.
+def refined(
+    target: Tensor, paper: Tensor, strokes: Strokes, updates: int, edge: float, recolour: bool = True
+) -> Strokes:
+    """The strokes after so many updates of Adam on points, widths and opacities, and with `recolour` on colours, for
+    the least squared error.
 
     Args:
         target: float [N, C, H, W] in [0, 1]. paper: the colours below, [N, C]. strokes: lengths in the target's pixels.
@@ -26,22 +29,23 @@ def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, edge:
     blank = paper[:, :, None, None].expand_as(target)
     opacity = torch.logit(strokes.opacity, FAINT)
     starts = strokes.points / POINT, strokes.width.log() / WIDTH, opacity / OPACITY, strokes.colour / COLOUR
-    free = [start.detach().clone().requires_grad_() for start in starts]
+    numbers = [start.detach().clone() for start in starts]
+    free = [number.requires_grad_() for number in (numbers if recolour else numbers[:-1])]
     optimizer = PlainAdam(free, RATE)
     for update in range(updates):
         optimizer.learning_rate = RATE * min(1.0, (update + 1) / WARM) * (1 + math.cos(math.pi * update / updates)) / 2
         with torch.enable_grad():
-            picture = composite(blank, drawn(free, strokes), edge, BENT_LITTLE)
+            picture = composite(blank, drawn(numbers, strokes), edge, BENT_LITTLE)
             loss = (picture - target).square().mean((1, 2, 3)).sum()
         for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):
             parameter.grad = grad
         optimizer.step()
-    return drawn([parameter.detach() for parameter in free], strokes)
+    return drawn([number.detach() for number in numbers], strokes)
 
 
-def drawn(free: list[Tensor], strokes: Strokes) -> Strokes:
-    """The strokes that the free numbers stand for, of the same pictures."""
-    points, width, opacity, colour = free
+def drawn(numbers: list[Tensor], strokes: Strokes) -> Strokes:
+    """The strokes that the numbers stand for, of the same pictures."""
+    points, width, opacity, colour = numbers
     return Strokes(
         points * POINT, (width * WIDTH).exp(), (opacity * OPACITY).sigmoid(), (colour * COLOUR).clamp(0, 1),
         strokes.picture,
