@@ -337,6 +337,16 @@ def odd(kind: str, path: Any) -> None:
         Image.new("RGB", (80, 40), "teal").save(path.with_suffix(".jpg"), exif=exif)
 
 
+@pytest.mark.parametrize(("size", "width"), [((1, 1), 1), ((1, 1), 8), ((300, 4), 60)])
+def test_a_picture_of_one_colour_needs_no_strokes(size, width, painter, rlgen, tmp_path):
+    Image.new("RGB", size, "teal").save(tmp_path / "plain.png")
+    words = [f"run={painter}", f"width={width}", "strokes=5", "format=[png,svg,animated_svg,gif,gcode]", "out=out"]
+    code, said, error = rlgen("paint", "plain.png", *words)
+    assert code == 0, error
+    assert "plain: 0 strokes, PSNR" in said
+    assert len(Image.open(tmp_path / "out" / "plain.png").getcolors()) == 1
+
+
 @pytest.mark.parametrize("kind", ["cmyk", "sixteen", "animated", "transparent", "turned"])
 def test_odd_pictures_are_painted(kind, painter, rlgen, tmp_path):
     odd(kind, tmp_path / "odd")

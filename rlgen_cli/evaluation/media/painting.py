@@ -58,8 +58,8 @@ def drawing_of(painting: Painting) -> Drawing:
     """The strokes, one a step, as vectors."""
     s = painting.strokes
     drawn = torch.ones_like(s.width, dtype=torch.bool)
-    fields = (s.points, s.width, s.colour, s.opacity, drawn)
-    strokes = [Stroke(*parts) for parts in zip(*(field.cpu().split(1) for field in fields), strict=True)]
+    fields = [field.cpu() for field in (s.points, s.width, s.colour, s.opacity, drawn)]
+    strokes = [Stroke(*(field[i : i + 1] for field in fields)) for i in range(len(drawn))]
     high, wide = painting.picture.shape[1:]
     return Drawing(strokes, wide, high, painting.paper.cpu(), False)
 
