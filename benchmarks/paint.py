@@ -28,7 +28,8 @@ from rlgen_cli.data.folder import SUFFIXES, read_whole
 from rlgen_cli.data.images import pil_to_tensor
 from rlgen_cli.domains.canvas.brushes.stroke_cells import NUMBERS, Curves, StrokeCells
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
-from rlgen_cli.domains.canvas.painting import EDGE, Painter, painted
+from rlgen_cli.domains.canvas.painting import ANY, EDGE, Painter, painted
+from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.refining import refined
 from rlgen_cli.evaluation.likeness import psnr, ssim
 from rlgen_cli.evaluation.media.raster import grid, write_png
@@ -37,7 +38,7 @@ from rlgen_cli.runs.paint import opened, painter_of
 SIDE, STROKES = 128, 256
 GRID_WIDTH, GRID_LENGTH, GRID_OPACITY = 1.2, 1.3, 0.8  # of the strokes that are optimised; lengths in cells
 REFINEMENTS = (10, 50)  # updates
-PENS = ["black", "white", "firebrick", "gold", "navy"]
+COLOURS = ["black", "white", "firebrick", "gold", "navy"]
 TRIES = 64  # random strokes for each cell, of which the best are drawn
 Method = Callable[[Tensor, Tensor], Strokes]
 
@@ -76,13 +77,13 @@ def on_a_grid(target: Tensor, paper: Tensor, strokes: int) -> Strokes:
 
 def optimised(updates: int, strokes: int, target: Tensor, paper: Tensor) -> Strokes:
     """Strokes from a grid, by so many updates of Adam."""
-    return refined(target, paper, on_a_grid(target, paper, strokes), updates, EDGE)
+    return refined(target, paper, on_a_grid(target, paper, strokes), updates, EDGE, ANY)
 
 
 def by_policy(painter: Painter, tile: int, strokes: int, refine: int, target: Tensor, paper: Tensor) -> Strokes:
     """The painter's strokes, and a finish."""
     made = painted(target, paper, painter, tile, strokes)
-    return refined(target, paper, made, refine, EDGE) if refine else made
+    return refined(target, paper, made, refine, EDGE, ANY) if refine else made
 
 
 def random_painter(brush: StrokeCells, tries: int) -> Painter:
@@ -168,8 +169,9 @@ def write_page(call: Call, rows: list[Row], strokes: int) -> None:
         "and are moved by Adam on points, widths, opacities and colours; the finish after the painter is the same. "
         "Means over pictures, with half the width of the 95 % interval; times are of one picture alone, on one thread.",
         table(rows),
-        "A scene that is drawn here, and in 100, 500 and 2 000 strokes; below, in 500 of five colours, on white paper, "
-        "and after 200 updates of refinement (else 20):\n\n![](paint_strokes.png)\n\n![](paint_options.png)",
+        "A scene that is drawn here, and in 100, 500 and 2 000 strokes; below, in 500 of five colours, in thick ones "
+        "that cover what is below, on white paper, and after 200 updates of refinement (else 20):\n\n"
+        "![](paint_strokes.png)\n\n![](paint_options.png)",
     ])  # fmt: skip
 
 
@@ -215,15 +217,21 @@ def pictures(call: Call, painter: Painter, tile: int) -> None:
     target = scene(call.pick(480, 60)).unsqueeze(0)
     mean, white = target.mean((2, 3)), torch.ones(1, 3)
     few, some, many = call.pick((100, 500, 2000), (4, 8, 16))
-    pens = torch.tensor([ImageColor.getrgb(name) for name in PENS]) / 255
+    palette = torch.tensor([ImageColor.getrgb(name) for name in COLOURS]) / 255
 
-    def made(count: int, paper: Tensor = mean, palette: Tensor | None = None, refine: int = 20) -> Tensor:
-        strokes = painted(target, paper, painter, tile, count, palette)
-        strokes = refined(target, paper, strokes, refine, EDGE, palette is None)
+    def made(count: int, paper: Tensor = mean, pens: Pens = ANY, refine: int = 20) -> Tensor:
+        strokes = painted(target, paper, painter, tile, count, pens)
+        strokes = refined(target, paper, strokes, refine, EDGE, pens)
         return composite(paper[:, :, None, None].expand_as(target), strokes, EDGE).clamp(0, 1)
 
     counts = [target, *(made(count) for count in (few, some, many))]
-    options = [made(some, palette=pens), made(some, paper=white), made(some, refine=call.pick(200, 2))]
+    thick, colours = Pens(narrowest=12.0, widest=40.0, faintest=1.0), Pens(palette)
+    options = [
+        made(some, pens=colours),
+        made(some, pens=thick),
+        made(some, white),
+        made(some, refine=call.pick(200, 2)),
+    ]
     for name, shown in (("paint_strokes", counts), ("paint_options", options)):
         write_png(call.results / f"{name}.png", grid(torch.cat(shown), len(shown)))
 

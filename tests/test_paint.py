@@ -16,6 +16,7 @@ from rlgen_cli.data.leaves import Leaves
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells, best_colours, gains
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
 from rlgen_cli.domains.canvas.painting import CHANGES, EDGE, along, painted, rescaled, rounds_for, variants
+from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.plotter import Page
 from rlgen_cli.domains.canvas.rasteriser import bezier
 from rlgen_cli.domains.canvas.refining import refined
@@ -160,9 +161,21 @@ def test_pictures_that_are_painted_together_are_as_each_alone():
 
 def test_a_palette_limits_colours():
     target, palette = photographs(1, 40, 40), torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.8, 0.2, 0.1]])
-    made = painted(target, target.mean((2, 3)), proposing(cells(grid=4, count=16)), TILE, 20, palette)
+    made = painted(target, target.mean((2, 3)), proposing(cells(grid=4, count=16)), TILE, 20, Pens(palette))
     assert len(made.width) > 5
     assert float(torch.cdist(made.colour, palette).amin(1).max()) == 0.0
+
+
+def test_pens_limit_widths_and_opacities():
+    """In pixels of the painting, at every level, and also after refinement."""
+    target, pens = photographs(1, 70, 90), Pens(narrowest=6.0, widest=9.0, faintest=1.0)
+    paper = target.mean((2, 3))
+    made = painted(target, paper, proposing(cells(grid=4, count=16)), TILE, 30, pens)
+    for strokes in (made, refined(target, paper, made, 5, EDGE, pens)):
+        assert len(strokes.width) == 30
+        assert float(strokes.width.min()) >= 5.9
+        assert float(strokes.width.max()) <= 9.1
+        assert float(strokes.opacity.min()) == 1.0
 
 
 def test_the_rounds_by_hand():
@@ -212,12 +225,12 @@ def test_refining_lowers_the_error():
     paper = target.mean((2, 3))
     blank = paper[:, :, None, None].expand_as(target)
     made = painted(target, paper, proposing(cells(grid=4, count=16)), TILE, 40)
-    better = refined(target, paper, made, 20, EDGE)
+    better = refined(target, paper, made, 20, EDGE, Pens())
     before, after = (mse(composite(blank, strokes, EDGE), target) for strokes in (made, better))
     assert bool((after < 0.8 * before).all())
     assert torch.equal(better.picture, made.picture)
     assert bool((better.colour >= 0).all() and (better.colour <= 1).all() and (better.width > 0).all())
-    kept = refined(target, paper, made, 20, EDGE, recolour=False)
+    kept = refined(target, paper, made, 20, EDGE, Pens(made.colour))
     assert torch.equal(kept.colour, made.colour)
     assert bool((mse(composite(blank, kept, EDGE), target) < before).all())
 
@@ -387,6 +400,10 @@ WRONG = {
     "refine=-1": r"refine: must be a number from 0 to",
     "palette=red": r"palette: must be a list of colours",
     "palette=[red,nocolour]": r"palette: 'nocolour' is no colour; give a name or #rrggbb\.",
+    "widths=3": r"widths: must be the smallest and the largest, as in \[4,40\], got 3\.",
+    "widths=[9,3]": r"widths: the first must be the smaller one",
+    "widths=[0,3]": r"widths: must be a number from 0\.1 to",
+    "opaque=7": r"opaque: must be true or false, got 7\.",
     "paper=nocolour": r"paper: 'nocolour' is no colour",
     "background=nocolour": r"background: 'nocolour' is no colour",
     "format=bmp": r"format: must be of png, svg, animated_svg, gif, mp4, webm, hpgl, gcode, got bmp\.",

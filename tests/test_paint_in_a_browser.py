@@ -8,6 +8,7 @@ from PIL import Image
 
 from rlgen_cli.domains.canvas.compositing import composite
 from rlgen_cli.domains.canvas.painting import EDGE, painted
+from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.plotter import Page
 from rlgen_cli.domains.canvas.refining import refined
 from rlgen_cli.evaluation.media.painting import Painting, write_painting
@@ -22,7 +23,7 @@ def test_the_svg_in_a_browser_is_the_png(chromium, updates, tmp_path):  # noqa: 
     target = photographs(1, 120, 160)
     paper = target.mean((2, 3))
     made = painted(target, paper, proposing(cells(grid=4, count=16)), TILE, 150)
-    made = refined(target, paper, made, updates, EDGE) if updates else made
+    made = refined(target, paper, made, updates, EDGE, Pens()) if updates else made
     picture = composite(paper[:, :, None, None].expand_as(target), made, EDGE)[0]
     write_painting(Painting(made, paper[0], picture), ["png", "svg"], Film(), Page(), tmp_path / "made")
     text = (tmp_path / "made.svg").read_text().replace('width="1600" height="1200"', 'width="160" height="120"', 1)

@@ -1,6 +1,7 @@
 """`rlgen paint`: pictures of any size in strokes, by the painter that comes with rlgen or a run of one's own."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
 from rlgen_cli.domains.canvas.environment import Canvas
 from rlgen_cli.domains.canvas.painting import EDGE, Painter, painted, reduced, rescaled, rounds_for
+from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.refining import refined
 from rlgen_cli.evaluation.likeness import mse, psnr, ssim
 from rlgen_cli.evaluation.media.painting import FORMATS, Painting, write_painting
@@ -31,7 +33,7 @@ from rlgen_cli.runs.assemble import Session
 from rlgen_cli.runs.log import say
 from rlgen_cli.runs.open import open_run
 from rlgen_cli.runs.saved_run import find_run
-from rlgen_cli.runs.style import check_number, check_whole, film_of, page_of
+from rlgen_cli.runs.style import check_flag, check_number, check_whole, film_of, page_of
 
 SHIPPED = Path(__file__).parent.parent / "painter"  # the run that comes with rlgen
 MOST_STROKES, MOST_UPDATES, WIDEST, HIGHEST = 100_000, 100_000, 4096, 8192
@@ -53,7 +55,7 @@ class Wanted(NamedTuple):
 
     strokes: int
     refine: int  # updates afterwards
-    palette: Tensor | None  # float [P, 3]
+    pens: Pens
     paper: Tensor | None  # float [3]; None: each picture's mean
 
 
@@ -105,13 +107,32 @@ def wanted_of(config: DictConfig) -> Wanted:
     palette = None
     if config.palette is not None:
         require(
-            isinstance(config.palette, list) or OmegaConf.is_list(config.palette),
+            OmegaConf.is_list(config.palette),
             f"palette: must be a list of colours, as in [black,white], got {config.palette}.",
         )
         require(len(config.palette) > 0, "palette: must have at least one colour.")
         palette = torch.tensor([colour_of("palette", name) for name in config.palette]) / 255
     paper = None if config.paper == "auto" else torch.tensor(colour_of("paper", config.paper)) / 255
-    return Wanted(config.strokes, int(config.refine), palette, paper)
+    narrowest, widest = widths_of(config.widths)
+    check_flag("opaque", config.opaque)
+    pens = Pens(palette, narrowest, widest, 1.0 if config.opaque else 0.0)
+    return Wanted(config.strokes, int(config.refine), pens, paper)
+
+
+def widths_of(given: Any) -> tuple[float, float]:
+    """The smallest and the largest width, pixels.
+
+    Raises:
+        UserError: for what is no such pair.
+    """
+    if given is None:
+        return 0.0, math.inf
+    pair = OmegaConf.is_list(given) and len(given) == 2
+    require(pair, f"widths: must be the smallest and the largest, as in [4,40], got {given}.")
+    for width in given:
+        check_number("widths", width, 0.1, WIDEST)
+    require(given[0] <= given[1], f"widths: the first must be the smaller one, got {given}.")
+    return float(given[0]), float(given[1])
 
 
 def colour_of(key: str, name: Any) -> tuple[int, ...]:
@@ -191,12 +212,13 @@ def grouped(found: Iterator[Picture]) -> Iterator[list[Picture]]:
 def painting_of(target: Tensor, painter: Painter, tile: int, wanted: Wanted) -> tuple[Strokes, Tensor]:
     """The strokes of pictures [N, 3, H, W], and the colours below them, [N, 3]."""
     paper = target.mean((2, 3)) if wanted.paper is None else wanted.paper.to(target).expand(len(target), -1)
-    made = painted(target, paper, painter, tile, wanted.strokes, wanted.palette)
+    made = painted(target, paper, painter, tile, wanted.strokes, wanted.pens)
     if wanted.refine and len(made.width):
         shape = (target.shape[2], target.shape[3])
         level = rounds_for(shape, tile, wanted.strokes)[-1].shape  # as fine as strokes are
-        level, recolour = shape if level[0] > shape[0] else level, wanted.palette is None
-        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, EDGE, recolour)
+        level = shape if level[0] > shape[0] else level
+        pens = wanted.pens.scaled(level[0] / shape[0])
+        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, EDGE, pens)
         made = rescaled(made, level, shape)
     return made, paper
 

@@ -18,6 +18,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, best_colours, gains
 from rlgen_cli.domains.canvas.compositing import Strokes, composite, joined
+from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier
 
 # Proposes strokes, lengths in pixels of the tile, for targets and canvases uint8 [N, C, S, S].
@@ -29,6 +30,7 @@ FINEST = 0.77  # share of the strokes that the finest level gets; of what is lef
 ROUNDS = (1, 1, 4)  # of the whole, of the levels between, and of the finest
 SMALL = 14  # pixels, of strokes that are drawn in windows of their own size
 AT_ONCE = 16  # tiles that strokes are proposed for at a time: few, so that what is computed stays in the cache
+THINNEST = 0.7  # pixels of a level
 MORE = 12  # rounds at the finest level, at most, for strokes that gained nothing when their turn came
 # What a stroke is tried with when its turn comes, of which the best is drawn: x, y (moved by pixels), turn (by an
 # angle), length, width and opacity (times).
@@ -42,6 +44,7 @@ CHANGES = [
     *((0.0, 0.0, 0.0, 1.0, 1.0, by) for by in (0.75, 1.3)),
 ]
 EDGE = 1.0  # pixels that a stroke's rim takes to fade
+ANY = Pens()
 
 
 class Round(NamedTuple):
@@ -78,14 +81,12 @@ def rounds_for(shape: tuple[int, int], tile: int, strokes: int) -> list[Round]:
 
 
 @torch.no_grad()
-def painted(
-    target: Tensor, paper: Tensor, painter: Painter, tile: int, strokes: int, palette: Tensor | None = None
-) -> Strokes:
+def painted(target: Tensor, paper: Tensor, painter: Painter, tile: int, strokes: int, pens: Pens = ANY) -> Strokes:
     """So many strokes, or fewer where no more gain anything, for pictures of one size; lengths in their pixels.
 
     Args:
         target: float [N, C, H, W] in [0, 1]. paper: the colours below, [N, C]. tile: side of the painter's pictures.
-        palette: the colours that strokes may have, [P, C]; None: any.
+        pens: what strokes may be.
     """
     n, shape = len(target), (target.shape[2], target.shape[3])
     made, drawn = nothing(paper), torch.zeros(n, dtype=torch.long, device=target.device)
@@ -94,12 +95,15 @@ def painted(
     for step in [*rounds, *islice(cycle([rounds[-1]._replace(shifted=False), rounds[-1]]), MORE)]:
         if bool((drawn == strokes).all()):
             break
+        fitting = pens.scaled(step.shape[0] / shape[0])
+        if fitting.widest < THINNEST and step.shape != rounds[-1].shape:
+            continue  # nothing would be seen of such strokes here
         if step.shape != level:
             level, seen = step.shape, reduced(target, step.shape)
             blank = paper[:, :, None, None].expand(-1, -1, *level)
             canvas = composite(blank, rescaled(made, shape, level), EDGE, BENT_LITTLE)
         count = (step.share * (strokes - drawn)).round().long()  # [N]
-        new, canvas = one_round(seen, canvas, painter, tile, count, step.shifted, palette)
+        new, canvas = one_round(seen, canvas, painter, tile, count, step.shifted, fitting)
         drawn += torch.bincount(new.picture, minlength=n)
         made = joined(made, rescaled(new, level, shape))
     return made
@@ -139,7 +143,7 @@ class Proposals(NamedTuple):
 
 
 def one_round(
-    target: Tensor, canvas: Tensor, painter: Painter, tile: int, count: Tensor, shifted: bool, palette: Tensor | None
+    target: Tensor, canvas: Tensor, painter: Painter, tile: int, count: Tensor, shifted: bool, pens: Pens
 ) -> tuple[Strokes, Tensor]:
     """The strokes of a round, lengths in pixels of its level, and the canvases after it.
 
@@ -147,17 +151,17 @@ def one_round(
         target, canvas: float [N, C, H, W]. count: int64 [N], the most strokes of each.
     """
     target, canvas = (pad(picture, [MARGIN] * 4, mode="replicate") for picture in (target, canvas))
-    found = chosen(proposed(target, canvas, painter, tile, shifted), count)
+    found = chosen(proposed(target, canvas, painter, tile, shifted, pens), count)
     small = extent(found.strokes) <= SMALL
     large = found.of((~small).nonzero().squeeze(1))
-    made, canvas = drawn_in_turn(large, target, canvas, tile + 2 * MARGIN, palette)
+    made, canvas = drawn_in_turn(large, target, canvas, tile + 2 * MARGIN, pens)
     near = around(found.of(small.nonzero().squeeze(1)), target)
-    more, canvas = drawn_in_turn(near, target, canvas, SMALL + 2 * MARGIN, palette)
+    more, canvas = drawn_in_turn(near, target, canvas, SMALL + 2 * MARGIN, pens)
     made, inner = joined(made, more), slice(MARGIN, -MARGIN)
     return made._replace(points=made.points - MARGIN), canvas[:, :, inner, inner]
 
 
-def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifted: bool) -> Proposals:
+def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifted: bool, pens: Pens) -> Proposals:
     """What the painter proposes for all tiles of padded pictures [N, C, H, W]."""
     n, _, high, wide = target.shape
     corner = corners(high - 2 * MARGIN, wide - 2 * MARGIN, tile, shifted).to(target.device)
@@ -167,7 +171,7 @@ def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifte
         seen, before = (windows(pictures, picture, place, side) for pictures in (target, canvas))
         inner = slice(MARGIN, -MARGIN)
         curves = painter(*((255 * whole[:, :, inner, inner]).round().to(torch.uint8) for whole in (seen, before)))
-        curves = curves._replace(points=curves.points + MARGIN)
+        curves = Curves(curves.points + MARGIN, pens.width(curves.width), pens.opacity(curves.opacity))
         gain = roughly(curves, before, seen)  # [M, K]
         k = gain.shape[1]
         points = (curves.points + place[:, None, None]).flatten(0, 1)
@@ -225,9 +229,7 @@ def around(found: Proposals, picture: Tensor) -> Proposals:
     return found._replace(corner=torch.minimum(corner.clamp(min=0), last))
 
 
-def drawn_in_turn(
-    found: Proposals, target: Tensor, canvas: Tensor, side: int, palette: Tensor | None
-) -> tuple[Strokes, Tensor]:
+def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int, pens: Pens) -> tuple[Strokes, Tensor]:
     """The strokes with their colours, in the variant that gains most when their turn comes, without those that gain
     nothing then, and the canvases after them, [N, C, H, W]. Strokes of different pictures are drawn at once."""
     turn = turns(found.strokes.picture)
@@ -235,7 +237,7 @@ def drawn_in_turn(
     strokes, corner = found.strokes.of(order), found.corner[order]
     if not len(corner):
         return strokes, canvas
-    curves = variants(strokes._replace(points=strokes.points - corner.unsqueeze(1)))
+    curves = variants(strokes._replace(points=strokes.points - corner.unsqueeze(1)), pens)
     parts = zip(*(field.split(AT_ONCE) for field in curves), strict=True)
     alpha = torch.cat([covered(Curves(*part), side) for part in parts])  # [K, V, side, side]
     seen = windows(target, strokes.picture, corner, side)
@@ -247,7 +249,7 @@ def drawn_in_turn(
         before = pixels[row, cell].mT.unflatten(2, (side, side))  # [M, C, side, side]
         form = gains(a, before, t).argmax(1)  # [M]
         a = a[torch.arange(len(form), device=form.device), form].unsqueeze(1)
-        colour = nearest_colours(best_colours(a, before, t)[:, 0], palette)
+        colour = pens.colour(best_colours(a, before, t)[:, 0])
         after = before + a * (colour[:, :, None, None] - before)
         forms.append(form)
         better = ((after - t).square() - (before - t).square()).sum((1, 2, 3)) < 0
@@ -261,7 +263,7 @@ def drawn_in_turn(
     return made, pixels.mT.unflatten(2, canvas.shape[2:])
 
 
-def variants(strokes: Strokes) -> Curves:
+def variants(strokes: Strokes, pens: Pens = ANY) -> Curves:
     """Each stroke as it is and with each of CHANGES, [K, V] each."""
     x, y, turn, length, width, opacity = torch.tensor(CHANGES, device=strokes.width.device).unbind(1)  # [V] each
     middle = (strokes.points[:, :1] + strokes.points[:, 2:]) / 2
@@ -270,13 +272,8 @@ def variants(strokes: Strokes) -> Curves:
     across, down = arms.unbind(-1)
     arms = torch.stack([across * cosine - down * sine, across * sine + down * cosine], -1)
     points = middle.unsqueeze(1) + arms + torch.stack([x, y], 1).unsqueeze(1)
-    thick = strokes.width.unsqueeze(1) * width
-    return Curves(points, thick, (strokes.opacity.unsqueeze(1) * opacity).clamp(max=1))
-
-
-def nearest_colours(colour: Tensor, palette: Tensor | None) -> Tensor:
-    """Of each colour [K, C] the nearest of the palette [P, C]; the colour itself where there is none."""
-    return colour if palette is None else palette[torch.cdist(colour, palette).argmin(1)]
+    width, opacity = strokes.width.unsqueeze(1) * width, strokes.opacity.unsqueeze(1) * opacity
+    return Curves(points, pens.width(width), pens.opacity(opacity))
 
 
 def turns(picture: Tensor) -> Tensor:

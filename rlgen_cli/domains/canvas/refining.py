@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rlgen_cli.core.adam import PlainAdam
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
+from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE
 
 RATE = 0.02  # of Adam, at the start; it falls in a half cosine
@@ -16,37 +17,35 @@ POINT, WIDTH, OPACITY, COLOUR = 64.0, 3.0, 5.0, 1.0
 FAINT = 1e-3  # least opacity, and least distance from a full one, at the start
 
 
-def refined(
-    target: Tensor, paper: Tensor, strokes: Strokes, updates: int, edge: float, recolour: bool = True
-) -> Strokes:
-    """The strokes after so many updates of Adam on points, widths and opacities, and with `recolour` on colours, for
-    the least squared error.
+def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, edge: float, pens: Pens) -> Strokes:
+    """The strokes after so many updates of Adam on points, widths, opacities and, unless there is a palette, colours,
+    for the least squared error.
 
     Args:
         target: float [N, C, H, W] in [0, 1]. paper: the colours below, [N, C]. strokes: lengths in the target's pixels.
-        edge: see rasteriser.bezier.
+        edge: see rasteriser.bezier. pens: what strokes may be.
     """
     blank = paper[:, :, None, None].expand_as(target)
     opacity = torch.logit(strokes.opacity, FAINT)
     starts = strokes.points / POINT, strokes.width.log() / WIDTH, opacity / OPACITY, strokes.colour / COLOUR
     numbers = [start.detach().clone() for start in starts]
-    free = [number.requires_grad_() for number in (numbers if recolour else numbers[:-1])]
+    free = [number.requires_grad_() for number in (numbers if pens.palette is None else numbers[:-1])]
     optimizer = PlainAdam(free, RATE)
     for update in range(updates):
         optimizer.learning_rate = RATE * min(1.0, (update + 1) / WARM) * (1 + math.cos(math.pi * update / updates)) / 2
         with torch.enable_grad():
-            picture = composite(blank, drawn(numbers, strokes), edge, BENT_LITTLE)
+            picture = composite(blank, drawn(numbers, strokes, pens), edge, BENT_LITTLE)
             loss = (picture - target).square().mean((1, 2, 3)).sum()
         for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):
             parameter.grad = grad
         optimizer.step()
-    return drawn([number.detach() for number in numbers], strokes)
+    return drawn([number.detach() for number in numbers], strokes, pens)
 
 
-def drawn(numbers: list[Tensor], strokes: Strokes) -> Strokes:
+def drawn(numbers: list[Tensor], strokes: Strokes, pens: Pens) -> Strokes:
     """The strokes that the numbers stand for, of the same pictures."""
     points, width, opacity, colour = numbers
     return Strokes(
-        points * POINT, (width * WIDTH).exp(), (opacity * OPACITY).sigmoid(), (colour * COLOUR).clamp(0, 1),
-        strokes.picture,
+        points * POINT, pens.width((width * WIDTH).exp()), pens.opacity((opacity * OPACITY).sigmoid()),
+        (colour * COLOUR).clamp(0, 1), strokes.picture,
     )  # fmt: skip
