@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
@@ -357,7 +358,9 @@ def test_a_picture_of_one_colour_needs_no_strokes(size, width, painter, rlgen, t
     code, said, error = rlgen("paint", "plain.png", *words)
     assert code == 0, error
     assert "plain: 0 strokes, PSNR" in said
-    assert len(Image.open(tmp_path / "out" / "plain.png").getcolors()) == 1
+    colours = Image.open(tmp_path / "out" / "plain.png").getcolors()
+    assert colours is not None
+    assert len(colours) == 1
 
 
 @pytest.mark.parametrize("kind", ["cmyk", "sixteen", "animated", "transparent", "turned"])
@@ -389,8 +392,6 @@ def test_files_that_are_no_pictures_are_said(name, painter, rlgen, tmp_path):
     code, _, error = rlgen("paint", name, f"run={painter}")
     assert code == 2
     assert error.count("\n") == 1
-    import re
-
     assert re.search(said, error), error
 
 
@@ -413,8 +414,6 @@ WRONG = {
 
 @pytest.mark.parametrize(("word", "said"), WRONG.items())
 def test_values_that_cannot_be_are_said(word, said, painter, cat, rlgen):
-    import re
-
     run = [] if word.startswith("run=") else [f"run={painter}"]
     code, _, error = rlgen("paint", str(cat), *run, word)
     assert code == 2
