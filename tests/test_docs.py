@@ -146,6 +146,8 @@ def runnable(command: str, words: list[str]) -> list[str]:
         return [command, *words, "n=2"]
     if command == "eval":
         return [command, *words, "n=5", "updates=2"]
+    if command == "paint":
+        return [command, *words, "width=48", "strokes=20", "refine=2"]
     if any(word.startswith("resume=") for word in words):
         return [command, *words, "total_steps=96"]
     if command not in (*cli.TRAINERS, "tune"):
@@ -158,6 +160,8 @@ def runnable(command: str, words: list[str]) -> list[str]:
     assert isinstance(node, dict)
     shrunk = small(f"env={node['env']}", f"agent={node['agent']}", f"reward={node.get('reward', 'none')}")[3:]
     own = {word.partition("=")[0] for word in words if word.startswith(KEPT)}
+    if any(word.startswith("experiment=painter") for word in words):  # whose network fits tiles of its own size
+        own, shrunk = own | {"env.size", "env.max_steps"}, [*shrunk, "data.count=20"]
     shrunk = [word for word in [*shrunk, *SHORT] if has(there, word.partition("=")[0])]
     shrunk = [word for word in shrunk if word.partition("=")[0] not in own]
     return [command, *words, *shrunk, *real, *(["tune.trials=1"] if command == "tune" else [])]
@@ -178,8 +182,8 @@ def filled(word: str, words: list[str]) -> str:
         return word.replace("FOLDER", str(write_diffusers(Path("diffusion"), size=12)))
     if word.startswith("env.generator.path="):
         return word.replace("FOLDER", str(write_generator(Path("generator"))))
-    if word == "image=FILE":
-        return f"image={write_picture(Path('mine.png'))}"
+    if word in ("FILE", "image=FILE"):
+        return word.replace("FILE", str(write_picture(Path("mine.png"))))
     if "FILE" in word:
         Path("text.txt").write_text("the quick brown fox jumps over the lazy dog " * 9)
     if "RUN" in word and not Path("outputs/earlier").exists():

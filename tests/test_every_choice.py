@@ -56,6 +56,9 @@ NEEDS = {
     "experiment=seqgan": ("paths.data=published agent.anchor.prior=none data.count=20", PUBLISHED),
     "experiment=seqgan_mle": ("paths.data=published data.count=20", PUBLISHED),
     "experiment=sprites": ("paths.data=published", PUBLISHED),
+    "experiment=painter_fine": (
+        "agent.anchor.prior=none data.count=20", r"agent\.anchor\.prior: must be none, start, the folder of a run",
+    ),
     "experiment=organ": ("agent.anchor.prior=start", r"agent\.anchor\.prior: must be none, start, the folder of a run"),
 }  # fmt: skip
 # Pictures that are downloaded where they are not found.
