@@ -99,7 +99,9 @@ def test_the_best_colour_and_its_gain_by_hand():
     alpha = torch.zeros(1, 1, 4, 4)
     alpha[..., :2] = 0.5
     assert torch.allclose(best_colours(alpha, canvas, target), torch.ones(1, 1, 3))
-    assert gains(alpha, canvas, target).item() == pytest.approx(3 * 8 * (1 - 0.25))
+    best = best_colours(alpha, canvas, target)
+    assert gains(alpha, canvas, target, best).item() == pytest.approx(3 * 8 * (1 - 0.25))
+    assert gains(alpha, canvas, target, 0.5 * best).item() == pytest.approx(3 * 8 * (1 - 0.75**2))
     shade = best_colours(alpha, canvas, 0.3 * target)
     assert torch.allclose(shade, torch.full((1, 1, 3), 0.6), atol=1e-3)
 

@@ -172,7 +172,7 @@ def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifte
         inner = slice(MARGIN, -MARGIN)
         curves = painter(*((255 * whole[:, :, inner, inner]).round().to(torch.uint8) for whole in (seen, before)))
         curves = Curves(curves.points + MARGIN, pens.width(curves.width), pens.opacity(curves.opacity))
-        gain = roughly(curves, before, seen)  # [M, K]
+        gain = roughly(curves, before, seen, pens)  # [M, K]
         k = gain.shape[1]
         points = (curves.points + place[:, None, None]).flatten(0, 1)
         colour = target.new_zeros(gain.numel(), target.shape[1])
@@ -187,12 +187,13 @@ def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifte
     )
 
 
-def roughly(curves: Curves, canvas: Tensor, target: Tensor) -> Tensor:
+def roughly(curves: Curves, canvas: Tensor, target: Tensor, pens: Pens) -> Tensor:
     """What strokes gain, [N, K], measured on every second pixel's mean: enough to choose by, in a quarter of the
     time."""
     half = Curves((curves.points + 0.5) / 2 - 0.5, curves.width / 2, curves.opacity)
     canvas, target = avg_pool2d(canvas, 2), avg_pool2d(target, 2)
-    return gains(covered(half, canvas.shape[3]), canvas, target)
+    alpha = covered(half, canvas.shape[3])
+    return gains(alpha, canvas, target, pens.colour(best_colours(alpha, canvas, target)))
 
 
 def covered(curves: Curves, side: int) -> Tensor:
@@ -247,9 +248,9 @@ def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int, p
     sizes = torch.bincount(turn).tolist()
     for a, t, cell, row in zip(*(field.split(sizes) for field in (alpha, seen, cells, rows)), strict=True):
         before = pixels[row, cell].mT.unflatten(2, (side, side))  # [M, C, side, side]
-        form = gains(a, before, t).argmax(1)  # [M]
-        a = a[torch.arange(len(form), device=form.device), form].unsqueeze(1)
-        colour = pens.colour(best_colours(a, before, t)[:, 0])
+        tried = pens.colour(best_colours(a, before, t))  # [M, V, C]
+        form, place = gains(a, before, t, tried).argmax(1), torch.arange(len(a), device=a.device)
+        a, colour = a[place, form].unsqueeze(1), tried[place, form]
         after = before + a * (colour[:, :, None, None] - before)
         forms.append(form)
         better = ((after - t).square() - (before - t).square()).sum((1, 2, 3)) < 0

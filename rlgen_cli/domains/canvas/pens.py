@@ -28,5 +28,7 @@ class Pens(NamedTuple):
         return opacity.clamp(self.faintest, 1.0)
 
     def colour(self, colour: Tensor) -> Tensor:
-        """Of each colour [K, C] the nearest of the palette."""
-        return colour if self.palette is None else self.palette[torch.cdist(colour, self.palette).argmin(1)]
+        """Of each colour [N, K, C] the nearest of the palette."""
+        if self.palette is None:
+            return colour
+        return self.palette[torch.cdist(colour.flatten(0, 1), self.palette).argmin(1)].unflatten(0, colour.shape[:2])

@@ -88,7 +88,9 @@ class StrokeCells:
         curves = self.curves(action)
         alpha = self.coverage(curves)
         with torch.no_grad():
-            best = gains(alpha, canvas, target).topk(self.count, 1).indices  # [N, count]
+            best = (
+                gains(alpha, canvas, target, best_colours(alpha, canvas, target)).topk(self.count, 1).indices
+            )  # [N, count]
             area = alpha.sum((2, 3)).gather(1, best)
             order = best.gather(1, area.argsort(1, descending=True))
         row, drawn = torch.arange(len(order), device=order.device), torch.ones_like(order[:, 0], dtype=torch.bool)
@@ -132,13 +134,12 @@ def best_colours(alpha: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
     return (wanted / (square.sum(2, keepdim=True) + 1e-3)).clamp(0, 1)
 
 
-def gains(alpha: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
-    """By how much each stroke alone, in its best colour, would lessen the squared distance to the target, [N, K].
+def gains(alpha: Tensor, canvas: Tensor, target: Tensor, colour: Tensor) -> Tensor:
+    """By how much each stroke alone would lessen the squared distance to the target, [N, K].
 
     Args:
-        alpha: what strokes cover, [N, K, H, W]. canvas, target: float [N, C, H, W].
+        alpha: what strokes cover, [N, K, H, W]. canvas, target: float [N, C, H, W]. colour: of strokes, [N, K, C].
     """
-    colour = best_colours(alpha, canvas, target)
     alpha, canvas, error = alpha.flatten(2), canvas.flatten(2), (target - canvas).flatten(2)
     square = alpha.square()
     # Σ e² − (e − α (c − canvas))², multiplied out, so that no picture is made of any stroke.
