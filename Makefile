@@ -91,7 +91,7 @@ test-bfloat16: setup
 
 # The modules that read what others wrote are run through line by line (.coveragerc).
 COVERED := checkpoint edges hostile_folders robust bad_input files data music_files generator_from_file configs command_lines \
-  combinations fuzz cli migrations api captions damages
+  combinations fuzz cli migrations api captions damages paint
 coverage: setup
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(COVERED:%=tests/test_%.py)
 
