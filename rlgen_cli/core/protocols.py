@@ -89,7 +89,7 @@ class ChoosesData(Env, Protocol):
         ...
 
     def with_picture(self, picture: Tensor) -> Self:
-        """The same environment whose data is one picture, uint8 [1, C, H, W]."""
+        """The same environment whose data are these pictures, uint8 [M, C, H, W]."""
         ...
 
 

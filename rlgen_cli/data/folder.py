@@ -42,10 +42,9 @@ class Folder:
         self.path = Path(path)
         require(self.path.is_dir(), f"path: there is no folder {self.path}; name a folder of images.")
         require(colours == 0 or 2 <= colours <= 256, f"colours: must be 0 (keep all) or 2 to 256, got {colours}.")
-        try:
-            self.background = None if background == "auto" else ImageColor.getrgb(background)[:3]
-        except ValueError:
-            raise UserError(f"background: {background!r} is no colour; give a name, #rrggbb or auto.") from None
+        self.background = None
+        if background != "auto":
+            self.background = colour_of("background", background, "a name, #rrggbb or auto")
         self.colours = colours
 
     def load(self, size: int, channels: int) -> Splits:
@@ -90,11 +89,9 @@ def square_picture(file: Path, size: int, channels: int, background: tuple[int, 
     raises whatever `decoded` raises."""
     rgba = decoded(content_of(file, LARGEST_FILE))
     mode = "RGB" if channels == 3 else "L"
-    opaque = (*(background or border(rgba)), 255)
-    flat = Image.new("RGBA", rgba.size, opaque)
-    flat.alpha_composite(rgba)
-    beside = Image.new("RGBA", (1, 1), opaque).convert(mode).getpixel((0, 0))
-    return pil_to_tensor(squared(flat.convert(mode), size, beside))
+    background = background or border(rgba)
+    beside = Image.new("RGBA", (1, 1), (*background, 255)).convert(mode).getpixel((0, 0))
+    return pil_to_tensor(squared(flat(rgba, background).convert(mode), size, beside))
 
 
 def read_whole(file: Path, background: tuple[int, ...], key: str) -> Image.Image:
@@ -107,9 +104,26 @@ def read_whole(file: Path, background: tuple[int, ...], key: str) -> Image.Image
         rgba = decoded(content_of(file, LARGEST_FILE))
     except Exception as error:
         raise UserError(f"{key}: {file} is no picture that can be read ({reason_unread(error)}).") from None
-    flat = Image.new("RGBA", rgba.size, (*background, 255))
-    flat.alpha_composite(rgba)
-    return flat.convert("RGB")
+    return flat(rgba, background).convert("RGB")
+
+
+def flat(rgba: Image.Image, background: tuple[int, ...]) -> Image.Image:
+    """A picture over a background, which shows where it is transparent."""
+    below = Image.new("RGBA", rgba.size, (*background, 255))
+    below.alpha_composite(rgba)
+    return below
+
+
+def colour_of(key: str, name: str, allowed: str = "a name or #rrggbb") -> tuple[int, ...]:
+    """Red, green and blue of a colour.
+
+    Raises:
+        UserError: for what is none; `key` begins the error, and `allowed` says what would be right.
+    """
+    try:
+        return ImageColor.getrgb(name)[:3]
+    except ValueError:
+        raise UserError(f"{key}: {name!r} is no colour; give {allowed}.") from None
 
 
 def reason_unread(error: Exception) -> str:

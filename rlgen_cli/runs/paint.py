@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image, ImageColor
+from PIL import Image
 from torch import Tensor
 
 from rlgen_cli.config.saved import plain_config
@@ -18,7 +18,7 @@ from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.files import files_below
 from rlgen_cli.core.seeding import stream
-from rlgen_cli.data.folder import SUFFIXES, read_whole
+from rlgen_cli.data.folder import SUFFIXES, colour_of, read_whole
 from rlgen_cli.data.images import pil_to_tensor
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
@@ -68,7 +68,7 @@ def paint(config: DictConfig) -> Path:
     require(not OmegaConf.is_missing(config, "files"), "files: name a picture, as in rlgen paint cat.jpg.")
     wanted, formats = wanted_of(config), formats_of(config.format)
     film, page = film_of(config.film), page_of(config.plotter)
-    background = colour_of("background", config.background)
+    background = colour_of("background", str(config.background))
     check_whole("width", config.width, WIDEST)
     files = named(config.files)
     session = opened(config)
@@ -111,8 +111,8 @@ def wanted_of(config: DictConfig) -> Wanted:
             f"palette: must be a list of colours, as in [black,white], got {config.palette}.",
         )
         require(len(config.palette) > 0, "palette: must have at least one colour.")
-        palette = torch.tensor([colour_of("palette", name) for name in config.palette]) / 255
-    paper = None if config.paper == "auto" else torch.tensor(colour_of("paper", config.paper)) / 255
+        palette = torch.tensor([colour_of("palette", str(name)) for name in config.palette]) / 255
+    paper = None if config.paper == "auto" else torch.tensor(colour_of("paper", str(config.paper))) / 255
     narrowest, widest = widths_of(config.widths)
     check_flag("opaque", config.opaque)
     pens = Pens(palette, narrowest, widest, 1.0 if config.opaque else 0.0)
@@ -133,18 +133,6 @@ def widths_of(given: Any) -> tuple[float, float]:
         check_number("widths", width, 0.1, WIDEST)
     require(given[0] <= given[1], f"widths: the first must be the smaller one, got {given}.")
     return float(given[0]), float(given[1])
-
-
-def colour_of(key: str, name: Any) -> tuple[int, ...]:
-    """Red, green and blue of a colour's name or #rrggbb.
-
-    Raises:
-        UserError: for what is none.
-    """
-    try:
-        return ImageColor.getrgb(str(name))[:3]
-    except ValueError:
-        raise UserError(f"{key}: {name!r} is no colour; give a name or #rrggbb.") from None
 
 
 def formats_of(given: Any) -> list[str]:

@@ -11,7 +11,7 @@ steps, a discriminator and a classifier, and is judged by what accepts it (docs/
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
@@ -121,7 +121,9 @@ class Canvas:
         self.palette = palette.to(device)
         self.background = self.palette[0].float() / 255
         self.brush = brush(size=size, palette=self.palette)
-        copies = self.sees_target or not isinstance(self.brush, MatchesTarget)
+        # The brush again, where its strokes take the target's colours; asked once, since a step is a hot path.
+        self.matching = self.brush if isinstance(self.brush, MatchesTarget) else None
+        copies = self.sees_target or self.matching is None
         require(copies, "brush: its strokes take the target's colours; set env.condition=target.")
         self.square_marks = self.brush.square
         self.has_pen = self.brush.pen_range[1] > 0
@@ -133,7 +135,7 @@ class Canvas:
         if self.previewing is not None:
             self.gain_scale = self.previewing.preview_scale / self._target_squares().unsqueeze(1)  # [images, 1]
         self.stop_action = self._stop_action(stop)
-        self.most_marks = max_steps * (self.brush.count if isinstance(self.brush, MatchesTarget) else 1)
+        self.most_marks = max_steps * (self.matching.count if self.matching is not None else 1)
         self.observation_size = observation_size or size
         self.around = torch.arange(self.brush.patch_size, device=device) - self.brush.patch_size // 2
         self.spec = self._spec()
@@ -224,9 +226,9 @@ class Canvas:
         return CanvasState(canvas, pen, zero, zero, index.to(torch.int32), noise, stopped)
 
     def with_picture(self, picture: Tensor) -> Self:
-        """The same canvas for one picture, uint8 [1, C, H, W], in the place of the data."""
+        """The same canvas for pictures, uint8 [M, C, H, W], in the place of the data."""
         other = copy.copy(self)
-        other.images, other.labels = picture, self.labels[:1]
+        other.images, other.labels = picture, self.labels[:1].expand(len(picture))
         if other.previewing is not None:
             other.gain_scale = other.previewing.preview_scale / other._target_squares().unsqueeze(1)
         return other
@@ -241,11 +243,11 @@ class Canvas:
 
     def _drawn(self, state: CanvasState, action: Tensor, over: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Canvases, pens, and how many marks actions [N] of the brush made; all as before where `over`, bool [N]."""
-        if isinstance(self.brush, MatchesTarget):
-            canvas = self.brush.painted(state.canvas, self._target(state), action)
-            marks = (self.brush.count * ~over).to(state.marks.dtype)
+        if self.matching is not None:
+            canvas = self.matching.painted(state.canvas, self._target(state), action)
+            marks = (self.matching.count * ~over).to(state.marks.dtype)
             return torch.where(over.view(-1, 1, 1, 1), state.canvas, canvas), state.pen, marks
-        mark = self.brush.mark(state.pen, action)
+        mark = cast(Brush, self.brush).mark(state.pen, action)
         canvas = painted(state.canvas, mark._replace(opacity=mark.opacity * ~over.view(-1, 1, 1)))
         return canvas, torch.where(over.unsqueeze(1), state.pen, mark.pen), mark.drawn & ~over
 
@@ -349,10 +351,10 @@ class Canvas:
         """`action` as vectors, for SVG; nothing is drawn where the episode is over or the action is stop."""
         action, stops = self._split_stop(action)
         idle = self.done(state) | stops
-        if isinstance(self.brush, MatchesTarget):
-            made = self.brush.strokes(state.canvas, self._target(state), action)
+        if self.matching is not None:
+            made = self.matching.strokes(state.canvas, self._target(state), action)
         else:
-            made = [self.brush.stroke(state.pen, action)]
+            made = [cast(Brush, self.brush).stroke(state.pen, action)]
         return [stroke._replace(drawn=stroke.drawn & ~idle) for stroke in made]
 
     def pack(self, state: CanvasState) -> CanvasState:

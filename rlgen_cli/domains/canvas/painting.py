@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, best_colours, gains
+from rlgen_cli.domains.canvas.brushes.brush import box_cells
+from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, best_colours, coverage, gains
 from rlgen_cli.domains.canvas.compositing import Strokes, composite, joined
 from rlgen_cli.domains.canvas.pens import Pens
-from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier
+from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE
 
 # Proposes strokes, lengths in pixels of the tile, for targets and canvases uint8 [N, C, S, S].
 Painter: TypeAlias = Callable[[Tensor, Tensor], Curves]
@@ -192,26 +193,15 @@ def roughly(curves: Curves, canvas: Tensor, target: Tensor, pens: Pens) -> Tenso
     time."""
     half = Curves((curves.points + 0.5) / 2 - 0.5, curves.width / 2, curves.opacity)
     canvas, target = avg_pool2d(canvas, 2), avg_pool2d(target, 2)
-    alpha = covered(half, canvas.shape[3])
+    alpha = coverage(half, canvas.shape[3], EDGE)
     return gains(alpha, canvas, target, pens.colour(best_colours(alpha, canvas, target)))
-
-
-def covered(curves: Curves, side: int) -> Tensor:
-    """How much of each pixel of its window a stroke covers, float [N, K, side, side]."""
-    points, width = curves.points.flatten(0, 1), curves.width.flatten()
-    return (
-        bezier(points, width, side, EDGE, BENT_LITTLE).unflatten(0, curves.width.shape)
-        * curves.opacity[..., None, None]
-    )
 
 
 def chosen(found: Proposals, count: Tensor) -> Proposals:
     """For each picture the `count` [N] strokes that gain most, if they gain anything, in the order of size."""
     best = found.gain.argsort(descending=True)
-    best = best[found.strokes.picture[best].argsort(stable=True)]
     picture = found.strokes.picture[best]
-    place = torch.arange(len(best), device=best.device) - torch.searchsorted(picture, picture)
-    found = found.of(best[(place < count[picture]) & (found.gain[best] > 0)])
+    found = found.of(best[(turns(picture) < count[picture]) & (found.gain[best] > 0)])
     length = (found.strokes.points[:, 2] - found.strokes.points[:, 0]).norm(dim=1)
     return found.of((found.strokes.width * (found.strokes.width + length)).argsort(descending=True))
 
@@ -240,10 +230,10 @@ def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int, p
         return strokes, canvas
     curves = variants(strokes._replace(points=strokes.points - corner.unsqueeze(1)), pens)
     parts = zip(*(field.split(AT_ONCE) for field in curves), strict=True)
-    alpha = torch.cat([covered(Curves(*part), side) for part in parts])  # [K, V, side, side]
+    alpha = torch.cat([coverage(Curves(*part), side, EDGE) for part in parts])  # [K, V, side, side]
     seen = windows(target, strokes.picture, corner, side)
     pixels = canvas.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # [N, H · W, C]
-    cells, rows = window_cells(corner, side, canvas.shape[3]), strokes.picture.unsqueeze(1)
+    cells, rows = box_cells(corner, side, side, canvas.shape[3]), strokes.picture.unsqueeze(1)
     colours, kept, forms = [], [], []
     sizes = torch.bincount(turn).tolist()
     for a, t, cell, row in zip(*(field.split(sizes) for field in (alpha, seen, cells, rows)), strict=True):
@@ -285,15 +275,9 @@ def turns(picture: Tensor) -> Tensor:
     return turn
 
 
-def window_cells(corner: Tensor, side: int, wide: int) -> Tensor:
-    """The places of windows' pixels in flat pictures, int64 [K, side · side]."""
-    axis = torch.arange(side, device=corner.device)
-    return (corner[:, 1:] * wide + corner[:, :1]) + (axis.unsqueeze(1) * wide + axis).flatten()
-
-
 def windows(pictures: Tensor, picture: Tensor, corner: Tensor, side: int) -> Tensor:
     """Parts of pictures [N, C, H, W] from given corners on, [K, C, side, side]."""
-    cells = window_cells(corner, side, pictures.shape[3])
+    cells = box_cells(corner, side, side, pictures.shape[3])
     return pictures.flatten(2)[picture.unsqueeze(1), :, cells].mT.unflatten(2, (side, side))
 
 

@@ -189,9 +189,9 @@ class Diffusion:
         return state._replace(estimate=estimate, before=estimate)
 
     def with_picture(self, picture: Tensor) -> Self:
-        """The same environment for one picture, uint8 [1, C, H, W], in the place of the data."""
+        """The same environment for pictures, uint8 [M, C, H, W], in the place of the data."""
         other = copy.copy(self)
-        other.images, other.labels = picture, self.labels[:1]
+        other.images, other.labels = picture, self.labels[:1].expand(len(picture))
         return other
 
     def _estimate(self, state: DiffusionState) -> Tensor:

@@ -18,6 +18,7 @@ from rlgen_cli.core.specs import State, Stroke, View
 from rlgen_cli.domains.canvas.enlarged import enlarged, stages
 from rlgen_cli.domains.canvas.plotter import Page, pens_of, plot, write_gcode, write_hpgl
 from rlgen_cli.domains.canvas.svg import REST, Drawing, Timing, write_svg, write_svg_grid
+from rlgen_cli.evaluation import likeness
 from rlgen_cli.evaluation.media.raster import (
     GAP,
     bare,
@@ -198,7 +199,7 @@ def repaired(view: View) -> Tensor:
 
 def psnr(made: Tensor, target: Tensor) -> float:
     """Mean peak signal-to-noise ratio of pictures in [0, 1], dB."""
-    return float((-10 * (made - target).square().flatten(1).mean(1).clamp(min=1e-10).log10()).mean())
+    return float(likeness.psnr(made, target).mean())
 
 
 def diversity(samples: Tensor) -> float:

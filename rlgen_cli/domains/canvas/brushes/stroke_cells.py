@@ -86,7 +86,7 @@ class StrokeCells:
     def layers(self, canvas: Tensor, target: Tensor, action: Tensor) -> Iterator[Layer]:
         """The strokes one after another; canvas and target are float [N, C, H, W] in [0, 1]."""
         curves = self.curves(action)
-        alpha = self.coverage(curves)
+        alpha = coverage(curves, self.size, self.edge)
         with torch.no_grad():
             best = (
                 gains(alpha, canvas, target, best_colours(alpha, canvas, target)).topk(self.count, 1).indices
@@ -101,12 +101,6 @@ class StrokeCells:
             points, width, opacity = (field[row, place] for field in curves)
             yield Layer(Stroke(points, width, colour, opacity, drawn), canvas)
 
-    def coverage(self, curves: Curves) -> Tensor:
-        """How much of each pixel they cover, float [N, K, H, W]."""
-        points, width = curves.points.flatten(0, 1), curves.width.flatten()
-        alpha = bezier(points, width, self.size, self.edge, BENT_LITTLE).unflatten(0, curves.width.shape)
-        return alpha * curves.opacity[:, :, None, None]
-
     def painted(self, canvas: Tensor, target: Tensor, action: Tensor) -> Tensor:
         """Canvases [N, C, H, W] after all strokes, in whole numbers as they were given; gradients pass those that are
         floats."""
@@ -120,6 +114,13 @@ class StrokeCells:
 
     def pen_xy(self, pen: Tensor) -> Tensor:
         return pen.float()
+
+
+def coverage(curves: Curves, side: int, edge: float) -> Tensor:
+    """How much of each pixel of pictures of side × side each stroke covers, float [N, K, side, side]."""
+    points, width = curves.points.flatten(0, 1), curves.width.flatten()
+    alpha = bezier(points, width, side, edge, BENT_LITTLE).unflatten(0, curves.width.shape)
+    return alpha * curves.opacity[:, :, None, None]
 
 
 def best_colours(alpha: Tensor, canvas: Tensor, target: Tensor) -> Tensor:
