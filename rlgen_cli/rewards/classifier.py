@@ -56,6 +56,7 @@ class Classifier:
         scale: Literal["log", "linear"],
         labels: list[str | int] | None,
     ) -> None:
+        require(bool(real.classes), "data: have no labels, which this classifier learns; give data that have some.")
         names = [str(name) for name in labels or []]
         for name in names:
             require(name in real.classes, f"labels: the data have no {name}; {nearest(name, real.classes)}")
