@@ -28,7 +28,7 @@ from rlgen_cli.data.folder import SUFFIXES, read_whole
 from rlgen_cli.data.images import pil_to_tensor
 from rlgen_cli.domains.canvas.brushes.stroke_cells import NUMBERS, Curves, StrokeCells
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
-from rlgen_cli.domains.canvas.painting import ANY, EDGE, Painter, painted
+from rlgen_cli.domains.canvas.painting import ANY, Painter, painted
 from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.refining import refined
 from rlgen_cli.evaluation.likeness import psnr, ssim
@@ -77,13 +77,13 @@ def on_a_grid(target: Tensor, paper: Tensor, strokes: int) -> Strokes:
 
 def optimised(updates: int, strokes: int, target: Tensor, paper: Tensor) -> Strokes:
     """Strokes from a grid, by so many updates of Adam."""
-    return refined(target, paper, on_a_grid(target, paper, strokes), updates, EDGE, ANY)
+    return refined(target, paper, on_a_grid(target, paper, strokes), updates, ANY)
 
 
 def by_policy(painter: Painter, tile: int, strokes: int, refine: int, target: Tensor, paper: Tensor) -> Strokes:
     """The painter's strokes, and a finish."""
     made = painted(target, paper, painter, tile, strokes)
-    return refined(target, paper, made, refine, EDGE, ANY) if refine else made
+    return refined(target, paper, made, refine, ANY) if refine else made
 
 
 def random_painter(brush: StrokeCells, tries: int) -> Painter:
@@ -105,7 +105,7 @@ def measured(method: Method, target: Tensor) -> dict[str, Any]:
         paper, began = picture.mean((2, 3)), time.perf_counter()
         strokes = method(picture, paper)
         seconds.append(time.perf_counter() - began)
-        made = composite(paper[:, :, None, None].expand_as(picture), strokes, EDGE).clamp(0, 1)
+        made = composite(paper[:, :, None, None].expand_as(picture), strokes, ANY.tip).clamp(0, 1)
         psnrs.append(float(psnr(made, picture)))
         ssims.append(float(ssim(made, picture)))
     return {"psnr": psnrs, "ssim": ssims, "seconds": seconds}
@@ -221,8 +221,8 @@ def pictures(call: Call, painter: Painter, tile: int) -> None:
 
     def made(count: int, paper: Tensor = mean, pens: Pens = ANY, refine: int = 20) -> Tensor:
         strokes = painted(target, paper, painter, tile, count, pens)
-        strokes = refined(target, paper, strokes, refine, EDGE, pens)
-        return composite(paper[:, :, None, None].expand_as(target), strokes, EDGE).clamp(0, 1)
+        strokes = refined(target, paper, strokes, refine, pens)
+        return composite(paper[:, :, None, None].expand_as(target), pens.hairs(strokes), pens.tip).clamp(0, 1)
 
     counts = [target, *(made(count) for count in (few, some, many))]
     thick, colours = Pens(narrowest=12.0, widest=40.0, faintest=1.0), Pens(palette)

@@ -13,7 +13,7 @@ import yaml
 from rlgen_cli.agents.planners.random import Random
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.core.protocols import Differentiable, DrawsStrokes, HasExpert, PacksStates
-from rlgen_cli.core.specs import Discrete, Stroke
+from rlgen_cli.core.specs import Discrete, Stroke, Tip
 from rlgen_cli.data.images import Images, Splits
 from rlgen_cli.data.palette import line_width
 from rlgen_cli.domains.canvas.brushes.brush import PredictsGain
@@ -612,7 +612,7 @@ def test_a_drawing_is_rasterised_at_any_size_by_hand():
     one = torch.ones(1)
     stroke = Stroke(points, 3 * one, torch.tensor([[1.0]]), 0.5 * one, one.bool())
     hidden = stroke._replace(drawn=~stroke.drawn, opacity=one)
-    drawing = Drawing([stroke, hidden], 8, 8, torch.tensor([0.2]), False)
+    drawing = Drawing([stroke, hidden], 8, 8, torch.tensor([0.2]), Tip())
     picture, covered = enlarged(drawing, 0, 4)
     assert picture.shape == (32, 32)
     # Its rim lies at rows 16 − 6 and 16 + 6, between pixels.

@@ -25,6 +25,7 @@ ONCE_WRONG = {
     "env=latent_music reward=colourfulness": r"reward\.terms\.colourfulness: scores pictures, and this environment makes",
     "+reward/term=colourfulness encoding=tokens": r"reward\.terms\.colourfulness: scores pictures",
     "agent=best_of network/recurrent=lstm": r"network/recurrent: agent=best_of has none; use it with agent=actor_critic",
+    "data=leaves reward=classifier": r"data: have no labels, which this classifier learns; give data that have some\.",
     "network/kind=q": r"network/kind: follows from the agent",
     "network/body=null": r"network/body: cannot be null; valid are: cells, convolutions",
     "env=music reward=function reward.terms.function.path=mine:with_torch env.length=4": r"path: mine:with_torch failed on samples torch.int64 .* at .*mine\.py:2 \(RuntimeError: .*\)",

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import rlgen_cli
-from rlgen_cli.core.specs import Stroke, View
+from rlgen_cli.core.specs import Stroke, Tip, View
 from rlgen_cli.domains.canvas.svg import Drawing, Timing, write_svg
 from rlgen_cli.evaluation.media.pictures import captioned_sheet
 from rlgen_cli.evaluation.media.raster import CAPTION
@@ -17,7 +17,10 @@ from tests.conftest import small
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def drawing(*strokes, size=10, square=False):
+CURVES = Tip()
+
+
+def drawing(*strokes, size=10, tip=CURVES):
     """A white drawing on black of strokes (start, control, end), width 2; None is a pen move."""
     none = ((0, 0), (0, 0), (0, 0))
     one = torch.ones(1)
@@ -25,7 +28,7 @@ def drawing(*strokes, size=10, square=False):
         Stroke(torch.tensor([points or none]).float(), 2 * one, one.view(1, 1), one, torch.tensor([points is not None]))
         for points in strokes
     ]
-    return Drawing(steps, size, size, torch.zeros(1), square)
+    return Drawing(steps, size, size, torch.zeros(1), tip)
 
 
 LINE, CURVE, DOT = ((1, 1), (4, 1), (7, 1)), ((1, 2), (8, 5), (1, 8)), ((5, 5), (5, 5), (5, 5))
@@ -56,7 +59,7 @@ def test_strokes_appear_one_after_another_by_hand(tmp_path):
 @pytest.mark.parametrize("square", [False, True])
 @pytest.mark.parametrize("loop", [False, True])
 def test_without_its_animation_it_is_the_still_drawing(square, loop, tmp_path):
-    drawn = drawing(LINE, None, CURVE, DOT, square=square)
+    drawn = drawing(LINE, None, CURVE, DOT, tip=Tip("pixel" if square else "curve"))
     write_svg(tmp_path / "still.svg", drawn, 0)
     write_svg(tmp_path / "moving.svg", drawn, 0, timing=Timing(3.0, loop))
     still, moving = (ElementTree.parse(tmp_path / f"{name}.svg").getroot() for name in ("still", "moving"))

@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 import rlgen_cli
+from rlgen_cli.core.specs import Tip
 from rlgen_cli.data.leaves import Leaves
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells, best_colours, gains
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
-from rlgen_cli.domains.canvas.painting import CHANGES, EDGE, along, painted, rescaled, rounds_for, variants
+from rlgen_cli.domains.canvas.painting import CHANGES, along, painted, rescaled, rounds_for, variants
 from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.plotter import Page
 from rlgen_cli.domains.canvas.rasteriser import bezier
@@ -47,7 +48,7 @@ def one_by_one(paper: Tensor, strokes: Strokes) -> Tensor:
     pictures = list(paper)
     side = max(paper.shape[2:])
     for points, width, opacity, colour, picture in zip(*strokes, strict=True):
-        alpha = bezier(points[None], width[None], side, EDGE)[:, : paper.shape[2], : paper.shape[3]] * opacity
+        alpha = bezier(points[None], width[None], side)[:, : paper.shape[2], : paper.shape[3]] * opacity
         now = pictures[int(picture)]
         pictures[int(picture)] = now + alpha * (colour[:, None, None] - now)
     return torch.stack(pictures)
@@ -56,7 +57,7 @@ def one_by_one(paper: Tensor, strokes: Strokes) -> Tensor:
 def test_strokes_within_their_squares_are_those_of_the_whole_picture():
     paper, strokes = torch.rand(2, 3, 37, 50, generator=rng()), some_strokes(40)
     one, two = (Strokes(*(field.clone().requires_grad_(field.is_floating_point()) for field in strokes)) for _ in "ab")
-    made, wanted = composite(paper, one, EDGE), one_by_one(paper, two)
+    made, wanted = composite(paper, one, Tip()), one_by_one(paper, two)
     assert torch.allclose(made, wanted, atol=1e-4)
     weight = torch.rand(made.shape, generator=rng(7))
     (made * weight).sum().backward()
@@ -70,13 +71,17 @@ def test_strokes_within_their_squares_are_those_of_the_whole_picture():
 
 def test_no_strokes_leave_the_paper():
     paper = torch.rand(1, 3, 20, 20, generator=rng())
-    assert torch.equal(composite(paper, some_strokes(0), EDGE), paper)
+    assert torch.equal(composite(paper, some_strokes(0), Tip()), paper)
     far = some_strokes(3)._replace(points=torch.full((3, 3, 2), 500.0), picture=torch.zeros(3, dtype=torch.long))
-    assert torch.equal(composite(paper, far, EDGE), paper)
+    assert torch.equal(composite(paper, far, Tip()), paper)
 
 
 def cells(**changes: Any) -> StrokeCells:
-    given: dict[str, Any] = {"size": TILE, "grid": 2, "count": 4, "widths": [1.0, 16.0], "edge": 1.0} | changes
+    given: dict[str, Any] = (
+        {"size": TILE, "grid": 2, "count": 4, "widths": [1.0, 16.0], "edge": 1.0}
+        | {"kind": "curve", "taper": 0.0}
+        | changes
+    )
     return StrokeCells(palette=torch.zeros(2, 3, dtype=torch.uint8), **given)
 
 
@@ -115,7 +120,7 @@ def test_what_the_brush_paints_is_what_its_strokes_say():
     fields = [torch.stack(parts, 1).flatten(0, 1) for parts in zip(*strokes, strict=True)]
     points, width, colour, opacity, _ = fields
     picture = torch.arange(2).repeat_interleave(3)
-    made = composite(canvas / 255, Strokes(points, width, opacity, colour, picture), 1.0)
+    made = composite(canvas / 255, Strokes(points, width, opacity, colour, picture), Tip(), 1.0)
     assert (255 * made - brush.painted(canvas, target, action).float()).abs().max() <= 0.51
     with pytest.raises(Exception, match="count: must be from 1 to grid²"):
         cells(count=5)
@@ -147,7 +152,7 @@ def test_a_budget_is_kept_and_strokes_help(high, wide):
     for count in (10, 60):
         made = painted(target, paper, painter, TILE, count)
         assert torch.bincount(made.picture, minlength=2).tolist() == [count, count]
-        errors.append(mse(composite(blank, made, EDGE), target))
+        errors.append(mse(composite(blank, made, Tip()), target))
     assert bool((errors[1] < errors[0]).all())
     assert bool((errors[2] < 0.9 * errors[1]).all())
 
@@ -174,7 +179,7 @@ def test_pens_limit_widths_and_opacities():
     target, pens = photographs(1, 70, 90), Pens(narrowest=6.0, widest=9.0, faintest=1.0)
     paper = target.mean((2, 3))
     made = painted(target, paper, proposing(cells(grid=4, count=16)), TILE, 30, pens)
-    for strokes in (made, refined(target, paper, made, 5, EDGE, pens)):
+    for strokes in (made, refined(target, paper, made, 5, pens)):
         assert len(strokes.width) == 30
         assert float(strokes.width.min()) >= 5.9
         assert float(strokes.width.max()) <= 9.1
@@ -228,14 +233,14 @@ def test_refining_lowers_the_error():
     paper = target.mean((2, 3))
     blank = paper[:, :, None, None].expand_as(target)
     made = painted(target, paper, proposing(cells(grid=4, count=16)), TILE, 40)
-    better = refined(target, paper, made, 20, EDGE, Pens())
-    before, after = (mse(composite(blank, strokes, EDGE), target) for strokes in (made, better))
+    better = refined(target, paper, made, 20, Pens())
+    before, after = (mse(composite(blank, strokes, Tip()), target) for strokes in (made, better))
     assert bool((after < 0.8 * before).all())
     assert torch.equal(better.picture, made.picture)
     assert bool((better.colour >= 0).all() and (better.colour <= 1).all() and (better.width > 0).all())
-    kept = refined(target, paper, made, 20, EDGE, Pens(made.colour))
+    kept = refined(target, paper, made, 20, Pens(made.colour))
     assert torch.equal(kept.colour, made.colour)
-    assert bool((mse(composite(blank, kept, EDGE), target) < before).all())
+    assert bool((mse(composite(blank, kept, Tip()), target) < before).all())
 
 
 def test_likeness_by_hand():
@@ -400,7 +405,13 @@ def test_files_that_are_no_pictures_are_said(name, painter, rlgen, tmp_path):
 WRONG = {
     "strokes=0": r"strokes: must be a whole number from 1 to 100000, got 0\.",
     "width=0": r"width: must be a whole number from 1 to 4096, got 0\.",
-    "refine=-1": r"refine: must be a number from 0 to",
+    "refine=-1": r"refine: must be a whole number from 0 to 100000, got -1\.",
+    "refine=2.5": r"refine: must be a whole number from 0 to 100000, got 2\.5\.",
+    "kind=star": r"kind: must be curve, line, ellipse or triangle, got star\.",
+    "taper=2": r"taper: must be a number from 0 to 1, got 2\.",
+    "kind=ellipse taper=0.5": r"taper: kind=ellipse has none; use it with kind=curve or line\.",
+    "bristles=40": r"bristles: must be a whole number from 0 to 32, got 40\.",
+    "kind=triangle bristles=4": r"bristles: kind=triangle has none; use them with kind=curve or line\.",
     "palette=red": r"palette: must be a list of colours",
     "palette=[red,nocolour]": r"palette: 'nocolour' is no colour; give a name or #rrggbb\.",
     "widths=3": r"widths: must be the smallest and the largest, as in \[4,40\], got 3\.",
@@ -417,7 +428,7 @@ WRONG = {
 @pytest.mark.parametrize(("word", "said"), WRONG.items())
 def test_values_that_cannot_be_are_said(word, said, painter, cat, rlgen):
     run = [] if word.startswith("run=") else [f"run={painter}"]
-    code, _, error = rlgen("paint", str(cat), *run, word)
+    code, _, error = rlgen("paint", str(cat), *run, *word.split())
     assert code == 2
     assert re.search(said, error), error
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import rlgen_cli
 from rlgen_cli.config.compose import composed
-from rlgen_cli.core.specs import Stroke
+from rlgen_cli.core.specs import Stroke, Tip
 from rlgen_cli.domains.canvas.enlarged import enlarged
 from rlgen_cli.domains.canvas.plotter import Page, clipped, flattened, pens_of, plot, write_gcode, write_hpgl
 from rlgen_cli.domains.canvas.svg import Drawing
@@ -205,7 +205,7 @@ def seen(found, width):
         for a, b in pairwise(line):
             middle = [(p + q) / 2 for p, q in zip(a, b, strict=True)]
             strokes.append(Stroke(torch.tensor([[a, middle, b]]), width * one, one.view(1, 1), one, one.bool()))
-    return enlarged(Drawing(strokes, 12, 12, torch.zeros(1), False), 0, 6)[0].numpy()
+    return enlarged(Drawing(strokes, 12, 12, torch.zeros(1), Tip()), 0, 6)[0].numpy()
 
 
 WRONG = {

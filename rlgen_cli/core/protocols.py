@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Scored,
         State,
         Stroke,
+        Tip,
         Transition,
         View,
     )  # fmt: skip
@@ -99,7 +100,7 @@ class DrawsStrokes(Protocol):
 
     size: int  # of the square canvas, pixels
     background: Tensor  # float [C] in [0, 1]
-    square_marks: bool  # a mark is one whole pixel, which vectors show as a square
+    tip: Tip  # what its strokes look like
 
     def strokes(self, state: State, action: Tensor) -> list[Stroke]:
         """`action` as vectors, in the order in which they are drawn; nothing is where the episode is over."""

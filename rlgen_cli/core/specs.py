@@ -272,8 +272,26 @@ class EnvSpec:
         return self.sample
 
 
+TipKind: TypeAlias = Literal["curve", "line", "ellipse", "triangle"]
+
+
+class Tip(NamedTuple):
+    """What the three points and the width of strokes stand for.
+
+    Attributes:
+        kind: curve, the quadratic Bézier with round ends; line, one whose control point is in its middle; ellipse,
+            filled, as long and as wide as that line; triangle, filled, its base at the start and its tip where that
+            line's round end ends; pixel, the whole pixel where it starts.
+        taper: share of its width that a curve or a line loses on the way.
+    """
+
+    kind: TipKind | Literal["pixel"] = "curve"
+    taper: float = 0.0
+
+
 class Stroke(NamedTuple):
-    """Marks as vectors, for SVG: a quadratic Bézier in pixel coordinates, N rows; `drawn` false is a pen move."""
+    """Marks as vectors, for SVG, in pixel coordinates, N rows; `drawn` false is a pen move. What they look like is a
+    matter of the `Tip`."""
 
     points: Tensor  # float [N, 3, 2], x and y of start, control, end
     width: Tensor  # float [N], pixels

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -18,12 +18,14 @@ from rlgen_cli.core.capacity import require_memory
 from rlgen_cli.core.errors import UserError, require
 from rlgen_cli.core.files import files_below
 from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.specs import Tip, TipKind
 from rlgen_cli.data.folder import SUFFIXES, colour_of, read_whole
 from rlgen_cli.data.images import pil_to_tensor
+from rlgen_cli.domains.canvas.brushes.brush import check_tip
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
 from rlgen_cli.domains.canvas.environment import Canvas
-from rlgen_cli.domains.canvas.painting import EDGE, Painter, painted, reduced, rescaled, rounds_for
+from rlgen_cli.domains.canvas.painting import Painter, painted, reduced, rescaled, rounds_for
 from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.refining import refined
 from rlgen_cli.evaluation.likeness import mse, psnr, ssim
@@ -36,7 +38,7 @@ from rlgen_cli.runs.saved_run import find_run
 from rlgen_cli.runs.style import check_flag, check_number, check_whole, film_of, page_of
 
 SHIPPED = Path(__file__).parent.parent / "painter"  # the run that comes with rlgen
-MOST_STROKES, MOST_UPDATES, WIDEST, HIGHEST = 100_000, 100_000, 4096, 8192
+MOST_STROKES, MOST_UPDATES, MOST_BRISTLES, WIDEST, HIGHEST = 100_000, 100_000, 32, 4096, 8192
 FEW = 16  # pictures of the run's own data, where they are made anew: nothing is learned from them here
 TOGETHER = 8  # pictures of one size that are painted at once, if they have so few pixels
 SMALL = 1 << 20  # pixels, of all of them
@@ -80,18 +82,19 @@ def paint(config: DictConfig) -> Path:
         began = time.perf_counter()
         target = torch.stack([picture.pixels for picture in group]).to(session.device)
         made, paper = painting_of(target, painter, tile, wanted)
+        count, made = torch.bincount(made.picture, minlength=len(group)), wanted.pens.hairs(made)
         seconds = (time.perf_counter() - began) / len(group)
-        shown = composite(paper[:, :, None, None].expand_as(target), made, EDGE).clamp(0, 1)
+        shown = composite(paper[:, :, None, None].expand_as(target), made, wanted.pens.tip).clamp(0, 1)
         numbers = {"mse": mse(shown, target), "psnr": psnr(shown, target), "ssim": ssim(shown, target)}
         for i, picture in enumerate(group):
             strokes = made.of((made.picture == i).nonzero().squeeze(1))
             strokes = strokes._replace(picture=torch.zeros_like(strokes.picture))
             name = free_name(picture.file.stem, told)
-            write_painting(Painting(strokes, paper[i], shown[i]), formats, film, page, out / name)
-            told[name] = {"file": picture.file.name, "strokes": len(strokes.width), "seconds": round(seconds, 2)}
+            write_painting(Painting(strokes, wanted.pens.tip, paper[i], shown[i]), formats, film, page, out / name)
+            told[name] = {"file": picture.file.name, "strokes": int(count[i]), "seconds": round(seconds, 2)}
             told[name] |= {key: round(float(value[i]), 5) for key, value in numbers.items()}
             text = f"PSNR {told[name]['psnr']:.1f} dB, SSIM {told[name]['ssim']:.2f}, {seconds:.1f} s"
-            say(f"{name}: {len(strokes.width)} strokes, {text}")
+            say(f"{name}: {told[name]['strokes']} strokes, {text}")
     (out / "scores.json").write_text(json.dumps(told, indent=1) + "\n")
     return out
 
@@ -103,7 +106,7 @@ def wanted_of(config: DictConfig) -> Wanted:
         UserError: for a value out of range.
     """
     check_whole("strokes", config.strokes, MOST_STROKES)
-    check_number("refine", config.refine, 0, MOST_UPDATES)
+    check_whole("refine", config.refine, MOST_UPDATES, 0)
     palette = None
     if config.palette is not None:
         require(
@@ -115,8 +118,23 @@ def wanted_of(config: DictConfig) -> Wanted:
     paper = None if config.paper == "auto" else torch.tensor(colour_of("paper", str(config.paper))) / 255
     narrowest, widest = widths_of(config.widths)
     check_flag("opaque", config.opaque)
-    pens = Pens(palette, narrowest, widest, 1.0 if config.opaque else 0.0)
-    return Wanted(config.strokes, int(config.refine), pens, paper)
+    pens = Pens(palette, narrowest, widest, 1.0 if config.opaque else 0.0, tip_of(config), config.bristles)
+    return Wanted(config.strokes, config.refine, pens, paper)
+
+
+def tip_of(config: DictConfig) -> Tip:
+    """What strokes look like; bristles are checked here, too, since not all kinds have them.
+
+    Raises:
+        UserError: for a kind that there is not, a number out of range, and what does not go together.
+    """
+    kinds = get_args(TipKind)
+    require(config.kind in kinds, f"kind: must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {config.kind}.")
+    check_number("taper", config.taper, 0, 1)
+    check_whole("bristles", config.bristles, MOST_BRISTLES, 0)
+    line = config.kind in ("curve", "line")
+    require(line or config.bristles == 0, f"bristles: kind={config.kind} has none; use them with kind=curve or line.")
+    return check_tip(config.kind, config.taper)
 
 
 def widths_of(given: Any) -> tuple[float, float]:
@@ -206,7 +224,7 @@ def painting_of(target: Tensor, painter: Painter, tile: int, wanted: Wanted) -> 
         level = rounds_for(shape, tile, wanted.strokes)[-1].shape  # as fine as strokes are
         level = shape if level[0] > shape[0] else level
         pens = wanted.pens.scaled(level[0] / shape[0])
-        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, EDGE, pens)
+        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, pens)
         made = rescaled(made, level, shape)
     return made, paper
 

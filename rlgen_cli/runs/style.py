@@ -87,10 +87,10 @@ def _sound(config: DictConfig) -> Sound:
     return Sound(Path(soundfont).expanduser() if soundfont else None, tempo and float(tempo), program)
 
 
-def check_whole(name: str, value: Any, most: int) -> None:
-    """Refuse what is not a whole number from 1 to `most`."""
-    fits = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-    require(fits, f"{name}: must be a whole number from 1 to {most}, got {value}.")
+def check_whole(name: str, value: Any, most: int, least: int = 1) -> None:
+    """Refuse what is not a whole number from `least` to `most`."""
+    fits = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    require(fits, f"{name}: must be a whole number from {least} to {most}, got {value}.")
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> None:

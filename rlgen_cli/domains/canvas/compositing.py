@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rlgen_cli.domains.canvas.rasteriser import COARSE, bezier
+from rlgen_cli.core.specs import Tip
+from rlgen_cli.domains.canvas.rasteriser import COARSE, rasterised
 
+EDGE = 1.0  # pixels that a stroke's rim takes to fade
 SIDE = 16  # of the squares, pixels
 AT_ONCE = 1024  # pieces that are rasterised at a time: few, so that what is computed stays in the cache
 
@@ -30,6 +32,14 @@ def joined(*parts: Strokes) -> Strokes:
     return Strokes(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 
+def turns(picture: Tensor) -> Tensor:
+    """How many earlier strokes belong to the same picture, int64 [K]."""
+    ordered, order = picture.sort(stable=True)
+    turn = torch.empty_like(order)
+    turn[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
+    return turn
+
+
 class Pieces(NamedTuple):
     """What strokes cover of squares, the P pairs of a stroke and a square that it may touch, those of the lowest layer
     first: of the pieces of a layer no two lie in the same square."""
@@ -39,16 +49,18 @@ class Pieces(NamedTuple):
     layers: list[int]  # pieces of each layer, of which each is under the next
 
 
-def composite(paper: Tensor, strokes: Strokes, edge: float, coarse: int = COARSE) -> Tensor:
+def composite(
+    paper: Tensor, strokes: Strokes, tip: Tip, edge: float = EDGE, coarse: int = COARSE
+) -> Tensor:  # fmt: skip
     """Pictures float [N, C, H, W] with the strokes drawn on `paper`, of the same shape; differentiable.
 
     Args:
-        edge, coarse: see rasteriser.bezier.
+        tip: what they look like. edge, coarse: see rasteriser.bezier.
     """
     n, _, high, wide = paper.shape
     rows, columns = -(-high // SIDE), -(-wide // SIDE)
     pieces = pieces_of(strokes, rows, columns, edge)
-    alpha = coverage(strokes, pieces, rows, columns, edge, coarse)
+    alpha = coverage(strokes, pieces, rows, columns, tip, edge, coarse)
     squares = as_squares(paper, rows, columns)
     made: Tensor = Over.apply(squares, alpha, strokes.colour[pieces.stroke], pieces.square, pieces.layers)
     return from_squares(made, n, rows, columns)[:, :, :high, :wide]
@@ -77,7 +89,7 @@ def pieces_of(strokes: Strokes, rows: int, columns: int, edge: float) -> Pieces:
 
 
 def coverage(
-    strokes: Strokes, pieces: Pieces, rows: int, columns: int, edge: float, coarse: int
+    strokes: Strokes, pieces: Pieces, rows: int, columns: int, tip: Tip, edge: float, coarse: int
 ) -> Tensor:  # fmt: skip
     """How much of each pixel of their squares the pieces cover, float [P, SIDE, SIDE]."""
     place = pieces.square % (rows * columns)
@@ -85,7 +97,7 @@ def coverage(
     points = strokes.points[pieces.stroke] - corner.unsqueeze(1)
     width = strokes.width[pieces.stroke]
     parts = zip(points.split(AT_ONCE), width.split(AT_ONCE), strict=True)
-    alpha = torch.cat([bezier(*part, SIDE, edge, coarse) for part in parts])
+    alpha = torch.cat([rasterised(*part, SIDE, tip, edge, coarse) for part in parts])
     return alpha * strokes.opacity[pieces.stroke].view(-1, 1, 1)
 
 

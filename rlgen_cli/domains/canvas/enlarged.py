@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from rlgen_cli.domains.canvas.rasteriser import bezier, segment
+from rlgen_cli.domains.canvas.outlines import is_filled
+from rlgen_cli.domains.canvas.rasteriser import rasterised, segment
 from rlgen_cli.domains.canvas.svg import Drawing
 
 
@@ -29,10 +30,10 @@ def stages(drawing: Drawing, sample: int, scale: int) -> Iterator[Tensor]:
         if bool(drawn):
             # A pixel's middle lies at a whole number, before and after.
             start, control, end = ((points + 0.5) * scale - 0.5).unbind(1)  # [1, 2] each
-            if torch.allclose(2 * control, start + end, atol=1e-3):
+            if not is_filled(drawing.tip) and torch.allclose(2 * control, start + end, atol=1e-3):
                 coverage = segment(start, end, width * scale, side)
             else:
-                coverage = bezier(torch.stack([start, control, end], 1), width * scale, side)
+                coverage = rasterised(torch.stack([start, control, end], 1), width * scale, side, drawing.tip, 1.0)
             coverage = coverage[:, :high, :wide] * opacity  # [1, H, W]
             picture = picture + (colour.view(-1, 1, 1) - picture) * coverage
             covered = covered + (1 - covered) * coverage

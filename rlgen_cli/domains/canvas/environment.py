@@ -125,7 +125,7 @@ class Canvas:
         self.matching = self.brush if isinstance(self.brush, MatchesTarget) else None
         copies = self.sees_target or self.matching is None
         require(copies, "brush: its strokes take the target's colours; set env.condition=target.")
-        self.square_marks = self.brush.square
+        self.tip = self.brush.tip
         self.has_pen = self.brush.pen_range[1] > 0
         # The brush again, where it can say what each action would gain (there must be a target), and where it is shown.
         self.predicting = self.brush if self.sees_target and isinstance(self.brush, PredictsGain) else None

@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from rlgen_cli.domains.canvas.brushes.brush import box_cells
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, best_colours, coverage, gains
-from rlgen_cli.domains.canvas.compositing import Strokes, composite, joined
+from rlgen_cli.domains.canvas.compositing import EDGE, Strokes, composite, joined, turns
 from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE
 
@@ -44,7 +44,6 @@ CHANGES = [
     *((0.0, 0.0, 0.0, 1.0, by, 1.0) for by in (0.65, 0.8, 1.25, 1.55)),
     *((0.0, 0.0, 0.0, 1.0, 1.0, by) for by in (0.75, 1.3)),
 ]
-EDGE = 1.0  # pixels that a stroke's rim takes to fade
 ANY = Pens()
 
 
@@ -102,7 +101,7 @@ def painted(target: Tensor, paper: Tensor, painter: Painter, tile: int, strokes:
         if step.shape != level:
             level, seen = step.shape, reduced(target, step.shape)
             blank = paper[:, :, None, None].expand(-1, -1, *level)
-            canvas = composite(blank, rescaled(made, shape, level), EDGE, BENT_LITTLE)
+            canvas = composite(blank, pens.hairs(rescaled(made, shape, level)), pens.tip, coarse=BENT_LITTLE)
         count = (step.share * (strokes - drawn)).round().long()  # [N]
         new, canvas = one_round(seen, canvas, painter, tile, count, step.shifted, fitting)
         drawn += torch.bincount(new.picture, minlength=n)
@@ -172,7 +171,7 @@ def proposed(target: Tensor, canvas: Tensor, painter: Painter, tile: int, shifte
         seen, before = (windows(pictures, picture, place, side) for pictures in (target, canvas))
         inner = slice(MARGIN, -MARGIN)
         curves = painter(*((255 * whole[:, :, inner, inner]).round().to(torch.uint8) for whole in (seen, before)))
-        curves = Curves(curves.points + MARGIN, pens.width(curves.width), pens.opacity(curves.opacity))
+        curves = Curves(pens.points(curves.points) + MARGIN, pens.width(curves.width), pens.opacity(curves.opacity))
         gain = roughly(curves, before, seen, pens)  # [M, K]
         k = gain.shape[1]
         points = (curves.points + place[:, None, None]).flatten(0, 1)
@@ -193,7 +192,7 @@ def roughly(curves: Curves, canvas: Tensor, target: Tensor, pens: Pens) -> Tenso
     time."""
     half = Curves((curves.points + 0.5) / 2 - 0.5, curves.width / 2, curves.opacity)
     canvas, target = avg_pool2d(canvas, 2), avg_pool2d(target, 2)
-    alpha = coverage(half, canvas.shape[3], EDGE)
+    alpha = coverage(half, canvas.shape[3], EDGE, pens.tip)
     return gains(alpha, canvas, target, pens.colour(best_colours(alpha, canvas, target)))
 
 
@@ -230,7 +229,7 @@ def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int, p
         return strokes, canvas
     curves = variants(strokes._replace(points=strokes.points - corner.unsqueeze(1)), pens)
     parts = zip(*(field.split(AT_ONCE) for field in curves), strict=True)
-    alpha = torch.cat([coverage(Curves(*part), side, EDGE) for part in parts])  # [K, V, side, side]
+    alpha = torch.cat([coverage(Curves(*part), side, EDGE, pens.tip) for part in parts])  # [K, V, side, side]
     seen = windows(target, strokes.picture, corner, side)
     pixels = canvas.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # [N, H · W, C]
     cells, rows = box_cells(corner, side, side, canvas.shape[3]), strokes.picture.unsqueeze(1)
@@ -265,14 +264,6 @@ def variants(strokes: Strokes, pens: Pens = ANY) -> Curves:
     points = middle.unsqueeze(1) + arms + torch.stack([x, y], 1).unsqueeze(1)
     width, opacity = strokes.width.unsqueeze(1) * width, strokes.opacity.unsqueeze(1) * opacity
     return Curves(points, pens.width(width), pens.opacity(opacity))
-
-
-def turns(picture: Tensor) -> Tensor:
-    """How many earlier strokes belong to the same picture, int64 [K]."""
-    ordered, order = picture.sort(stable=True)
-    turn = torch.empty_like(order)
-    turn[order] = torch.arange(len(order), device=order.device) - torch.searchsorted(ordered, ordered)
-    return turn
 
 
 def windows(pictures: Tensor, picture: Tensor, corner: Tensor, side: int) -> Tensor:

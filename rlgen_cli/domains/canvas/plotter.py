@@ -1,7 +1,7 @@
 """Strokes for a pen plotter: HPGL and G-code, in the order in which they were drawn.
 
 A plotter's pen draws every line as wide as it is itself, and nothing takes ink off the paper. Strokes that hardly
-differ from the background are therefore left out, and widths and opacities are lost.
+differ from the background are therefore left out, and widths and opacities are lost; of filled shapes the rim is drawn.
 """
 
 import itertools
@@ -13,7 +13,8 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from rlgen_cli.core.specs import Stroke
+from rlgen_cli.core.specs import Stroke, Tip
+from rlgen_cli.domains.canvas.outlines import is_filled, outlines
 from rlgen_cli.domains.canvas.svg import Drawing, colour_name
 
 Point: TypeAlias = tuple[float, float]  # mm from the page's lower left corner, x to the right, y upwards
@@ -84,14 +85,23 @@ def plot(drawing: Drawing, sample: int, page: Page, pens: list[str]) -> Plot:
     scale, (left, low) = page.placed(drawing.wide, drawing.high)
     for stroke in shown:
         pen = 1 + _nearest(colour_name(stroke.colour[sample]), pens)
-        points = flattened(stroke.points[sample] + 0.5, page.tolerance / scale)  # from the canvas's corner
-        for run in clipped(points, drawing.wide, drawing.high):
+        ways = ways_of(stroke, sample, drawing.tip, page.tolerance / scale)
+        for run in itertools.chain(*(clipped(way, drawing.wide, drawing.high) for way in ways)):
             placed = [(left + x * scale, low + (drawing.high - y) * scale) for x, y in run]
             if lines and lines[-1].pen == pen and math.dist(lines[-1].points[-1], placed[0]) < NEAR:
                 lines[-1].points.extend(placed[1:])
             else:
                 lines.append(Line(pen, placed))
     return Plot(lines, len(drawn) - len(shown))
+
+
+def ways_of(stroke: Stroke, sample: int, tip: Tip, tolerance: float) -> list[list[Point]]:
+    """Where the pen goes for one stroke, from the canvas's corner, pixels."""
+    points = stroke.points[sample] + 0.5
+    if not is_filled(tip):
+        return [flattened(points, tolerance)]
+    rims = [[(x, y) for x, y in rim.tolist()] for rim in outlines(points, float(stroke.width[sample]), tip)]
+    return [[*rim, rim[0]] for rim in rims]
 
 
 def flattened(points: Tensor, tolerance: float) -> list[Point]:

@@ -3,11 +3,30 @@
 import torch
 from torch import Tensor
 
+from rlgen_cli.core.specs import Tip
+
 COARSE, REFINE = 12, 2  # points that a curve's nearest one is looked for among, and Newton steps from there
 BENT_LITTLE = 5  # such points, where a curve's control point is no further from its middle than its ends are
 
 
-def bezier(points: Tensor, width: Tensor, size: int, edge: float = 1.0, coarse: int = COARSE) -> Tensor:
+def rasterised(points: Tensor, width: Tensor, size: int, tip: Tip, edge: float, coarse: int = COARSE) -> Tensor:
+    """Coverage in [0, 1] of strokes, float [N, H, W]; differentiable. See `bezier` for the arguments."""
+    if tip.kind == "ellipse":
+        return ellipse(points, width, size, edge)
+    if tip.kind == "triangle":
+        return triangle(points, width, size, edge)
+    return bezier(points, width, size, edge, coarse, tip.taper)
+
+
+def straight(points: Tensor) -> Tensor:
+    """Points [..., 3, 2] with the control in the middle between start and end."""
+    start, _, end = points.unbind(-2)
+    return torch.stack([start, (start + end) / 2, end], -2)
+
+
+def bezier(
+    points: Tensor, width: Tensor, size: int, edge: float = 1.0, coarse: int = COARSE, taper: float = 0.0
+) -> Tensor:
     """Coverage in [0, 1] of quadratic Bézier strokes with round ends, float [N, H, W]; differentiable.
 
     Args:
@@ -16,6 +35,7 @@ def bezier(points: Tensor, width: Tensor, size: int, edge: float = 1.0, coarse: 
         size: the canvas is size × size.
         edge: how many pixels the coverage takes to fall from 1 to 0; half of them lie outside the width.
         coarse: points that a curve's nearest one is looked for among.
+        taper: share of the width that is lost from start to end.
     """
     start, control, end = points.unsqueeze(-1).unbind(1)  # each [N, 2, 1]
     linear, square = 2 * (control - start), start - 2 * control + end
@@ -25,7 +45,11 @@ def bezier(points: Tensor, width: Tensor, size: int, edge: float = 1.0, coarse: 
     # The distance to the nearest point changes with the curve as if that point stayed where it is (envelope theorem).
     (x0, y0), (x1, y1), (x2, y2) = (part.unsqueeze(-1).unbind(1) for part in (start, linear, square))
     to_x, to_y = x0 + t * (x1 + t * x2) - axis, y0 + t * (y1 + t * y2) - axis.view(-1, 1)
-    return _coverage(to_x.square() + to_y.square(), width, edge)
+    squared, width = to_x.square() + to_y.square(), width.view(-1, 1, 1)
+    if not taper:
+        return _coverage(squared, width, edge)
+    at_start = (x0 - axis).square() + (y0 - axis.view(-1, 1)).square()  # of a short curve its round start is most
+    return torch.maximum(_coverage(squared, width * (1 - taper * t), edge), _coverage(at_start, width, edge))
 
 
 def _nearest(start: Tensor, linear: Tensor, square: Tensor, axis: Tensor, coarse: int) -> Tensor:
@@ -58,12 +82,47 @@ def _nearest(start: Tensor, linear: Tensor, square: Tensor, axis: Tensor, coarse
 
 def segment(start: Tensor, end: Tensor, width: Tensor, size: int) -> Tensor:
     """Coverage of straight strokes with round ends, float [N, H, W]; start and end are [N, 2], width [N]."""
-    return _coverage(_segment_distance(start, end, size), width, 1.0)
+    return _coverage(_segment_distance(start, end, size), width.view(-1, 1, 1), 1.0)
+
+
+def ellipse(points: Tensor, width: Tensor, size: int, edge: float) -> Tensor:
+    """Coverage of filled ellipses that reach as far as straight strokes of this width with round ends, float [N, H, W];
+    differentiable. The distance to the rim is F / |∇F| of the ellipse's equation F = 0, nearly right where F is small.
+    """
+    along, beside, length = _own_axes(points, size)
+    half = width.view(-1, 1, 1) / 2
+    across, level = along / (length / 2 + half).square(), beside / half.square()
+    equation = along * across + beside * level - 1
+    return (0.5 - equation / (2 * edge * (across.square() + level.square() + 1e-8).sqrt())).clamp(0, 1)
+
+
+def triangle(points: Tensor, width: Tensor, size: int, edge: float) -> Tensor:
+    """Coverage of filled triangles, as wide as a straight stroke at its start, which is the middle of their base, and
+    with their tip where its round end ends, float [N, H, W]; differentiable."""
+    along, beside, length = _own_axes(points, size)
+    half = width.view(-1, 1, 1) / 2
+    tall = length + half  # from base to tip
+    beyond_side = (half * (along + length / 2) + tall * (beside.abs() - half)) / (half.square() + tall.square()).sqrt()
+    # The rim of a sharp tip would reach far beyond it.
+    outside = torch.maximum(torch.maximum(-(along + length / 2), along - length / 2 - half), beyond_side)
+    return (0.5 - outside / edge).clamp(0, 1)
+
+
+def _own_axes(points: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where pixels lie along and beside the lines from start to end, from their middles, [N, H, W] each, and the lines'
+    lengths, [N, 1, 1]."""
+    axis = torch.arange(size, device=points.device, dtype=points.dtype)
+    start, end = points[:, 0], points[:, 2]
+    way = end - start + torch.tensor([1e-4, 0.0], device=points.device)  # what is a point has a direction, too
+    length = way.norm(dim=1).view(-1, 1, 1)
+    (x, y), (u, v) = (part.view(-1, 2, 1, 1).unbind(1) for part in ((start + end) / 2, way / length.view(-1, 1)))
+    to_x, to_y = axis - x, axis.view(-1, 1) - y  # [N, 1, W], [N, H, 1]
+    return to_x * u + to_y * v, to_y * u - to_x * v, length
 
 
 def _coverage(squared: Tensor, width: Tensor, edge: float) -> Tensor:
     # The small term keeps the square root's gradient finite on the stroke's own axis.
-    return ((width.view(-1, 1, 1) / 2 - (squared + 1e-8).sqrt()) / edge + 0.5).clamp(0, 1)
+    return ((width / 2 - (squared + 1e-8).sqrt()) / edge + 0.5).clamp(0, 1)
 
 
 def _segment_distance(start: Tensor, end: Tensor, size: int) -> Tensor:

@@ -17,13 +17,13 @@ POINT, WIDTH, OPACITY, COLOUR = 64.0, 3.0, 5.0, 1.0
 FAINT = 1e-3  # least opacity, and least distance from a full one, at the start
 
 
-def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, edge: float, pens: Pens) -> Strokes:
+def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, pens: Pens) -> Strokes:
     """The strokes after so many updates of Adam on points, widths, opacities and, unless there is a palette, colours,
     for the least squared error.
 
     Args:
         target: float [N, C, H, W] in [0, 1]. paper: the colours below, [N, C]. strokes: lengths in the target's pixels.
-        edge: see rasteriser.bezier. pens: what strokes may be.
+        pens: what strokes may be.
     """
     blank = paper[:, :, None, None].expand_as(target)
     opacity = torch.logit(strokes.opacity, FAINT)
@@ -34,7 +34,7 @@ def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, edge:
     for update in range(updates):
         optimizer.learning_rate = RATE * min(1.0, (update + 1) / WARM) * (1 + math.cos(math.pi * update / updates)) / 2
         with torch.enable_grad():
-            picture = composite(blank, drawn(numbers, strokes, pens), edge, BENT_LITTLE)
+            picture = composite(blank, pens.hairs(drawn(numbers, strokes, pens)), pens.tip, coarse=BENT_LITTLE)
             loss = (picture - target).square().mean((1, 2, 3)).sum()
         for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):
             parameter.grad = grad
@@ -46,6 +46,6 @@ def drawn(numbers: list[Tensor], strokes: Strokes, pens: Pens) -> Strokes:
     """The strokes that the numbers stand for, of the same pictures."""
     points, width, opacity, colour = numbers
     return Strokes(
-        points * POINT, pens.width((width * WIDTH).exp()), pens.opacity((opacity * OPACITY).sigmoid()),
+        pens.points(points * POINT), pens.width((width * WIDTH).exp()), pens.opacity((opacity * OPACITY).sigmoid()),
         (colour * COLOUR).clamp(0, 1), strokes.picture,
     )  # fmt: skip

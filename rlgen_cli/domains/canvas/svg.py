@@ -1,11 +1,13 @@
 """Strokes as true vectors, in the order in which they were drawn."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from rlgen_cli.core.specs import Stroke
+from rlgen_cli.core.specs import Stroke, Tip
+from rlgen_cli.domains.canvas.outlines import is_filled, outlines, own_axes
 
 SMALL = 256  # pixels of a side, up to which a drawing is shown larger than it is
 REST = 1.5  # seconds that an animation shows the finished drawing before it begins again
@@ -18,7 +20,7 @@ class Drawing(NamedTuple):
     wide: int  # of the canvas, pixels
     high: int
     background: Tensor  # a colour [C] in [0, 1]
-    square_marks: bool  # a mark is a whole pixel
+    tip: Tip  # what strokes look like
 
 
 class Timing(NamedTuple):
@@ -35,7 +37,7 @@ class Timing(NamedTuple):
 
 
 def svg_marks(drawing: Drawing, sample: int, timing: Timing | None = None) -> list[str]:
-    """One SVG element per drawn stroke of one sample: a path, or a square of one pixel.
+    """One SVG element per drawn stroke of one sample: a path, an ellipse, or a square of one pixel.
 
     An animated element is what it is without animation, but for the time until it has been drawn: a viewer that knows
     no animation shows the finished drawing.
@@ -45,7 +47,8 @@ def svg_marks(drawing: Drawing, sample: int, timing: Timing | None = None) -> li
     for i, step in enumerate(steps):
         element = _mark(drawing, step, sample)
         if timing is not None:
-            grows = not drawing.square_marks and not _is_dot(drawing.strokes[step].points[sample])
+            line = drawing.tip.kind != "pixel" and not is_filled(drawing.tip)
+            grows = line and not _is_dot(drawing.strokes[step].points[sample])
             element = _animated(element, timing, i / len(steps), (i + 1) / len(steps), grows)
         marks.append(element)
     return marks
@@ -54,16 +57,31 @@ def svg_marks(drawing: Drawing, sample: int, timing: Timing | None = None) -> li
 def _mark(drawing: Drawing, step: int, sample: int) -> str:
     stroke = drawing.strokes[step]
     fill = colour_name(stroke.colour[sample])
-    if drawing.square_marks:
+    if drawing.tip.kind == "pixel":
         x, y = (round(value) for value in stroke.points[sample, 0].tolist())
         return f'<rect id="step{step:03d}" x="{x}" y="{y}" width="1" height="1" fill="{fill}"/>'
-    (x0, y0), (x1, y1), (x2, y2) = (stroke.points[sample] + 0.5).tolist()  # pixel centres to SVG's edges
+    points, width = stroke.points[sample] + 0.5, float(stroke.width[sample])  # pixel centres to SVG's edges
     opacity = float(stroke.opacity[sample])
+    if is_filled(drawing.tip):
+        faint = f' fill-opacity="{opacity:.3f}"' if opacity < 1 else ""
+        return f'<{_shape(points, width, drawing.tip)} id="step{step:03d}" fill="{fill}"{faint}/>'
+    (x0, y0), (x1, y1), (x2, y2) = points.tolist()
     faint = f' stroke-opacity="{opacity:.3f}"' if opacity < 1 else ""
     return (
         f'<path id="step{step:03d}" d="M{x0:.2f} {y0:.2f}Q{x1:.2f} {y1:.2f} {x2:.2f} {y2:.2f}" '
-        f'stroke="{fill}" stroke-width="{float(stroke.width[sample]):.2f}"{faint}/>'
+        f'stroke="{fill}" stroke-width="{width:.2f}"{faint}/>'
     )
+
+
+def _shape(points: Tensor, width: float, tip: Tip) -> str:
+    """The name and the place of a filled element."""
+    if tip.kind == "ellipse":
+        middle, length, along, _ = own_axes(points)
+        (x, y), turn = middle.tolist(), math.degrees(math.atan2(along[1], along[0]))
+        radii = f'rx="{(length + width) / 2:.2f}" ry="{width / 2:.2f}"'
+        return f'ellipse cx="{x:.2f}" cy="{y:.2f}" {radii} transform="rotate({turn:.1f} {x:.2f} {y:.2f})"'
+    rims = ("L".join(f"{x:.2f} {y:.2f}" for x, y in rim.tolist()) for rim in outlines(points, width, tip))
+    return f'path d="{"".join(f"M{rim}Z" for rim in rims)}"'
 
 
 def _is_dot(points: Tensor) -> bool:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.specs import Stroke
+from rlgen_cli.core.specs import Stroke, Tip
 from rlgen_cli.domains.canvas.compositing import Strokes, composite
-from rlgen_cli.domains.canvas.painting import EDGE, reduced
+from rlgen_cli.domains.canvas.painting import reduced
 from rlgen_cli.domains.canvas.plotter import Page, pens_of, plot, write_gcode, write_hpgl
 from rlgen_cli.domains.canvas.svg import Drawing, Timing, write_svg
 from rlgen_cli.evaluation.media.pictures import timed
@@ -25,6 +25,7 @@ class Painting(NamedTuple):
     """A finished one."""
 
     strokes: Strokes  # of one picture, lengths in its pixels
+    tip: Tip  # what they look like
     paper: Tensor  # the colour below, float [3]
     picture: Tensor  # float [3, H, W] in [0, 1]
 
@@ -61,7 +62,7 @@ def drawing_of(painting: Painting) -> Drawing:
     fields = [field.cpu() for field in (s.points, s.width, s.colour, s.opacity, drawn)]
     strokes = [Stroke(*(field[i : i + 1] for field in fields)) for i in range(len(drawn))]
     high, wide = painting.picture.shape[1:]
-    return Drawing(strokes, wide, high, painting.paper.cpu(), False)
+    return Drawing(strokes, wide, high, painting.paper.cpu(), painting.tip)
 
 
 def as_bytes(picture: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def stages(painting: Painting, most: int) -> Iterator[Tensor]:
     yield as_bytes(canvas[0])
     count = len(painting.strokes.width)
     for part in torch.arange(count).tensor_split(min(most, count)) if count else ():
-        canvas = composite(canvas, painting.strokes.of(part), EDGE)
+        canvas = composite(canvas, painting.strokes.of(part), painting.tip)
         yield as_bytes(canvas[0])
 
 

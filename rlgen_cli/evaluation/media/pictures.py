@@ -50,7 +50,7 @@ class PictureMedium:
     def __init__(self, env: Env, style: Style) -> None:
         self.env, self.look, self.style = env, style.look, style
         strokes = isinstance(env, DrawsStrokes)
-        lacking = (PLOTS if env.square_marks else ()) if isinstance(env, DrawsStrokes) else VECTORS
+        lacking = (PLOTS if env.tip.kind == "pixel" else ()) if isinstance(env, DrawsStrokes) else VECTORS
         self.formats = tuple(name for name in self.formats if name not in lacking)
         self.usual: tuple[str, ...] = tuple(name for name in ("png", "gif", "svg") if name in self.formats)
         able = strokes or not self.look.transparent
@@ -138,7 +138,7 @@ class PictureMedium:
         """
         look, film, states = self.look, self.style.film, [*made.states, made.final]
         steps: Iterator[Tensor] = (repaired(self.env.view(state)).cpu() for state in states)  # [N, C, H, W] each
-        if drawing is not None and look.scale > 1 and not drawing.square_marks:
+        if drawing is not None and look.scale > 1 and drawing.tip.kind != "pixel":
             n = len(drawing.strokes[0].drawn)
             drawn = (stages(drawing, sample, look.scale) for sample in range(n))
             steps = (torch.stack(pictures)[:, :-1] for pictures in zip(*drawn, strict=True))
@@ -156,7 +156,7 @@ class PictureMedium:
             drawing: the strokes, where there is nothing on the canvas but them.
         """
         look, plain = self.look, repaired(view).cpu()
-        if drawing is not None and not drawing.square_marks and look != Look(columns=look.columns):
+        if drawing is not None and drawing.tip.kind != "pixel" and look != Look(columns=look.columns):
             for i in range(len(plain)):
                 picture, covered = enlarged(drawing, i, look.scale).split([plain.shape[1], 1])
                 yield torch.cat([picture.expand(3, -1, -1), covered][: 1 + look.transparent])
@@ -230,7 +230,7 @@ def drawing_of(env: DrawsStrokes, made: Rollout) -> Drawing:
     steps = zip(made.states, made.actions, strict=True)
     strokes = [stroke for state, action in steps for stroke in env.strokes(state, action)]
     strokes = [Stroke(*(field.cpu() for field in stroke)) for stroke in strokes]
-    return Drawing(strokes, env.size, env.size, env.background.cpu(), env.square_marks)
+    return Drawing(strokes, env.size, env.size, env.background.cpu(), env.tip)
 
 
 def resized(picture: Tensor, scale: int, smooth: bool) -> Tensor:

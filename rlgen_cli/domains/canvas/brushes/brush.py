@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.specs import ActionSpec, Stroke
+from rlgen_cli.core.specs import ActionSpec, Stroke, Tip, TipKind
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.palette import line_width
 
@@ -45,7 +45,7 @@ class Brush(Protocol):
     patch_size: int  # side of the close view around the pen, pixels; 0 for none
     differentiable: bool  # gradients flow from a mark back to its action
     exact_palette: bool  # marks never blend: a pixel that they change has a palette colour
-    square: bool  # a mark is one whole pixel, which vectors show as a square
+    tip: Tip  # what its strokes look like
 
     @property
     def action(self) -> ActionSpec: ...
@@ -71,7 +71,7 @@ class MatchesTarget(Protocol):
     patch_size: int
     differentiable: bool
     exact_palette: bool
-    square: bool
+    tip: Tip
     count: int  # strokes of an action
 
     @property
@@ -142,3 +142,14 @@ def check_patch_size(patch_size: int) -> None:
     """
     odd = patch_size > 0 and patch_size % 2 == 1
     require(odd or patch_size == 0, f"patch_size: must be odd, or 0 for none, got {patch_size}.")
+
+
+def check_tip(kind: TipKind, taper: float) -> Tip:
+    """What strokes of this kind look like.
+
+    Raises:
+        UserError: for a taper out of range, or of strokes that have none.
+    """
+    require(0.0 <= taper <= 1.0, f"taper: must be in [0, 1], got {taper}.")
+    require(taper == 0 or kind in ("curve", "line"), f"taper: kind={kind} has none; use it with kind=curve or line.")
+    return Tip(kind, float(taper))

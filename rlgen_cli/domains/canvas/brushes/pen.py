@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.pixels import as_unit
-from rlgen_cli.core.specs import Discrete, Stroke
+from rlgen_cli.core.specs import Discrete, Stroke, Tip
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.canvas.brushes.brush import Mark, cells_around, check_margin, check_patch_size, line_widths
 from rlgen_cli.domains.canvas.rasteriser import pixel_line, segment
@@ -37,7 +37,7 @@ class Pen:
     """
 
     differentiable = False
-    square = False
+    tip = Tip()
 
     def __init__(
         self,

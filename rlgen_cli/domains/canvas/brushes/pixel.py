@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.specs import Discrete, Stroke
+from rlgen_cli.core.specs import Discrete, Stroke, Tip
 from rlgen_cli.domains.canvas.brushes.brush import Mark
 
 
@@ -19,7 +19,7 @@ class PixelBrush:
     patch_size = 0
     differentiable = False
     exact_palette = True
-    square = True
+    tip = Tip("pixel")
 
     def __init__(self, *, size: int, palette: Tensor) -> None:
         self.size, self.palette = size, palette

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.specs import Factored, Stroke
+from rlgen_cli.core.specs import Factored, Stroke, Tip
 from rlgen_cli.domains.canvas.brushes.brush import Mark, check_patch_size, check_widths
 from rlgen_cli.domains.canvas.brushes.decoded import DecodedStroke
 from rlgen_cli.domains.canvas.brushes.lattice import Lattice
@@ -32,7 +32,7 @@ class SpiralBrush:
 
     differentiable = False
     exact_palette = False
-    square = False
+    tip = Tip()
 
     def __init__(
         self,

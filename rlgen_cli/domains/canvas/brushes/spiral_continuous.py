@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rlgen_cli.core.specs import Continuous, Factored, Mixed, Stroke
+from rlgen_cli.core.specs import Continuous, Factored, Mixed, Stroke, Tip
 from rlgen_cli.domains.canvas.brushes.brush import Mark, check_margin, check_patch_size, check_widths
 from rlgen_cli.domains.canvas.brushes.decoded import DecodedStroke
 
@@ -28,7 +28,7 @@ class SpiralContinuousBrush:
 
     differentiable = False
     exact_palette = False
-    square = False
+    tip = Tip()
 
     def __init__(self, *, size: int, palette: Tensor, margin: int, widths: list[float], patch_size: int) -> None:
         check_margin(margin, size)

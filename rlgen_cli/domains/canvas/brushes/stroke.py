@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.specs import Continuous, Stroke
+from rlgen_cli.core.specs import Continuous, Stroke, Tip
 from rlgen_cli.domains.canvas.brushes.brush import Mark, check_widths
 from rlgen_cli.domains.canvas.rasteriser import bezier, round_straight_through
 
@@ -29,7 +29,7 @@ class StrokeBrush:
     patch_size = 0
     differentiable = True
     exact_palette = False
-    square = False
+    tip = Tip()
 
     def __init__(self, *, size: int, palette: Tensor, widths: list[float], edge: float) -> None:
         require(edge > 0, f"edge: must be above 0, got {edge}.")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.specs import Continuous, Stroke
-from rlgen_cli.domains.canvas.brushes.brush import check_widths
-from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, bezier, round_straight_through
+from rlgen_cli.core.specs import Continuous, Stroke, Tip, TipKind
+from rlgen_cli.domains.canvas.brushes.brush import check_tip, check_widths
+from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE, rasterised, round_straight_through, straight
 
 NUMBERS = 8  # of a stroke: x, y, direction (2), bend (2), width, opacity
 LYING = 0.2  # u of strokes that an action of ½ draws: lines, since dots hardly learn to be anything else
@@ -48,6 +48,7 @@ class StrokeCells:
         palette: uint8 [colours, C]; strokes have any colour.
         grid: cells a side. count: strokes that are drawn. widths: the smallest and the largest, pixels.
         edge: pixels that a rim takes to fade.
+        kind, taper: what strokes look like; see Tip.
 
     Raises:
         UserError: for a value out of range.
@@ -57,13 +58,24 @@ class StrokeCells:
     patch_size = 0
     differentiable = True
     exact_palette = False
-    square = False
 
-    def __init__(self, *, size: int, palette: Tensor, grid: int, count: int, widths: list[float], edge: float) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        palette: Tensor,
+        grid: int,
+        count: int,
+        widths: list[float],
+        edge: float,
+        kind: TipKind,
+        taper: float,
+    ) -> None:
         require(1 <= grid <= 16, f"grid: must be from 1 to 16, got {grid}.")
         require(1 <= count <= grid**2, f"count: must be from 1 to grid² = {grid**2}, got {count}.")
         require(edge > 0, f"edge: must be above 0, got {edge}.")
         widths = check_widths(widths)
+        self.tip = check_tip(kind, taper)
         self.size, self.grid, self.count, self.edge = size, grid, count, float(edge)
         self.min_width, self.max_width = min(widths), max(widths)
         self.action = Continuous(NUMBERS * grid**2, grid**2)
@@ -81,12 +93,13 @@ class StrokeCells:
         aside = length * (2 * part[..., 4:6] - 1) / math.sqrt(2)
         points = torch.stack([middle - half, middle + aside, middle + half], 2)
         width = self.min_width * (self.max_width / self.min_width) ** part[..., 6]
+        points = points if self.tip.kind == "curve" else straight(points)
         return Curves(points * self.size - 0.5, width, part[..., 7])
 
     def layers(self, canvas: Tensor, target: Tensor, action: Tensor) -> Iterator[Layer]:
         """The strokes one after another; canvas and target are float [N, C, H, W] in [0, 1]."""
         curves = self.curves(action)
-        alpha = coverage(curves, self.size, self.edge)
+        alpha = coverage(curves, self.size, self.edge, self.tip)
         with torch.no_grad():
             best = (
                 gains(alpha, canvas, target, best_colours(alpha, canvas, target)).topk(self.count, 1).indices
@@ -116,10 +129,10 @@ class StrokeCells:
         return pen.float()
 
 
-def coverage(curves: Curves, side: int, edge: float) -> Tensor:
+def coverage(curves: Curves, side: int, edge: float, tip: Tip) -> Tensor:
     """How much of each pixel of pictures of side × side each stroke covers, float [N, K, side, side]."""
     points, width = curves.points.flatten(0, 1), curves.width.flatten()
-    alpha = bezier(points, width, side, edge, BENT_LITTLE).unflatten(0, curves.width.shape)
+    alpha = rasterised(points, width, side, tip, edge, BENT_LITTLE).unflatten(0, curves.width.shape)
     return alpha * curves.opacity[:, :, None, None]
 
 

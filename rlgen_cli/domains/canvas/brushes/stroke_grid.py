@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.errors import require
-from rlgen_cli.core.specs import Discrete, Stroke
+from rlgen_cli.core.specs import Discrete, Stroke, Tip
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.canvas.brushes.brush import Mark, check_patch_size, line_widths
 from rlgen_cli.domains.canvas.brushes.lattice import Lattice
@@ -37,7 +37,7 @@ class StrokeGrid:
 
     differentiable = False
     exact_palette = False
-    square = False
+    tip = Tip()
 
     def __init__(
         self,
