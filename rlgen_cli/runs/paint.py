@@ -36,10 +36,11 @@ from rlgen_cli.runs.log import say
 from rlgen_cli.runs.open import open_run
 from rlgen_cli.runs.saved_run import find_run
 from rlgen_cli.runs.style import check_flag, check_number, check_whole, film_of, page_of
+from rlgen_cli.runs.wishes import Wishes, wished
 
 SHIPPED = Path(__file__).parent.parent / "painter"  # the run that comes with rlgen
 MOST_STROKES, MOST_UPDATES, MOST_BRISTLES, WIDEST, HIGHEST = 100_000, 100_000, 32, 4096, 8192
-FEW = 16  # pictures of the run's own data, where they are made anew: nothing is learned from them here
+FEW, ENOUGH = 16, 2000  # pictures of the run's own data, where they are made anew: for nothing, and to fit networks to
 TOGETHER = 8  # pictures of one size that are painted at once, if they have so few pixels
 SMALL = 1 << 20  # pixels, of all of them
 BYTES = 400  # that a pixel takes, about, where some ten strokes lie on each other
@@ -58,6 +59,7 @@ class Wanted(NamedTuple):
     strokes: int
     refine: int  # updates afterwards
     pens: Pens
+    terms: dict[str, Any]  # that the finish raises, too
     paper: Tensor | None  # float [3]; None: each picture's mean
 
 
@@ -73,15 +75,16 @@ def paint(config: DictConfig) -> Path:
     background = colour_of("background", str(config.background))
     check_whole("width", config.width, WIDEST)
     files = named(config.files)
-    session = opened(config)
+    session = opened(config, ENOUGH if wanted.terms else FEW)
     painter, tile = painter_of(session)
+    wishes = Wishes(wanted.terms, session)
     out = Path(config.out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     told: dict[str, Any] = {}
     for group in grouped(pictures(files, background, config.width)):
         began = time.perf_counter()
         target = torch.stack([picture.pixels for picture in group]).to(session.device)
-        made, paper = painting_of(target, painter, tile, wanted)
+        made, paper = painting_of(target, painter, tile, wanted, wishes)
         count, made = torch.bincount(made.picture, minlength=len(group)), wanted.pens.hairs(made)
         seconds = (time.perf_counter() - began) / len(group)
         shown = composite(paper[:, :, None, None].expand_as(target), made, wanted.pens.tip).clamp(0, 1)
@@ -119,7 +122,7 @@ def wanted_of(config: DictConfig) -> Wanted:
     narrowest, widest = widths_of(config.widths)
     check_flag("opaque", config.opaque)
     pens = Pens(palette, narrowest, widest, 1.0 if config.opaque else 0.0, tip_of(config), config.bristles)
-    return Wanted(config.strokes, config.refine, pens, paper)
+    return Wanted(config.strokes, config.refine, pens, wished(config), paper)
 
 
 def tip_of(config: DictConfig) -> Tip:
@@ -215,7 +218,7 @@ def grouped(found: Iterator[Picture]) -> Iterator[list[Picture]]:
         yield group
 
 
-def painting_of(target: Tensor, painter: Painter, tile: int, wanted: Wanted) -> tuple[Strokes, Tensor]:
+def painting_of(target: Tensor, painter: Painter, tile: int, wanted: Wanted, wishes: Wishes) -> tuple[Strokes, Tensor]:
     """The strokes of pictures [N, 3, H, W], and the colours below them, [N, 3]."""
     paper = target.mean((2, 3)) if wanted.paper is None else wanted.paper.to(target).expand(len(target), -1)
     made = painted(target, paper, painter, tile, wanted.strokes, wanted.pens)
@@ -224,16 +227,17 @@ def painting_of(target: Tensor, painter: Painter, tile: int, wanted: Wanted) -> 
         level = rounds_for(shape, tile, wanted.strokes)[-1].shape  # as fine as strokes are
         level = shape if level[0] > shape[0] else level
         pens = wanted.pens.scaled(level[0] / shape[0])
-        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, pens)
+        wish = wishes.of_side(min(level))
+        made = refined(reduced(target, level), paper, rescaled(made, shape, level), wanted.refine, pens, wish)
         made = rescaled(made, level, shape)
     return made, paper
 
 
-def opened(config: DictConfig) -> Session:
-    """The run that paints."""
+def opened(config: DictConfig, count: int) -> Session:
+    """The run that paints, with so many of its own pictures, where they are made anew."""
     run = str(config.run or SHIPPED)
     data = plain_config(find_run(run)[0] / "config.yaml").get("data") or {}
-    few = {"data.count": FEW} if "count" in data else {}
+    few = {"data.count": count} if "count" in data else {}
     asked = {"run": run, "n": 1, "seed": 0, "split": "test", "set": few}
     return open_run(OmegaConf.create({**asked, "device": config.device, "trust": list(config.trust)})).session
 

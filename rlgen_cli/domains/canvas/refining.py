@@ -1,6 +1,7 @@
 """Strokes that are there, moved by the gradient of the error: a finish after painting, or from anywhere."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,13 +18,20 @@ POINT, WIDTH, OPACITY, COLOUR = 64.0, 3.0, 5.0, 1.0
 FAINT = 1e-3  # least opacity, and least distance from a full one, at the start
 
 
-def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, pens: Pens) -> Strokes:
+def refined(
+    target: Tensor,
+    paper: Tensor,
+    strokes: Strokes,
+    updates: int,
+    pens: Pens,
+    wish: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Strokes:
     """The strokes after so many updates of Adam on points, widths, opacities and, unless there is a palette, colours,
-    for the least squared error.
+    for the least mean squared error, or what that is less `wish`.
 
     Args:
         target: float [N, C, H, W] in [0, 1]. paper: the colours below, [N, C]. strokes: lengths in the target's pixels.
-        pens: what strokes may be.
+        pens: what strokes may be. wish: what else pictures are worth beside their targets, [N].
     """
     blank = paper[:, :, None, None].expand_as(target)
     opacity = torch.logit(strokes.opacity, FAINT)
@@ -36,6 +44,8 @@ def refined(target: Tensor, paper: Tensor, strokes: Strokes, updates: int, pens:
         with torch.enable_grad():
             picture = composite(blank, pens.hairs(drawn(numbers, strokes, pens)), pens.tip, coarse=BENT_LITTLE)
             loss = (picture - target).square().mean((1, 2, 3)).sum()
+            if wish is not None:
+                loss = loss - wish(picture, target).sum()
         for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):
             parameter.grad = grad
         optimizer.step()
