@@ -1,9 +1,10 @@
 """Photographs in 256 strokes at 128 × 128: the painter, with and without a finish by gradient, beside optimising the
 same number of strokes for each picture, and beside search.
 
-python -m benchmarks.paint [run=] [pictures=20] [searched=4] [updates=1000]
+python -m benchmarks.paint [run=] [pictures=200] [optimised=20] [searched=4] [updates=1000]
 
-run: a run of experiment=painter; the painter that comes with rlgen where none is named.
+run: a run of experiment=painter; the painter that comes with rlgen where none is named. pictures: that the painter
+paints; of these `optimised`, evenly chosen, are painted in every way, and `searched` of those by search.
 """
 
 import sys
@@ -18,26 +19,36 @@ from PIL import Image, ImageColor
 from torch import Tensor
 
 from benchmarks.files import PHOTOS, published
+from benchmarks.generators import slug
 from benchmarks.harness import Call, run
 from benchmarks.judge import mean
 from benchmarks.parts import QUICK, remembered, trained
 from benchmarks.report import Row, table, with_interval, write
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core.files import files_below
+from rlgen_cli.core.specs import Tip
 from rlgen_cli.data.folder import SUFFIXES, read_whole
 from rlgen_cli.data.images import pil_to_tensor
-from rlgen_cli.domains.canvas.brushes.stroke_cells import NUMBERS, Curves, StrokeCells
-from rlgen_cli.domains.canvas.compositing import Strokes, composite
+from rlgen_cli.domains.canvas.brushes.stroke_cells import NUMBERS, Curves, StrokeCells, best_colours, coverage, gains
+from rlgen_cli.domains.canvas.compositing import EDGE, Strokes, composite
 from rlgen_cli.domains.canvas.painting import ANY, Painter, painted
 from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.refining import refined
 from rlgen_cli.evaluation.likeness import psnr, ssim
 from rlgen_cli.evaluation.media.raster import grid, write_png
-from rlgen_cli.runs.paint import opened, painter_of
+from rlgen_cli.runs.paint import FEW, opened, painter_of
 
 SIDE, STROKES = 128, 256
 GRID_WIDTH, GRID_LENGTH, GRID_OPACITY = 1.2, 1.3, 0.8  # of the strokes that are optimised; lengths in cells
 REFINEMENTS = (10, 50)  # updates
+KINDS = {
+    "straight lines": Pens(tip=Tip("line")),
+    "ellipses": Pens(tip=Tip("ellipse")),
+    "triangles": Pens(tip=Tip("triangle")),
+    "tapered curves": Pens(tip=Tip("curve", 0.8)),
+    "curves of six bristles": Pens(bristles=6),
+}
+CEM_ROUNDS, CEM_ELITES, CEM_STD = 4, 0.25, 0.3  # of actions from 0 to 1, at the start
 COLOURS = ["black", "white", "firebrick", "gold", "navy"]
 TRIES = 64  # random strokes for each cell, of which the best are drawn
 Method = Callable[[Tensor, Tensor], Strokes]
@@ -80,10 +91,12 @@ def optimised(updates: int, strokes: int, target: Tensor, paper: Tensor) -> Stro
     return refined(target, paper, on_a_grid(target, paper, strokes), updates, ANY)
 
 
-def by_policy(painter: Painter, tile: int, strokes: int, refine: int, target: Tensor, paper: Tensor) -> Strokes:
+def by_policy(
+    painter: Painter, tile: int, strokes: int, refine: int, pens: Pens, target: Tensor, paper: Tensor
+) -> Strokes:
     """The painter's strokes, and a finish."""
-    made = painted(target, paper, painter, tile, strokes)
-    return refined(target, paper, made, refine, ANY) if refine else made
+    made = painted(target, paper, painter, tile, strokes, pens)
+    return refined(target, paper, made, refine, pens) if refine else made
 
 
 def random_painter(brush: StrokeCells, tries: int) -> Painter:
@@ -97,15 +110,37 @@ def random_painter(brush: StrokeCells, tries: int) -> Painter:
     return propose
 
 
+def cem_painter(brush: StrokeCells, tries: int) -> Painter:
+    """So many strokes of each cell by the cross-entropy method, each alone against what is there."""
+    rng = torch.Generator().manual_seed(1)
+
+    def propose(target: Tensor, canvas: Tensor) -> Curves:
+        n, cells, each = len(target), brush.grid**2, tries // CEM_ROUNDS
+        seen, before = target.float() / 255, canvas.float() / 255
+        middle, std = torch.full((n, 1, cells, NUMBERS), 0.5), torch.full((n, 1, cells, NUMBERS), CEM_STD)
+        for _ in range(CEM_ROUNDS):
+            action = (middle + std * torch.randn(n, each, cells, NUMBERS, generator=rng)).clamp(0, 1)
+            curves = [brush.curves(tried.flatten(1)) for tried in action.unbind(1)]
+            joint = Curves(*(torch.cat(fields, 1) for fields in zip(*curves, strict=True)))
+            alpha = coverage(joint, brush.size, EDGE, ANY.tip)
+            gain = gains(alpha, before, seen, best_colours(alpha, before, seen)).view(n, each, cells)
+            best = gain.topk(max(2, round(CEM_ELITES * each)), 1).indices  # [N, elites, cells]
+            elite = action.gather(1, best.unsqueeze(3).expand(-1, -1, -1, NUMBERS))
+            middle, std = elite.mean(1, keepdim=True), elite.std(1, keepdim=True)
+        return brush.curves(elite[:, 0].flatten(1))
+
+    return propose
+
+
 @torch.no_grad()
-def measured(method: Method, target: Tensor) -> dict[str, Any]:
+def measured(method: Method, pens: Pens, target: Tensor) -> dict[str, Any]:
     """How near a method comes to pictures, one after the other, and its time."""
     psnrs, ssims, seconds = [], [], []
     for picture in target.split(1):
         paper, began = picture.mean((2, 3)), time.perf_counter()
         strokes = method(picture, paper)
         seconds.append(time.perf_counter() - began)
-        made = composite(paper[:, :, None, None].expand_as(picture), strokes, ANY.tip).clamp(0, 1)
+        made = composite(paper[:, :, None, None].expand_as(picture), pens.hairs(strokes), pens.tip).clamp(0, 1)
         psnrs.append(float(psnr(made, picture)))
         ssims.append(float(ssim(made, picture)))
     return {"psnr": psnrs, "ssim": ssims, "seconds": seconds}
@@ -119,7 +154,7 @@ def painter_for(call: Call) -> tuple[Painter, int, StrokeCells]:
         folder = str(trained(call.parts / "painter", words))
     config = composed("paint", ["files=none"])
     config.run = folder
-    session = opened(config)
+    session = opened(config, FEW)
     painter, tile = painter_of(session)
     brush: Any = session.envs["test"].brush  # type: ignore[attr-defined]
     return painter, tile, brush
@@ -128,28 +163,37 @@ def painter_for(call: Call) -> tuple[Painter, int, StrokeCells]:
 def measure(call: Call) -> None:
     torch.set_num_threads(1)
     painter, tile, brush = painter_for(call)
-    strokes, count = call.pick(STROKES, 36), call.pick(int(call.settings["pictures"]), 2)
-    target, few = photographs(call, count), call.pick(int(call.settings["searched"]), 1)
-    updates = call.pick(int(call.settings["updates"]), 4)
-    methods: dict[str, tuple[Method, int]] = {
-        "the painter": (partial(by_policy, painter, tile, strokes, 0), count),
+    strokes, all_ = call.pick(STROKES, 36), photographs(call, call.pick(int(call.settings["pictures"]), 4))
+    every = max(1, len(all_) // call.pick(int(call.settings["optimised"]), 2))
+    some, few = all_[::every], all_[::every][: call.pick(int(call.settings["searched"]), 1)]
+    updates, finish, tries = call.pick(int(call.settings["updates"]), 4), call.pick(50, 2), call.pick(TRIES, 8)
+
+    def by(proposes: Painter, refine: int, pens: Pens = ANY) -> Method:
+        return partial(by_policy, proposes, tile, strokes, refine, pens)
+
+    methods: dict[str, tuple[Method, Pens, Tensor]] = {
+        "the painter": (by(painter, 0), ANY, all_),
         **{
-            f"the painter, then {refine} updates": (partial(by_policy, painter, tile, strokes, refine), count)
-            for refine in call.pick(REFINEMENTS, (2,))
+            f"the painter, then {refine} updates": (by(painter, refine), ANY, all_)
+            for refine in call.pick(REFINEMENTS, (finish,))
         },
-        f"{updates} updates from a grid": (partial(optimised, updates, strokes), count),
-        f"the best of {TRIES} random strokes a cell": (
-            partial(by_policy, random_painter(brush, call.pick(TRIES, 2)), tile, strokes, 0), few,
-        ),
+        f"{updates} updates from a grid": (partial(optimised, updates, strokes), ANY, some),
+        **{
+            f"the painter in {name}, then {finish} updates": (by(painter, finish, pens), pens, some)
+            for name, pens in KINDS.items()
+        },
+        f"greedy: the best of {TRIES} random strokes a cell": (by(random_painter(brush, tries), 0), ANY, few),
+        f"CEM: {TRIES} strokes a cell": (by(cem_painter(brush, tries), 0), ANY, few),
     }  # fmt: skip
     rows: list[Row] = [["", "PSNR, dB", "SSIM", "seconds a picture", "pictures", "less than the optimised, dB"]]
     found = {
-        name: remembered(call.parts / f"{i}.json", partial(measured, method, target[:most]))
-        for i, (name, (method, most)) in enumerate(methods.items())
-    }
+        name: remembered(call.parts / f"{slug(name)}.json", partial(measured, *given))
+        for name, given in methods.items()
+    }  # fmt: skip
     best = found[f"{updates} updates from a grid"]["psnr"]
     for name, one in found.items():
-        short = [wanted - made for wanted, made in zip(best, one["psnr"], strict=False)]
+        same = one["psnr"][::every] if len(one["psnr"]) == len(all_) else one["psnr"]
+        short = [wanted - made for wanted, made in zip(best, same, strict=False)]
         rows.append([
             name, with_interval(one["psnr"]), with_interval(one["ssim"]), f"{mean(one['seconds']):.2f}",
             len(one["psnr"]), with_interval(short),
@@ -160,18 +204,20 @@ def measure(call: Call) -> None:
 
 def write_page(call: Call, rows: list[Row], strokes: int) -> None:
     """The table."""
-    said = " ".join(f"{key}={call.settings[key]}" for key in ("pictures", "searched", "updates"))
+    said = " ".join(f"{key}={call.settings[key]}" for key in ("pictures", "optimised", "searched", "updates"))
     write(call, "Photographs in strokes", [
         f"`python -m benchmarks.paint {said}`: the middles of test photographs of BSDS500, evenly chosen, at "
-        f"{SIDE} × {SIDE}, in {strokes} quadratic Béziers each. The painter learned from shapes that rlgen draws, and "
-        "saw no photograph; how it is asked (rounds, shares of the strokes), and the rate of Adam, were chosen on "
-        "photographs of the validation set. The optimised strokes begin on a grid, each in the colour of its middle, "
-        "and are moved by Adam on points, widths, opacities and colours; the finish after the painter is the same. "
-        "Means over pictures, with half the width of the 95 % interval; times are of one picture alone, on one thread.",
+        f"{SIDE} × {SIDE}, in {strokes} strokes each, quadratic Béziers unless it is said. The painter learned from "
+        "shapes that rlgen draws, and saw no photograph; how it is asked (rounds, shares of the strokes), and the rate "
+        "of Adam, were chosen on photographs of the validation set. The optimised strokes begin on a grid, each in the "
+        "colour of its middle, and are moved by Adam on points, widths, opacities and colours; the finish after the "
+        "painter is the same. Search proposes strokes where the painter does, each of which is tried alone against "
+        "what is there. Means over pictures, with half the width of the 95 % interval; times are of one picture alone, "
+        "on one thread.",
         table(rows),
         "A scene that is drawn here, and in 100, 500 and 2 000 strokes; below, in 500 of five colours, in thick ones "
-        "that cover what is below, on white paper, and after 200 updates of refinement (else 20):\n\n"
-        "![](paint_strokes.png)\n\n![](paint_options.png)",
+        "that cover what is below, on white paper, and after 200 updates of refinement (else 20); then in "
+        f"{', '.join(KINDS)}:\n\n![](paint_strokes.png)\n\n![](paint_options.png)\n\n![](paint_kinds.png)",
     ])  # fmt: skip
 
 
@@ -225,6 +271,7 @@ def pictures(call: Call, painter: Painter, tile: int) -> None:
         return composite(paper[:, :, None, None].expand_as(target), pens.hairs(strokes), pens.tip).clamp(0, 1)
 
     counts = [target, *(made(count) for count in (few, some, many))]
+    kinds = [made(some, pens=pens) for pens in KINDS.values()]
     thick, colours = Pens(narrowest=12.0, widest=40.0, faintest=1.0), Pens(palette)
     options = [
         made(some, pens=colours),
@@ -232,12 +279,12 @@ def pictures(call: Call, painter: Painter, tile: int) -> None:
         made(some, white),
         made(some, refine=call.pick(200, 2)),
     ]
-    for name, shown in (("paint_strokes", counts), ("paint_options", options)):
+    for name, shown in (("paint_strokes", counts), ("paint_options", options), ("paint_kinds", kinds)):
         write_png(call.results / f"{name}.png", grid(torch.cat(shown), len(shown)))
 
 
 def main(arguments: list[str]) -> None:
-    run("paint", measure, arguments, run="", pictures="20", searched="4", updates="1000")
+    run("paint", measure, arguments, run="", pictures="200", optimised="20", searched="4", updates="1000")
 
 
 if __name__ == "__main__":
