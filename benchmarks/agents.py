@@ -25,9 +25,13 @@ TASK = [
 AGENTS = {
     "DQN": ["agent=dqn", "agent.batch_size=128"],
     "A2C": ["agent=actor_critic"],
-    "PPO": ["agent=ppo"],
-    "REINFORCE": ["agent=policy_gradient"],
-}
+    "PPO": [
+        "agent=ppo", "agent.gae_lambda=0", "agent.gamma=0.9", "agent.target_kl=null",
+        "agent.optimizer.learning_rate.start=3e-3",
+        "agent.objective.entropy_coef.start=0.15", "agent.objective.entropy_coef.share=0.2",
+    ],
+    "REINFORCE": ["agent=policy_gradient", "agent.num_minibatches=16", "agent.entropy_coef.start=0.5"],
+}  # fmt: skip
 EVALUATIONS = 20
 
 

@@ -1,7 +1,7 @@
 """A flow model of coloured shapes that reads captions, tuned by a rule that checks them: the share of samples that show
 what is asked for, by task as in GenEval, for captions of the training and for captions that were never trained on.
 
-python -m benchmarks.captions [methods=reward_weighted,policy_gradient] [seeds=1] [updates=5000] \
+python -m benchmarks.captions [methods=reward_weighted,policy_gradient] [seeds=1] [updates=15000] \
     [precision=auto]
 """
 
@@ -34,6 +34,7 @@ GROUPS = [
     "agent=policy_gradient", "baseline=group", "agent.baseline.group_size=16", "agent.gamma=1",
     "agent.num_minibatches=4", "agent.optimizer.learning_rate.start=1e-5", "num_envs=256", "total_steps=200000",
 ]  # fmt: skip
+NFT = ["agent=nft", "agent.group_size=16", "agent.epochs=4", "num_envs=256"]
 METHODS = {
     "reward_weighted": [
         "agent=reward_weighted",
@@ -42,7 +43,8 @@ METHODS = {
         "num_envs=256",
         "total_steps=300000",
     ],
-    "nft": ["agent=nft", "agent.group_size=16", "agent.epochs=4", "num_envs=256", "total_steps=200000"],
+    "nft": [*NFT, "total_steps=200000"],
+    "nft_longer_at_a_price": [*NFT, "agent.num_minibatches=4", "agent.kl_coef=1e-3", "total_steps=400000"],
     "policy_gradient": [*GROUPS, "agent.anchor.kl_coef=0.2"],
     "policy_gradient_without_price": [*GROUPS, "agent.anchor.prior=none"],
 }
@@ -152,7 +154,7 @@ def quick_sizes(method: str) -> dict[str, int]:
     """What a training of seconds has beside QUICK_TRAINING."""
     if method == "reward_weighted":
         return {"agent.learning_starts": 8, "agent.buffer_size": 16, "agent.batch_size": 4, "agent.updates": 1}
-    if method == "nft":
+    if method.startswith("nft"):
         return {"agent.group_size": 4, "agent.epochs": 1}
     return {"agent.baseline.group_size": 4, "agent.num_minibatches": 2}
 
@@ -202,7 +204,7 @@ def measure(call: Call) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    run("captions", measure, arguments, methods=",".join(METHODS), seeds="1", updates="5000", precision="auto")
+    run("captions", measure, arguments, methods=",".join(METHODS), seeds="1", updates="15000", precision="auto")
 
 
 if __name__ == "__main__":

@@ -260,18 +260,20 @@ def scene(side: int) -> Tensor:
 
 def pictures(call: Call, painter: Painter, tile: int) -> None:
     """Paintings of a scene, with different settings, for the page on painting."""
-    target = scene(call.pick(480, 60)).unsqueeze(0)
-    mean, white = target.mean((2, 3)), torch.ones(1, 3)
+    large, small = (scene(call.pick(side, 60)).unsqueeze(0) for side in (480, 310))
+    mean, white = large.mean((2, 3)), torch.ones(1, 3)
     few, some, many = call.pick((100, 500, 2000), (4, 8, 16))
     palette = torch.tensor([ImageColor.getrgb(name) for name in COLOURS]) / 255
 
-    def made(count: int, paper: Tensor = mean, pens: Pens = ANY, refine: int = 20) -> Tensor:
+    def made(
+        count: int, paper: Tensor = mean, pens: Pens = ANY, refine: int = 20, target: Tensor = large
+    ) -> Tensor:  # fmt: skip
         strokes = painted(target, paper, painter, tile, count, pens)
         strokes = refined(target, paper, strokes, refine, pens)
         return composite(paper[:, :, None, None].expand_as(target), pens.hairs(strokes), pens.tip).clamp(0, 1)
 
-    counts = [target, *(made(count) for count in (few, some, many))]
-    kinds = [made(some, pens=pens) for pens in KINDS.values()]
+    counts = [large, *(made(count) for count in (few, some, many))]
+    kinds = [made(some, pens=pens, target=small) for pens in KINDS.values()]
     thick, colours = Pens(narrowest=12.0, widest=40.0, faintest=1.0), Pens(palette)
     options = [
         made(some, pens=colours),
