@@ -35,6 +35,7 @@ GROUPS = [
     "agent.num_minibatches=4", "agent.optimizer.learning_rate.start=1e-5", "num_envs=256", "total_steps=200000",
 ]  # fmt: skip
 NFT = ["agent=nft", "agent.group_size=16", "agent.epochs=4", "num_envs=256"]
+LONGER = [*NFT, "agent.num_minibatches=4", "total_steps=400000"]
 METHODS = {
     "reward_weighted": [
         "agent=reward_weighted",
@@ -44,7 +45,8 @@ METHODS = {
         "total_steps=300000",
     ],
     "nft": [*NFT, "total_steps=200000"],
-    "nft_longer_at_a_price": [*NFT, "agent.num_minibatches=4", "agent.kl_coef=1e-3", "total_steps=400000"],
+    "nft_longer": LONGER,
+    "nft_longer_at_a_price": [*LONGER, "agent.kl_coef=1e-3"],
     "policy_gradient": [*GROUPS, "agent.anchor.kl_coef=0.2"],
     "policy_gradient_without_price": [*GROUPS, "agent.anchor.prior=none"],
 }
