@@ -8,13 +8,14 @@ evaluation and averaged over all of them (how fast they learn).
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.files import mnist
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, evaluations, trained
+from benchmarks.parts import QUICK, evaluations, trained, updates_of
 from benchmarks.report import Band, Row, bands, summary, table, write
 
 Array = npt.NDArray[np.float64]
@@ -38,13 +39,18 @@ AGENTS = {
 EVALUATIONS = 20
 
 
-def curve(call: Call, name: str, seed: int, steps: int) -> list[tuple[int, float, float]]:
-    """(step, score, seconds) at each evaluation of one training."""
+def training(call: Call, name: str, seed: int, steps: int) -> Path:
+    """The finished run of an agent."""
     often = [f"eval_interval={steps // EVALUATIONS}", f"log_interval={steps // EVALUATIONS}", "eval_episodes=500"]
     words = [*AGENTS[name], *TASK, *mnist(call), *often, f"seed={seed}", f"total_steps={steps}"]
     small = [*QUICK, "eval_interval=64", "env.max_steps=8"]
-    folder = trained(call.parts / f"{name}_{seed}_{steps}", [*words, *call.pick([], small)])
-    found = evaluations(folder, "eval/score/target")
+    small += ["agent.num_minibatches=2"] if name == "REINFORCE" else []
+    return trained(call.parts / f"{name}_{seed}_{steps}", [*words, *call.pick([], small)])
+
+
+def curve(run: Path) -> list[tuple[int, float, float]]:
+    """(step, score, seconds) at each evaluation of a training."""
+    found = evaluations(run, "eval/score/target")
     return [(record["step"], 1 + record["eval/score/target"], record["seconds"]) for record in found]
 
 
@@ -73,14 +79,17 @@ def cell(scores: Array) -> str:
 
 def measure(call: Call) -> None:
     steps = int(call.settings["steps"])
-    rows: list[Row] = [["", "last score: IQM [95 %]", "each seed", "mean over training: IQM [95 %]", "seconds"]]
+    rows: list[Row] = [
+        ["", "last score: IQM [95 %]", "each seed", "mean over training: IQM [95 %]", "updates", "seconds"]
+    ]
     lines = {}
     for name in AGENTS:
-        runs = [curve(call, name, seed, steps) for seed in call.seeds()]
+        folders = [training(call, name, seed, steps) for seed in call.seeds()]
+        runs = [curve(folder) for folder in folders]
         scores = np.array([[score for _, score, _ in points] for points in runs]).T  # [evaluations, seeds]
         each = ", ".join(f"{score:.3f}" for score in scores[-1])
         seconds = np.mean([points[-1][2] for points in runs])
-        rows.append([name, cell(scores[-1]), each, cell(scores.mean(0)), f"{seconds:.0f}"])
+        rows.append([name, cell(scores[-1]), each, cell(scores.mean(0)), updates_of(folders[0]), f"{seconds:.0f}"])
         low, high = interval(scores)
         at = [step for step, _, _ in runs[0]]
         lines[name] = Band(at, interquartile_mean(scores).tolist(), low.tolist(), high.tolist())

@@ -152,6 +152,12 @@ def best_of_groups(score: Tensor, size: int) -> Tensor:
     return torch.arange(len(groups), device=score.device) * size + groups.argmax(1)
 
 
+def updates_of(run: Path) -> int:
+    """Steps of the optimizer that a finished run's agent took."""
+    agent = checkpoint.load(checkpoint.newest(run), "training", "cpu")["agent"]
+    return int(max(entry["step"] for entry in agent["optimizer"]["state"].values()))
+
+
 def seconds_until(run: Path, step: int | None = None, stage: str | None = None) -> float:
     """Wall time that a run's training (or one of its stages) took until `step` (to its end)."""
     seconds = [float(line["seconds"]) for line in records(run, stage) if step is None or line["step"] <= step]
