@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import cycle, islice
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
@@ -221,8 +222,8 @@ def around(found: Proposals, picture: Tensor) -> Proposals:
 
 def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int, pens: Pens) -> tuple[Strokes, Tensor]:
     """The strokes with their colours, in the variant that gains most when their turn comes, without those that gain
-    nothing then, and the canvases after them, [N, C, H, W]. Strokes of different pictures are drawn at once."""
-    turn = turns(found.strokes.picture)
+    nothing then, and the canvases after them, [N, C, H, W]. Strokes whose windows do not overlap are drawn at once."""
+    turn = layers_of(found.strokes.picture, found.corner, side)
     order = turn.argsort(stable=True)
     strokes, corner = found.strokes.of(order), found.corner[order]
     if not len(corner):
@@ -251,6 +252,21 @@ def drawn_in_turn(found: Proposals, target: Tensor, canvas: Tensor, side: int, p
     made = Strokes(points + corner.unsqueeze(1), width, opacity, torch.cat(colours), strokes.picture)
     made = made.of(torch.cat(kept).nonzero().squeeze(1))
     return made, pixels.mT.unflatten(2, canvas.shape[2:])
+
+
+def layers_of(picture: Tensor, corner: Tensor, side: int) -> Tensor:
+    """For strokes in their order, of which later ones lie above, in which layer each can be drawn, int64 [K]: above all
+    earlier ones whose windows overlap with its own.
+
+    Args:
+        picture: whose it is, [K]. corner: of its window, [K, 2]. side: of all windows.
+    """
+    whose, corners = picture.cpu().numpy(), corner.cpu().numpy()
+    layer = np.zeros(len(whose), dtype=np.int64)
+    for i in range(1, len(layer)):
+        near = (np.abs(corners[:i] - corners[i]) < side).all(1) & (whose[:i] == whose[i])
+        layer[i] = layer[:i].max(initial=-1, where=near) + 1
+    return torch.from_numpy(layer).to(picture.device)
 
 
 def variants(strokes: Strokes, pens: Pens = ANY) -> Curves:
