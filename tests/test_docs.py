@@ -182,7 +182,7 @@ def filled(word: str, words: list[str]) -> str:
         return word.replace("FOLDER", str(write_diffusers(Path("diffusion"), size=12)))
     if word.startswith("env.generator.path="):
         return word.replace("FOLDER", str(write_generator(Path("generator"))))
-    if word in ("FILE", "image=FILE"):
+    if word in ("FILE", "image=FILE", "style=FILE"):
         return word.replace("FILE", str(write_picture(Path("mine.png"))))
     if "FILE" in word:
         Path("text.txt").write_text("the quick brown fox jumps over the lazy dog " * 9)
@@ -265,7 +265,7 @@ def known_keys() -> set[str]:
         found |= set(leaves(yaml.safe_load(file.read_text()), place))
     for file in (config_folder() / "logger").glob("*.yaml"):
         found |= set(leaves(yaml.safe_load(file.read_text()), f"logger.{file.stem}"))
-    return found
+    return found | set(leaves(OmegaConf.to_container(composed("paint", ["files=none"]).terms), "terms"))
 
 
 KEYS = known_keys()
