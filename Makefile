@@ -119,7 +119,7 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 BENCHMARKS := demo precision speed gpu time_to startup music resketch digits sprites learning_to_paint agents spiral \
-  vs_sb3 scaling rl_tuner seqgan organ tunes text gan steer latent fused dqn_gan diffusion diffusion_rewards captions paint
+  vs_sb3 scaling rl_tuner seqgan organ tunes text gan steer latent fused dqn_gan diffusion diffusion_rewards captions paint painters
 
 # Long: about ten hours on two cores. Interrupted, it goes on where it was; what is complete for this version of the
 # code is skipped. Each writes its table and pictures below docs/results.

@@ -23,7 +23,7 @@ LATTICE = ["brush=stroke_grid", "env.max_steps=32", "env.colours=16", "env.brush
 METHODS = {
     "pathwise": ["total_steps=40000"],
     "ppo": ["agent=ppo", "network=cells", "agent.evaluate=mode", "total_steps=60000"],
-    "dqn": ["agent=dqn", *LATTICE, "total_steps=200000"],
+    "dqn": ["agent=dqn", *LATTICE, "total_steps=50000"],
 }
 RANDOM = {"random free strokes": [], "random arcs of the lattice": LATTICE}
 SHOWN = 12
