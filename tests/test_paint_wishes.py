@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 from rlgen_cli.config.compose import composed
+from rlgen_cli.config.locate import choices
 from rlgen_cli.core.specs import View
 from rlgen_cli.runs.paint import opened
 from rlgen_cli.runs.wishes import Wishes, wished
+from tests.combinations import outcome, wrong
 from tests.conftest import write_clip
 from tests.test_paint import cat, painter  # noqa: F401
 
@@ -70,6 +72,26 @@ def test_a_text_moves_the_strokes(painter, cat, rlgen, tmp_path):  # noqa: F811
     plain, made = picture(tmp_path / "plain"), picture(tmp_path / "wished")
     before, after = (score("clip", painter, text, shown, plain) for shown in (plain, made))
     assert after > before
+
+
+@pytest.fixture(scope="module")
+def session(painter):  # noqa: F811
+    return opened(composed("paint", ["files=x", f"run={painter}"]), 24)
+
+
+@pytest.mark.parametrize("term", choices("reward/term"))
+def test_each_score_is_taken_or_refused_in_a_sentence(term, session):
+    """Of a picture there is its target, and nothing else."""
+    choice = [] if term in ("style", "clip", "perceptual") else [f"+reward/term@terms.{term}={term}"]
+    config = composed("paint", ["files=x", "terms.perceptual.weight=0.1", *choice])
+
+    def scored():
+        made = torch.rand(2, 3, 32, 32, requires_grad=True)
+        wish = Wishes(wished(config), session).of_side(32)
+        assert wish is not None
+        assert wish(made, torch.rand(2, 3, 32, 32)).shape == (2,)
+
+    assert wrong(outcome(scored)) is None
 
 
 WRONG = {

@@ -21,7 +21,8 @@ from rlgen_cli.core.allocator import keep_freed_memory
 from rlgen_cli.core.capacity import footprint, require_memory
 from rlgen_cli.core.compiled import compile_method
 from rlgen_cli.core.errors import UserError, faults_as, require
-from rlgen_cli.core.protocols import Agent, Env, Planner, ReadsStates, StartsGroups, TeachesSequences, Trainable
+from rlgen_cli.core.protocols import Agent, Env, Planner, ReadsStates, Score, StartsGroups, TeachesSequences, Trainable
+from rlgen_cli.core.specs import EnvSpec
 from rlgen_cli.core.stages import Helpers, Stage
 from rlgen_cli.core.trust import Trust
 from rlgen_cli.data.images import Splits, digest
@@ -344,15 +345,28 @@ def build_reward(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Weigh
         weight, form = values.pop("weight", None), values.pop("form", None)
         require(fits(weight, float), f"{path}.weight: must be a number, got {weight!r}.")
         require(form in ("potential", "terminal"), f"{path}.form: must be potential or terminal, got {form!r}.")
-        kind = find(values.get("_target_"), path)
-        misfits.check_score(kind, env.spec, path, config.env.get("condition"))
-        if runtime["real"] is None and "real" in inspect.signature(kind).parameters:
-            raise UserError(f"{path}: needs data, and this environment takes none; use env=pixel or env=music.")
         where = functools.partial(runtime["saved_network"], where=f"{path}.source")
-        score = component(values, path, **{**runtime, "saved_network": where})
-        misfits.check_score(score, env.spec, path, config.env.get("condition"))  # one that is made of others knows now
+        condition = config.env.get("condition")
+        score = build_score(values, path, env.spec, condition, {**runtime, "saved_network": where})
         terms[name] = Term(score, float(weight), form, stepwise=isinstance(env, TeachesSequences))
     return WeightedSum(terms, runtime["nonfinite"] == "skip")
+
+
+def build_score(
+    values: dict[str, Any], path: str, spec: EnvSpec, condition: str | None, runtime: dict[str, Any]
+) -> Score:  # fmt: skip
+    """One score of what an environment with this spec makes.
+
+    Raises:
+        UserError: for one that does not suit it.
+    """
+    kind = find(values.get("_target_"), path)
+    misfits.check_score(kind, spec, path, condition)
+    if runtime["real"] is None and "real" in inspect.signature(kind).parameters:
+        raise UserError(f"{path}: needs data, and this environment takes none; use env=pixel or env=music.")
+    score: Score = component(values, path, **runtime)
+    misfits.check_score(score, spec, path, condition)  # one that is made of others knows now
+    return score
 
 
 def build_agent(config: DictConfig, env: Env, runtime: dict[str, Any]) -> Agent | Planner:

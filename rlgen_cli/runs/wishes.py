@@ -9,11 +9,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from rlgen_cli.config.instantiate import component, plain
+from rlgen_cli.config.instantiate import plain
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.specs import PictureSpec, View
 from rlgen_cli.core.stages import Helpers
-from rlgen_cli.runs.assemble import Session
+from rlgen_cli.runs.assemble import Session, build_score
 from rlgen_cli.runs.stages import fit_cached
 from rlgen_cli.runs.style import check_number
 
@@ -31,9 +31,10 @@ def wished(config: DictConfig) -> dict[str, Any]:
     """
     found = {}
     for name, node in config.terms.items():
-        check_number(f"terms.{name}.weight", node.weight, 0, 1e6)
+        weight = node.get("weight")
+        check_number(f"terms.{name}.weight", weight, 0, 1e6)
         given = config[GIVEN[str(name)]] is not None if name in GIVEN else True
-        if given and node.weight > 0:
+        if given and weight > 0:
             found[str(name)] = plain(node)
     moves = not found or config.refine > 0
     require(moves, f"refine: must be above 0, since terms.{next(iter(found), '')} counts in the finish alone.")
@@ -63,11 +64,12 @@ class Wishes:
     def _built(self, name: str, values: dict[str, Any], side: int) -> tuple[float, Callable[[View], Tensor]]:
         weight, _ = float(values.pop("weight")), values.pop("form", None)
         session, fitted = self.session, len(self.helpers.stages)
-        channels = session.envs["test"].spec.picture().channels
-        spec = replace(session.envs["test"].spec, sample=PictureSpec(channels, side, side))
+        spec = session.envs["test"].spec
+        channels, target = spec.picture().channels, {"target": spec.context["target"]}
+        spec = replace(spec, sample=PictureSpec(channels, side, side), context=target, info={})
         real = session.data.train.to(session.device) if session.data is not None else None
         runtime = {"spec": spec, "real": real, "device": session.device, "helpers": self.helpers}
-        score = component(values, f"terms.{name}", **runtime)
+        score = build_score(values, f"terms.{name}", spec, None, runtime)
         for stage in self.helpers.stages[fitted:]:
             fit_cached(stage, session)
         with torch.enable_grad():
