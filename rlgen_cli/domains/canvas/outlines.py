@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rlgen_cli.core.specs import Tip
+from rlgen_cli.domains.canvas.rasteriser import way_of
 
 PARTS = 48  # of an ellipse's rim
 SIDE, END = 10, 6  # parts of each side of a curve, and of its round end
@@ -41,7 +42,7 @@ def rim(along: Tensor, beside: Tensor) -> Tensor:
 
 def own_axes(points: Tensor) -> tuple[Tensor, float, Tensor, Tensor]:
     """The middle between start and end, how far apart they are, and the directions along and beside the way."""
-    way = points[2] - points[0] + torch.tensor([1e-4, 0.0], dtype=points.dtype)
+    way = way_of(points)
     along = way / way.norm()
     return (points[0] + points[2]) / 2, float(way.norm()), along, torch.stack([-along[1], along[0]])
 

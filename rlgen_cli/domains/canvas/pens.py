@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlgen_cli.core.specs import Tip
 from rlgen_cli.domains.canvas.compositing import Strokes, turns
-from rlgen_cli.domains.canvas.rasteriser import straight
+from rlgen_cli.domains.canvas.rasteriser import straight, way_of
 
 
 class Pens(NamedTuple):
@@ -74,7 +74,7 @@ class Pens(NamedTuple):
 def directions(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where curves [K, 3, 2] go at their start, in their middle and at their end, [K, 2] each; (1, 0) for a point."""
     start, control, end = points.unbind(1)
-    along = end - start + torch.tensor([1e-4, 0.0], device=points.device)
+    along = way_of(points)
     return control - start + 1e-3 * along, along, end - control + 1e-3 * along
 
 

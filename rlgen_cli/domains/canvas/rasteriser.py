@@ -24,6 +24,11 @@ def straight(points: Tensor) -> Tensor:
     return torch.stack([start, (start + end) / 2, end], -2)
 
 
+def way_of(points: Tensor) -> Tensor:
+    """From start to end of points [..., 3, 2], [..., 2]: what is a point has a direction, too, to the right."""
+    return points[..., 2, :] - points[..., 0, :] + points.new_tensor([1e-4, 0.0])
+
+
 def bezier(
     points: Tensor, width: Tensor, size: int, edge: float = 1.0, coarse: int = COARSE, taper: float = 0.0
 ) -> Tensor:
@@ -113,7 +118,7 @@ def _own_axes(points: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     lengths, [N, 1, 1]."""
     axis = torch.arange(size, device=points.device, dtype=points.dtype)
     start, end = points[:, 0], points[:, 2]
-    way = end - start + torch.tensor([1e-4, 0.0], device=points.device)  # what is a point has a direction, too
+    way = way_of(points)
     length = way.norm(dim=1).view(-1, 1, 1)
     (x, y), (u, v) = (part.view(-1, 2, 1, 1).unbind(1) for part in ((start + end) / 2, way / length.view(-1, 1)))
     to_x, to_y = axis - x, axis.view(-1, 1) - y  # [N, 1, W], [N, H, 1]
