@@ -1,5 +1,6 @@
 """Small sessions that every test can afford. Torch runs on one thread, so that results do not depend on the machine."""
 
+import inspect
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import random
 import string
 import struct
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,24 @@ from rlgen_cli.runs.stages import fit_cached
 
 Rlgen = Callable[..., tuple[int, str, str]]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+if sys.version_info < (3, 12):  # a newer Python looks attributes of a protocol up without a module's __getattr__
+    PROTOCOLS: Any = typing._ProtocolMeta
+    lenient = PROTOCOLS.__instancecheck__
+
+    def strictly(protocol: Any, instance: Any) -> bool:
+        """isinstance, as Python 3.12 has it."""
+        if not lenient(protocol, instance) or not getattr(protocol, "_is_protocol", False):
+            return bool(lenient(protocol, instance))
+        missing = object()
+        names = typing._get_protocol_attrs(protocol)  # type: ignore[attr-defined]
+        return protocol in type(instance).__mro__ or all(
+            inspect.getattr_static(instance, name, missing) is not missing for name in names
+        )
+
+    PROTOCOLS.__instancecheck__ = strictly
+
 SMALL = [
+    f"device={os.environ.get('RLGEN_TEST_DEVICE', 'cpu')}",  # whatever the machine has
     f"precision={os.environ.get('RLGEN_TEST_PRECISION', 'auto')}",  # CI forces both
     "threads=1",
     "num_envs=4",

@@ -90,7 +90,7 @@ def test_a_conditional_model_takes_our_labels(tmp_path):
     folder = write_diffusers(tmp_path / "model", size=8, labels=2)
     model, x = read(folder).generator, noisy()
     net = diffusers.UNet2DModel.from_pretrained(folder / "unet")
-    made = model.network(x, torch.full((3,), 0.5), one_hot(3))[0]
+    made = model.denoising_network()(x, torch.full((3,), 0.5), one_hot(3))[0]
     assert torch.allclose(made, net(x, torch.tensor(499.5), torch.arange(3) % 2).sample, atol=1e-5)
     samples = model(torch.randn(3, 64, generator=rng()), torch.arange(3) % 2)
     assert samples.shape == (3, 1, 8, 8)

@@ -135,3 +135,9 @@ def test_several_panels_are_each_large_enough_to_be_seen():
     high, wide = captioned_sheet(View(pictures, context, {}), 9, ()).shape[1:]
     assert (high, wide) == (7 * 44 + CAPTION, 3 * 7 * 44 + 2 * 4)
     assert captioned_sheet(View(pictures, {}, {}), 9, ()).shape == (3, 12 * 44, 12 * 44)
+
+
+def test_the_names_of_labels_lie_where_the_pictures_do():
+    """They are written by Pillow, and stand beside pictures that may be a GPU's."""
+    view = View(torch.zeros(4, 1, 12, 12, device="meta"), {"label": torch.tensor([0, 1, 1, 0])}, {})
+    assert captioned_sheet(view, 4, ("zero", "one")).device.type == "meta"

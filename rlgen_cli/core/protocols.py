@@ -355,14 +355,18 @@ class NoisePath(Protocol):
 
 @runtime_checkable
 class Denoises(Protocol):
-    """A generator that makes samples by taking noise away, step by step."""
+    """A generator that makes samples by taking noise away, step by step. Its network is no attribute here, since
+    `isinstance` finds no part of a module from Python 3.12 on."""
 
-    network: Any  # a module: (x [N, C + hints, H, W], t [N], label [N, labels] or None) to a prediction and features
     path: NoisePath
     shape: tuple[int, int, int]  # C, H, W
     labels: int  # that the network has a place for
     classes: int  # that the model was trained with; 0 for none
     hints: int  # planes that the network sees beside a noisy sample, such as a damaged picture's; 0 for none
+
+    def denoising_network(self) -> Any:
+        """A module: (x [N, C + hints, H, W], t [N], label [N, labels] or None) to a prediction and features."""
+        ...
 
     def estimate(self, x: Tensor, t: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
         """The samples [N, C, H, W] in [−1, 1], but for errors, that noisy ones x at times t [N] come from; `label`

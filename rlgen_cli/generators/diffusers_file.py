@@ -105,11 +105,14 @@ class ModelOfFiles:
 
     def __init__(self, *, model: DiffusionModel, folder: str, digest: str) -> None:
         self.model, self.folder, self.digest = model, folder, digest
-        self.network, self.path, self.shape = model.network, model.path, model.shape
+        self.path, self.shape = model.path, model.shape
         self.labels, self.classes, self.hints, self.latent = model.labels, model.classes, model.hints, model.latent
 
     def __call__(self, z: Tensor, label: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         return self.model(z, label, shift)
+
+    def denoising_network(self) -> Any:
+        return self.model.network
 
     def estimate(self, x: Tensor, t: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
         return self.model.estimate(x, t, label, hint)

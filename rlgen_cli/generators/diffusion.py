@@ -83,6 +83,10 @@ class DiffusionModel(nn.Module):
         self.labels, self.classes, self.ode_steps = labels, classes, ode_steps
         self.latent = math.prod(shape)
 
+    def denoising_network(self) -> Any:
+        """What predicts, and its features."""
+        return self.network
+
     def estimate(self, x: Tensor, t: Tensor, label: Tensor | None, hint: Tensor | None = None) -> Tensor:
         """The sample [N, C, H, W], in [−1, 1] but for errors, that noisy ones x at times t [N] come from; `label`
         float [N, labels], a one among zeros, or None; `hint` [N, hints, H, W], or None where there are none."""

@@ -79,10 +79,11 @@ class Denoiser(nn.Module):
         assert isinstance(generator, Denoises)
         # In a tuple, so that the model's weights are no part of this module's state.
         self.model: tuple[Any] = (generator,)
-        self.features = int(generator.network.features)
+        network = generator.denoising_network()
+        self.features = int(network.features)
         self.sees_label, self.shape = "label" in observation, tuple(generator.shape)
         self.remembers = "change" in observation
-        weights = dict(generator.network.named_parameters())
+        weights = dict(network.named_parameters())
         self.names = list(weights)
         self.changes = nn.ModuleList(self._change(weight.shape, rank) for weight in weights.values())
 
@@ -96,7 +97,7 @@ class Denoiser(nn.Module):
     @torch.no_grad()
     def tuned(self) -> nn.Module:
         """The model's network with what was learned in its weights: a network by itself."""
-        network = copy.deepcopy(self.model[0].network)
+        network = copy.deepcopy(self.model[0].denoising_network())
         for weight, change in zip(network.parameters(), self.changes, strict=True):
             weight.add_(change())
         return cast(nn.Module, network)
@@ -127,10 +128,11 @@ class Denoiser(nn.Module):
     def _estimate(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Features of the changed network's middle [N, features], and its estimates of the sample [N, C, H, W]."""
         (model,) = self.model
-        own = dict(model.network.named_parameters())
+        network = model.denoising_network()
+        own = dict(network.named_parameters())
         weights = {name: own[name] + change() for name, change in zip(self.names, self.changes, strict=True)}
         noisy, t = observation["noisy"], observation["time"]
         label = observation["label"] if self.sees_label else None
         seen = torch.cat([noisy, observation["hint"]], 1) if model.hints else noisy
-        prediction, features = functional_call(model.network, weights, (seen, t.squeeze(1), label))
+        prediction, features = functional_call(network, weights, (seen, t.squeeze(1), label))
         return features, model.path.estimate(noisy, prediction, t[:, :, None, None])

@@ -252,7 +252,7 @@ def captioned_sheet(view: View, limit: int, class_names: tuple[str, ...], column
     shown = {name: magnified(panel, factor) for name, panel in found.items()}
     if "label" in view.context:
         asked = [class_names[i] for i in view.context["label"][:limit].tolist()]
-        shown["label asked"] = words_grid(asked, view.sample.shape[-1], factor, columns)
+        shown["label asked"] = words_grid(asked, view.sample.shape[-1], factor, columns).to(view.sample.device)
     if len(shown) == 1:
         return shown["made"]
     return functools.reduce(beside, (captioned(panel, name) for name, panel in shown.items()))
