@@ -2,8 +2,8 @@
 
     python -m benchmarks.resketch [seeds=1,2] [runs=FOLDER,FOLDER]
 
-Trains experiment=resketch with each seed, and once without the preview of what each move gains. `runs` are judged
-instead of trained.
+Trains experiment=resketch with each seed, and, for longer, without the preview of what each move gains. `runs` are
+judged instead of trained.
 """
 
 import sys
@@ -29,7 +29,7 @@ SMALL = [
     *QUICK, "total_steps=768", "agent.batch_size=8", "agent.learning_starts=64",
     "agent.replay.buffer_size=2000", "agent.network.body.width=16",
 ]  # fmt: skip
-NO_PREVIEW = "env.brush.preview_scale=0"
+NO_PREVIEW = ["env.brush.preview_scale=0", "total_steps=6000000"]
 SHOWN = 64
 
 
@@ -61,13 +61,15 @@ def row(name: str, session: Session, judge: Classifier, digits: int, note: str =
 
 
 def runs_of(call: Call, words: list[str]) -> list[Path]:
-    """Those that are asked for, or trained: one a seed, and one with the first seed that sees no preview."""
+    """Those that are asked for, or trained: for each seed one, and one that sees no preview."""
     if call.each("runs"):
         return [Path(folder) for folder in call.each("runs")]
-    seeds = call.seeds()
-    runs = [trained(call.parts / f"seed_{seed}", [*words, f"seed={seed}"]) for seed in seeds]
-    blind = [*words, NO_PREVIEW, f"seed={seeds[0]}"]
-    return [*runs, trained(call.parts / f"no_preview_{seeds[0]}", blind)]
+    kinds = {"seed": words, "no_preview": [*words, *call.pick(NO_PREVIEW, NO_PREVIEW[:1])]}
+    return [
+        trained(call.parts / f"{kind}_{seed}", [*own, f"seed={seed}"])
+        for kind, own in kinds.items()
+        for seed in call.seeds()
+    ]
 
 
 def measure(call: Call) -> None:
