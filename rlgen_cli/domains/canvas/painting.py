@@ -29,21 +29,20 @@ Painter: TypeAlias = Callable[[Tensor, Tensor], Curves]
 STROKES_A_TILE = 16  # of the finest level, by which its resolution is chosen
 MARGIN = 4  # pixels around a tile in which strokes are measured, too
 FINEST = 0.77  # share of the strokes that the finest level gets; of what is left the next one gets as much
-ROUNDS = (1, 1, 4)  # of the whole, of the levels between, and of the finest
+ROUNDS = (1, 1, 10)  # of the whole, of the levels between, and of the finest
 SMALL = 14  # pixels, of strokes that are drawn in windows of their own size
 AT_ONCE = 16  # tiles that strokes are proposed for at a time: few, so that what is computed stays in the cache
 THINNEST = 0.7  # pixels of a level
 MORE = 12  # rounds at the finest level, at most, for strokes that gained nothing when their turn came
 # What a stroke is tried with when its turn comes, of which the best is drawn: x, y (moved by pixels), turn (by an
-# angle), length, width and opacity (times).
+# angle), length and width (times).
 CHANGES = [
-    (0.0, 0.0, 0.0, 1.0, 1.0, 1.0),
-    *((by, 0.0, 0.0, 1.0, 1.0, 1.0) for by in (1.0, -1.0, 2.0, -2.0)),
-    *((0.0, by, 0.0, 1.0, 1.0, 1.0) for by in (1.0, -1.0, 2.0, -2.0)),
-    *((0.0, 0.0, by, 1.0, 1.0, 1.0) for by in (0.3, -0.3, 0.7, -0.7)),
-    *((0.0, 0.0, 0.0, by, 1.0, 1.0) for by in (0.4, 0.7, 1.5, 2.2)),
-    *((0.0, 0.0, 0.0, 1.0, by, 1.0) for by in (0.65, 0.8, 1.25, 1.55)),
-    *((0.0, 0.0, 0.0, 1.0, 1.0, by) for by in (0.75, 1.3)),
+    (0.0, 0.0, 0.0, 1.0, 1.0),
+    *((by, 0.0, 0.0, 1.0, 1.0) for by in (1.0, -1.0)),
+    *((0.0, by, 0.0, 1.0, 1.0) for by in (1.0, -1.0)),
+    *((0.0, 0.0, by, 1.0, 1.0) for by in (0.3, -0.3, 0.7, -0.7)),
+    *((0.0, 0.0, 0.0, by, 1.0) for by in (0.4, 0.7, 1.5, 2.2)),
+    *((0.0, 0.0, 0.0, 1.0, by) for by in (0.65, 0.8, 1.25, 1.55)),
 ]
 ANY = Pens()
 
@@ -271,15 +270,15 @@ def layers_of(picture: Tensor, corner: Tensor, side: int) -> Tensor:
 
 def variants(strokes: Strokes, pens: Pens = ANY) -> Curves:
     """Each stroke as it is and with each of CHANGES, [K, V] each."""
-    x, y, turn, length, width, opacity = torch.tensor(CHANGES, device=strokes.width.device).unbind(1)  # [V] each
+    x, y, turn, length, width = torch.tensor(CHANGES, device=strokes.width.device).unbind(1)  # [V] each
     middle = (strokes.points[:, :1] + strokes.points[:, 2:]) / 2
     arms = (strokes.points - middle).unsqueeze(1) * length.view(-1, 1, 1)  # [K, V, 3, 2]
     cosine, sine = turn.cos().view(-1, 1), turn.sin().view(-1, 1)
     across, down = arms.unbind(-1)
     arms = torch.stack([across * cosine - down * sine, across * sine + down * cosine], -1)
     points = middle.unsqueeze(1) + arms + torch.stack([x, y], 1).unsqueeze(1)
-    width, opacity = strokes.width.unsqueeze(1) * width, strokes.opacity.unsqueeze(1) * opacity
-    return Curves(points, pens.width(width), pens.opacity(opacity))
+    width = pens.width(strokes.width.unsqueeze(1) * width)
+    return Curves(points, width, strokes.opacity.unsqueeze(1).expand_as(width))
 
 
 def windows(pictures: Tensor, picture: Tensor, corner: Tensor, side: int) -> Tensor:
