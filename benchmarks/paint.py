@@ -36,7 +36,7 @@ from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.refining import refined
 from rlgen_cli.evaluation.likeness import psnr, ssim
 from rlgen_cli.evaluation.media.raster import grid, write_png
-from rlgen_cli.runs.paint import FEW, opened, painter_of
+from rlgen_cli.runs.paint import FEW, opened, paint, painter_of
 
 SIDE, STROKES = 128, 256
 GRID_WIDTH, GRID_LENGTH, GRID_OPACITY = 1.2, 1.3, 0.8  # of the strokes that are optimised; lengths in cells
@@ -200,6 +200,7 @@ def measure(call: Call) -> None:
         ])  # fmt: skip
     write_page(call, rows, strokes)
     pictures(call, painter, tile)
+    styles(call)
 
 
 def write_page(call: Call, rows: list[Row], strokes: int) -> None:
@@ -218,6 +219,8 @@ def write_page(call: Call, rows: list[Row], strokes: int) -> None:
         "A scene that is drawn here, and in 100, 500 and 2 000 strokes; below, in 500 of five colours, in thick ones "
         "that cover what is below, on white paper, and after 200 updates of refinement (else 20); then in "
         f"{', '.join(KINDS)}:\n\n![](paint_strokes.png)\n\n![](paint_options.png)\n\n![](paint_kinds.png)",
+        "The scene in 500 strokes with 100 updates by `rlgen paint`, with `terms.perceptual.weight=0.01`, and with "
+        "`style=` the picture to the left of each and `terms.style.weight=0.1`:\n\n![](paint_styles.png)",
     ])  # fmt: skip
 
 
@@ -283,6 +286,45 @@ def pictures(call: Call, painter: Painter, tile: int) -> None:
     ]
     for name, shown in (("paint_strokes", counts), ("paint_options", options), ("paint_kinds", kinds)):
         write_png(call.results / f"{name}.png", grid(torch.cat(shown), len(shown)))
+
+
+def textures(shape: tuple[int, int]) -> Tensor:
+    """Two pictures whose textures paintings are given, waves and tiles, float [2, 3, H, W]."""
+    high, wide = shape
+    x, y = torch.linspace(0, 1.5, wide).expand(high, wide), torch.linspace(0, 1, high).view(-1, 1).expand(high, wide)
+    blue, cream = torch.tensor([[0.08, 0.2, 0.5], [0.95, 0.9, 0.75]]).view(2, 3, 1, 1)
+    crest = 0.5 + 0.5 * (50 * y + 3 * (9 * x).sin() + (4 * x).cos()).sin()
+    waves = blue + crest.square() * (cream - blue)
+    colours = torch.tensor(
+        [[0.75, 0.15, 0.1], [0.95, 0.75, 0.15], [0.1, 0.35, 0.4], [0.9, 0.85, 0.75], [0.15, 0.1, 0.1]]
+    )
+    across, down = 14 * (0.8 * x + 0.6 * y), 14 * (0.8 * y - 0.6 * x)
+    which = (7 * across.floor() + 3 * down.floor() + (across.floor() * down.floor())).long() % len(colours)
+    inside = torch.minimum(across.frac().abs(), down.frac().abs()) > 0.08
+    return torch.stack([waves, colours[which].permute(2, 0, 1) * inside])
+
+
+def styles(call: Call) -> None:
+    """The scene by `rlgen paint` as it is, with the likeness of a small network, and in the textures of two pictures,
+    each after its texture."""
+    wide = call.pick(310, 60)
+    picture = scene(wide)
+    home, shape = call.parts / "styles", (picture.shape[1], wide)
+    home.mkdir(exist_ok=True)
+    given = dict(zip(("scene", "waves", "tiles"), [picture, *textures(shape)], strict=True))
+    for name, pixels in given.items():
+        write_png(home / f"{name}.png", (pixels * 255).round().to(torch.uint8))
+
+    def painting(*words: str) -> Tensor:
+        own = call.pick(["strokes=500", "refine=100"], ["strokes=8", "refine=2"])
+        folder = f"out='{home / 'painted'}'"
+        paint(composed("paint", [f"files='{home / 'scene.png'}'", f"width={wide}", "format=png", folder, *own, *words]))
+        return pil_to_tensor(Image.open(home / "painted" / "scene.png").convert("RGB")).float() / 255
+
+    shown = [painting(), painting("terms.perceptual.weight=0.01")]
+    for name in ("waves", "tiles"):
+        shown += [given[name], painting(f"style='{home / name}.png'", "terms.style.weight=0.1")]
+    write_png(call.results / "paint_styles.png", grid(torch.stack(shown), 2))
 
 
 def main(arguments: list[str]) -> None:
