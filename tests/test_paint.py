@@ -15,9 +15,10 @@ from torch import Tensor
 import rlgen_cli
 from rlgen_cli.core.specs import Tip
 from rlgen_cli.data.leaves import Leaves
+from rlgen_cli.domains.canvas import painting
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, StrokeCells, best_colours, gains
-from rlgen_cli.domains.canvas.compositing import Strokes, composite
-from rlgen_cli.domains.canvas.painting import CHANGES, along, painted, rescaled, rounds_for, variants
+from rlgen_cli.domains.canvas.compositing import Strokes, composite, removal_costs
+from rlgen_cli.domains.canvas.painting import CHANGES, along, needed, painted, rescaled, rounds_for, variants
 from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.plotter import Page
 from rlgen_cli.domains.canvas.rasteriser import bezier
@@ -189,13 +190,49 @@ def test_pens_limit_widths_and_opacities():
 def test_the_rounds_by_hand():
     """256 strokes at 128 × 128: tiles of 32 show the whole, its quarters, and its sixteenths; shares fill the budget."""
     rounds = rounds_for((128, 128), TILE, 256)
-    assert [r.shape for r in rounds] == [(32, 32), (64, 64)] + 10 * [(128, 128)]
+    assert [r.shape for r in rounds] == [(32, 32), (64, 64)] + 9 * [(128, 128)]
+    assert [r.replaced for r in rounds] == 8 * [0.0] + 3 * [0.1]
     left = 1.0
-    for step in rounds:
+    for step in rounds[:-3]:
         left -= step.share * left
     assert left == pytest.approx(0.0, abs=1e-9)
     assert rounds_for((128, 128), TILE, 1)[-1].shape == (32, 32)
     assert rounds_for((600, 400), TILE, 10**6)[-1].shape == (600, 400)
+
+
+def test_what_a_picture_loses_without_a_stroke():
+    """As if each were left out and the rest drawn again, of two pictures whose strokes overlap."""
+    strokes = some_strokes(12)._replace(picture=torch.tensor([0, 1]).repeat(6))
+    target, paper = torch.rand(2, 3, 37, 50, generator=rng(9)), torch.full((2, 3, 37, 50), 0.4)
+    cost = removal_costs(paper, strokes, target, Tip())
+
+    def error(drawn: Strokes) -> Tensor:
+        return (composite(paper, drawn, Tip()) - target).square().sum()
+
+    without = [torch.tensor([j for j in range(12) if j != k]) for k in range(12)]
+    assert torch.allclose(cost, torch.stack([error(strokes.of(rest)) - error(strokes) for rest in without]), atol=1e-3)
+    assert len(cost.unique()) == 12
+    kept = needed(strokes, paper, target, 0.34, Pens())  # two of six a picture go
+    assert torch.bincount(strokes.picture[kept]).tolist() == [4, 4]
+    assert torch.equal(kept, kept.sort().values)
+    for i in range(2):
+        gone = sorted(set(torch.arange(i, 12, 2).tolist()) - set(kept.tolist()))
+        assert sorted(cost[gone].tolist()) == sorted(cost[i::2].tolist())[:2]
+
+
+def test_painting_anew_what_is_least_needed_brings_it_nearer(monkeypatch):
+    target = photographs(4, 40, 56)
+    paper, painter = target.mean((2, 3)), proposing(cells(grid=4, count=16))
+    blank = paper[:, :, None, None].expand_as(target)
+
+    def error() -> float:
+        made = painted(target, paper, painter, TILE, 40)
+        assert torch.bincount(made.picture).tolist() == [40] * 4
+        return float(mse(composite(blank, made, Tip()), target).mean())
+
+    anew = error()
+    monkeypatch.setattr(painting, "REPLACED", ())
+    assert anew < 0.99 * error()
 
 
 @pytest.mark.parametrize(

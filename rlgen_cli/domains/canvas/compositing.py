@@ -67,6 +67,35 @@ def composite(
 
 
 @torch.no_grad()
+def removal_costs(paper: Tensor, strokes: Strokes, target: Tensor, tip: Tip, coarse: int = COARSE) -> Tensor:
+    """By how much the squared distance to the target would grow without each of the strokes alone, float [K].
+
+    What is on a pixel is linear in what a stroke does to it: without it, it is less by what that is after all strokes
+    above.
+
+    Args:
+        paper, target: float [N, C, H, W]. tip: what strokes look like. coarse: see rasteriser.bezier.
+    """
+    rows, columns = -(-paper.shape[2] // SIDE), -(-paper.shape[3] // SIDE)
+    pieces = pieces_of(strokes, rows, columns, EDGE)
+    alpha = coverage(strokes, pieces, rows, columns, tip, EDGE, coarse).unsqueeze(1)  # [P, 1, SIDE, SIDE]
+    colour, squares = strokes.colour[pieces.stroke][:, :, None, None], as_squares(paper, rows, columns).clone()
+    changes = []
+    for a, c, place in layered(pieces.layers, alpha, colour, pieces.square):
+        changes.append(a * (c - squares[place]))
+        squares[place] += changes[-1]
+    error = squares - as_squares(target, rows, columns)
+    through = as_squares(torch.ones_like(paper[:, :1]), rows, columns)  # what is seen of lower layers: 0 beyond borders
+    cost = alpha.new_empty(len(alpha))
+    parts = list(layered(pieces.layers, alpha, pieces.square, cost))
+    for (a, place, to), change in zip(reversed(parts), reversed(changes), strict=True):
+        change = through[place] * change
+        to.copy_((change * (change - 2 * error[place])).sum((1, 2, 3)))
+        through[place] *= 1 - a
+    return cost.new_zeros(len(strokes.width)).index_add(0, pieces.stroke, cost)
+
+
+@torch.no_grad()
 def pieces_of(strokes: Strokes, rows: int, columns: int, edge: float) -> Pieces:
     """Which squares strokes touch, by the boxes around them, of pictures of so many rows and columns of squares."""
     room = ((strokes.width + edge) / 2).unsqueeze(1)

@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from rlgen_cli.domains.canvas.brushes.brush import box_cells
 from rlgen_cli.domains.canvas.brushes.stroke_cells import Curves, best_colours, coverage, gains
-from rlgen_cli.domains.canvas.compositing import EDGE, Strokes, composite, joined, turns
+from rlgen_cli.domains.canvas.compositing import EDGE, Strokes, composite, joined, removal_costs, turns
 from rlgen_cli.domains.canvas.pens import Pens
 from rlgen_cli.domains.canvas.rasteriser import BENT_LITTLE
 
@@ -29,7 +29,8 @@ Painter: TypeAlias = Callable[[Tensor, Tensor], Curves]
 STROKES_A_TILE = 16  # of the finest level, by which its resolution is chosen
 MARGIN = 4  # pixels around a tile in which strokes are measured, too
 FINEST = 0.77  # share of the strokes that the finest level gets; of what is left the next one gets as much
-ROUNDS = (1, 1, 10)  # of the whole, of the levels between, and of the finest
+ROUNDS = (1, 1, 6)  # of the whole, of the levels between, and of the finest
+REPLACED = (0.1, 0.1, 0.1)  # shares of the strokes that are then taken away, those least needed, and painted anew
 SMALL = 14  # pixels, of strokes that are drawn in windows of their own size
 AT_ONCE = 16  # tiles that strokes are proposed for at a time: few, so that what is computed stays in the cache
 THINNEST = 0.7  # pixels of a level
@@ -53,6 +54,7 @@ class Round(NamedTuple):
     shape: tuple[int, int]  # of the picture at this level, H and W
     shifted: bool  # tiles lie half a tile further than in other rounds
     share: float  # of the strokes that are left, that this round may draw
+    replaced: float = 0.0  # share of the strokes that are taken away first
 
 
 def rounds_for(shape: tuple[int, int], tile: int, strokes: int) -> list[Round]:
@@ -77,6 +79,8 @@ def rounds_for(shape: tuple[int, int], tile: int, strokes: int) -> list[Round]:
             part = budget / count
             found.append(Round(level, k % 2 == 1 and min(level) > tile, part / left))
             left -= part
+    for i, replaced in enumerate(REPLACED):
+        found.append(Round(level, i % 2 == 1 and min(level) > tile, 1.0, replaced))
     return found
 
 
@@ -92,21 +96,34 @@ def painted(target: Tensor, paper: Tensor, painter: Painter, tile: int, strokes:
     made, drawn = nothing(paper), torch.zeros(n, dtype=torch.long, device=target.device)
     level, seen, canvas = (0, 0), target, target
     rounds = rounds_for(shape, tile, strokes)
-    for step in [*rounds, *islice(cycle([rounds[-1]._replace(shifted=False), rounds[-1]]), MORE)]:
-        if bool((drawn == strokes).all()):
+    further = rounds[-1]._replace(replaced=0.0)
+    for step in [*rounds, *islice(cycle([further._replace(shifted=not further.shifted), further]), MORE)]:
+        if step.replaced == 0 and bool((drawn == strokes).all()):
             break
         fitting = pens.scaled(step.shape[0] / shape[0])
         if fitting.widest < THINNEST and step.shape != rounds[-1].shape:
             continue  # nothing would be seen of such strokes here
-        if step.shape != level:
+        if step.shape != level or step.replaced:
             level, seen = step.shape, reduced(target, step.shape)
             blank = paper[:, :, None, None].expand(-1, -1, *level)
+            if step.replaced:
+                made = made.of(needed(rescaled(made, shape, level), blank, seen, step.replaced, pens))
+                drawn = torch.bincount(made.picture, minlength=n)
             canvas = composite(blank, pens.hairs(rescaled(made, shape, level)), pens.tip, coarse=BENT_LITTLE)
         count = (step.share * (strokes - drawn)).round().long()  # [N]
         new, canvas = one_round(seen, canvas, painter, tile, count, step.shifted, fitting)
         drawn += torch.bincount(new.picture, minlength=n)
         made = joined(made, rescaled(new, level, shape))
     return made
+
+
+def needed(strokes: Strokes, paper: Tensor, target: Tensor, share: float, pens: Pens) -> Tensor:
+    """The places of the strokes without this share of each picture's, those whose absence would cost least, in their
+    order, int64; bristles are taken for whole strokes."""
+    order = removal_costs(paper, strokes, target, pens.tip, BENT_LITTLE).argsort()
+    picture = strokes.picture[order]
+    away = (share * torch.bincount(picture, minlength=len(paper))).long()
+    return order[turns(picture) >= away[picture]].sort().values
 
 
 def nothing(paper: Tensor) -> Strokes:
