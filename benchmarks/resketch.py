@@ -100,8 +100,8 @@ def measure(call: Call) -> None:
         f"{summary(__doc__)} Copying MNIST digits by pen: 28 × 28, 98 moves, 64 steps, the first test digits in their "
         f"official order. The recogniser is right on {right:.2%} of the binarised test digits. Our DQN's observation "
         "holds a preview of what each pen move gains at once (`env.brush.preview_scale`), which is what the greedy "
-        "oracle knows too; the published DQN has no such thing, nor have the rows without it, whose longer training was "
-        "chosen on held-out training digits. A batched step of 128 environments has one update. Drawn on the left, "
+        "oracle knows too; the published DQN has no such thing, nor have the rows without it, whose longer training "
+        "was chosen on held-out training digits. A batched step of 128 environments has one update. Drawn on the left, "
         "wanted on the right:",
         "![drawn and wanted](resketch.png)",
         table(rows),
