@@ -3,7 +3,7 @@
     python -m benchmarks.steer [seeds=1] [names=NAME;NAME]
 
 `names` are of the table's rows, separated by semicolons: prior, not steered; best of 16; REINFORCE; PPO; DQN;
-REINFORCE, free to go anywhere. REINFORCE and PPO are also where a search begins.
+pathwise; REINFORCE, free to go anywhere. REINFORCE and PPO are also where a search begins.
 """
 
 import sys
@@ -31,6 +31,7 @@ POLICIES = {
     "REINFORCE": ["experiment=steer"],
     "PPO": ["experiment=steer", "agent=ppo"],
     "DQN": ["experiment=steer", "agent=dqn"],
+    "pathwise": ["experiment=steer", "agent=pathwise"],
     "REINFORCE, free to go anywhere": ["experiment=steer", FREE],
 }
 # Search where learning has led: the best of 128 tries near what a policy says, by the reward's classifier.
@@ -40,7 +41,7 @@ NEAR = [
     "agent.start.guide_std=0.3", "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=0.5",
     "reward.terms.latent_distance.weight=0.9",
 ]  # fmt: skip
-GUIDES = ("REINFORCE", "PPO")
+GUIDES = ("REINFORCE", "PPO", "pathwise")
 HEAD: Row = ["", "seed", "p of the asked label", "p of threes", "Vendi in a label", "Vendi of threes",
              "Fréchet distance", "coverage", "minutes"]  # fmt: skip
 SMALL = [*SMALL_GAN, "reward.terms.classifier.updates=10"]
