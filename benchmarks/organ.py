@@ -99,8 +99,8 @@ def measure(call: Call) -> None:
         summary(__doc__),
         "Melodies of 36 notes of equal length out of 36 pitches, from the embedded generator (not the authors' folk "
         f"tunes); {count} samples a run, means over the seeds {call.settings['seeds']}, each with a prior of its own, "
-        "with half the width of the 95 % interval. «Notes in use» is the exponential of the pitches' entropy. The bonus for entropy was chosen among .02, .05 and "
-        ".1 with seed 11, at λ = .2.",
+        "with half the width of the 95 % interval. «Notes in use» is the exponential of the pitches' entropy. The "
+        "bonus for entropy was chosen among .02, .05 and .1 with seed 11, at λ = .2.",
         table([head, *(row(name, each) for name, each in found.items())]),
         *(f"λ {name}: ![λ {name}](organ_{name}.png)" for name in ("prior", *fractions)),
     ])  # fmt: skip
