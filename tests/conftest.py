@@ -35,8 +35,9 @@ if sys.version_info < (3, 12):  # a newer Python looks attributes of a protocol 
 
     def strictly(protocol: Any, instance: Any) -> bool:
         """isinstance, as Python 3.12 has it."""
-        if not lenient(protocol, instance) or not getattr(protocol, "_is_protocol", False):
-            return bool(lenient(protocol, instance))
+        said = bool(lenient(protocol, instance))
+        if not said or not getattr(protocol, "_is_protocol", False):
+            return said
         missing = object()
         names = typing._get_protocol_attrs(protocol)  # type: ignore[attr-defined]
         return protocol in type(instance).__mro__ or all(

@@ -150,7 +150,7 @@ def test_a_budget_is_kept_and_strokes_help(high, wide):
     paper, painter = target.mean((2, 3)), proposing(cells(grid=4, count=16))
     blank = paper[:, :, None, None].expand_as(target)
     errors = [mse(blank, target)]
-    for count in (4, 60):
+    for count in (10, 60):
         made = painted(target, paper, painter, TILE, count)
         assert torch.bincount(made.picture, minlength=2).tolist() == [count, count]
         errors.append(mse(composite(blank, made, Tip()), target))
