@@ -17,7 +17,7 @@ from rlgen_cli.domains.music.datasets.tunes import tonal_melody
 from rlgen_cli.domains.music.midi import write_midi
 
 SHARED = ROOT.parent / "shared" / "data"
-MNIST, SPRITES, JUDGE = "mnist", "sprites", "judge/mnist28.npz"
+MNIST, SPRITES, EMOJI, JUDGE = "mnist", "sprites", "emoji", "judge/mnist28.npz"
 PHOTOS = "photos/test"
 NOTE_RNN, ORACLE = "rl_tuner/note_rnn.npz", "seqgan/oracle.npz"
 NOTTINGHAM, CHORALES = "nottingham", "jsb/Jsb16thSeparated.json"
@@ -126,6 +126,6 @@ def write_chorales(path: Path) -> None:
 
 
 STAND_INS: dict[str, Callable[[Path], None]] = {
-    MNIST: write_digits, SPRITES: write_sprites, PHOTOS: write_photographs, JUDGE: write_judge,
+    MNIST: write_digits, SPRITES: write_sprites, EMOJI: write_sprites, PHOTOS: write_photographs, JUDGE: write_judge,
     NOTE_RNN: write_note_rnn, ORACLE: write_oracle, NOTTINGHAM: write_tunes, CHORALES: write_chorales,
 }  # fmt: skip

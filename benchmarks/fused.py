@@ -4,7 +4,6 @@ python -m benchmarks.fused [updates=1500]
 """
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,22 +11,18 @@ import torch
 from torch import Tensor
 
 from benchmarks.files import SPRITES, mnist, published
-from benchmarks.generators import SMALL_GAN, gan_of, generated
+from benchmarks.generators import COLOURED, SMALL_GAN, gan_of, generated, rotation_features
 from benchmarks.harness import Call, run
 from benchmarks.judge import FixedJudge, pictures
 from benchmarks.parts import data_of, remembered
 from benchmarks.report import Line, Row, curves, table, write
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core.specs import View
-from rlgen_cli.core.stages import Helpers
 from rlgen_cli.evaluation.distances import frechet, neighbourhoods
 from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
-from rlgen_cli.rewards.features import feature_net
 from rlgen_cli.runs.assemble import Session, assemble
-from rlgen_cli.runs.stages import fit_cached
 
 SHOWN = 12  # samples of each λ
-SPRITE_WORDS = ["data=folder", "env.size=32", "env.channels=3", "env.generator.augment=[colour,translation,cutout]"]
 
 
 class Set(NamedTuple):
@@ -41,7 +36,7 @@ class Set(NamedTuple):
 
 def sets(call: Call) -> list[Set]:
     """Those of the table."""
-    sprites = [*SPRITE_WORDS, f"data.path={published(call, SPRITES)}"]
+    sprites = [*COLOURED, f"data.path={published(call, SPRITES)}"]
     return [
         Set("digits", "symmetry", call.pick((0.0, 0.1, 0.3, 1.0, 3.0), (0.0, 1.0)), mnist(call)),
         Set("sprites", "colourfulness", call.pick((0.0, 0.01, 0.03, 0.1, 0.3), (0.0, 0.1)), sprites),
@@ -63,17 +58,6 @@ def real_pictures(call: Call, session: Session, name: str) -> Tensor:
     return pictures(data.test if name == "digits" else data.train)[: call.pick(4000, 50)]
 
 
-def features_by(call: Call, session: Session, name: str) -> Callable[[Tensor], Tensor]:
-    """Features [N, D] of pictures, by a network that no training sees."""
-    if name == "digits":
-        return FixedJudge(call)
-    helpers = Helpers()
-    net = feature_net(data_of(session).train, call.pick(600, 10), session.device, helpers)
-    for stage in helpers.stages:
-        fit_cached(stage, session)
-    return lambda samples: torch.cat([net.features(part).detach() for part in samples.split(500)])
-
-
 @torch.no_grad()
 def worth(session: Session, term: str, samples: Tensor) -> float:
     """The mean of a term's score."""
@@ -84,7 +68,7 @@ def measured(call: Call, chosen: Set, weight: float, updates: int) -> dict[str, 
     """Reward, distance and coverage of a training, what real pictures are worth, and the first samples."""
     session = trained_gan(call, [*chosen.words, f"reward={chosen.term}"], weight, updates)
     real, made = real_pictures(call, session, chosen.name), generated(session, call.pick(4000, 50))
-    features = features_by(call, session, chosen.name)
+    features = FixedJudge(call) if chosen.name == "digits" else rotation_features(call, session)
     known, found = features(real), features(made)
     count = min(len(known), len(found))
     return {

@@ -1,16 +1,24 @@
 """What the benchmarks of generators share."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from benchmarks.harness import Call
+from benchmarks.parts import data_of
 from rlgen_cli.core.seeding import stream
+from rlgen_cli.core.stages import Helpers
 from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
 from rlgen_cli.generators.gan import GAN
+from rlgen_cli.rewards.features import feature_net
 from rlgen_cli.runs.assemble import Session
+from rlgen_cli.runs.stages import fit_cached
 
 # Samples of the prior: any latent is set in one step.
 ANY_LATENT = ["env=latent_gan", "steering=set_latent", "env.max_steps=1"]
+# A folder of a few hundred or thousand coloured pictures.
+COLOURED = ["data=folder", "env.size=32", "env.channels=3", "env.generator.augment=[colour,translation,cutout]"]
 SMALL_GAN = [
     "threads=1", "env.generator.updates=10", "env.generator.batch_size=8", "env.generator.network.width=8",
     "env.generator.discriminator.width=8",
@@ -32,6 +40,15 @@ def generated(session: Session, count: int) -> Tensor:
     z = torch.randn(count, generator.latent, generator=rng, device=session.device)
     parts = zip(z.split(500), label.split(500), strict=True)
     return torch.cat([generator.finished(generator(*part)) for part in parts])
+
+
+def rotation_features(call: Call, session: Session) -> Callable[[Tensor], Tensor]:
+    """Features [N, D] of pictures, by a network that learned to tell by how far a training picture was turned."""
+    helpers = Helpers()
+    net = feature_net(data_of(session).train, call.pick(600, 10), session.device, helpers)
+    for stage in helpers.stages:
+        fit_cached(stage, session)
+    return lambda samples: torch.cat([net.features(part).detach() for part in samples.split(500)])
 
 
 def write_labels(call: Call, name: str, samples: Tensor, label: Tensor) -> None:
