@@ -1,8 +1,9 @@
 """Repair by a generator of MNIST digits: policies beside search at its price, and beside what needs no generator.
 
-    python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [names=REINFORCE,DQN,pathwise] [seed=1]
+    python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [names=REINFORCE,PPO,DQN,pathwise] [seeds=1,2,3]
 
-`names` are of policies and searches; without it, all. A table for each task.
+`names` are of policies and searches; without it, all. A table for each task. Every row steers a generator with 16
+latents, one for each seed; searches are measured with the first seed.
 """
 
 import sys
@@ -19,11 +20,12 @@ from benchmarks.files import mnist
 from benchmarks.generators import SMALL_GAN, slug
 from benchmarks.harness import Call, run
 from benchmarks.judge import pictures
-from benchmarks.parts import QUICK, data_of, opened, prepared, remembered, seconds_until, trained
+from benchmarks.parts import QUICK, data_of, opened, prepared, remembered, seconds_until, trained, updates_of
 from benchmarks.report import Row, table, write
 from benchmarks.rollouts import copies, starts_from
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import View
+from rlgen_cli.core.tree import join, map_tensors
 from rlgen_cli.evaluation.media.pictures import psnr, repaired, sheet
 from rlgen_cli.evaluation.media.raster import enlarge, write_png
 from rlgen_cli.evaluation.novelty import nearest_known
@@ -40,23 +42,35 @@ class Search(NamedTuple):
 
 
 SEARCHES = {
+    "best of 16": Search("best_of", 1, 16),
+    "cross-entropy method, 2 × 8": Search("cem", 2, 8),
     "best of 1 024": Search("best_of", 16, 64),
     "cross-entropy method, 20 × 64": Search("cem", 20, 64),
     "gradient, 4 × 200": Search("gradient", 200, 4),
 }
 # By agent; the reward of all but the last is not differentiated.
-POLICIES = {"REINFORCE": "policy_gradient", "DQN": "dqn", "pathwise": "pathwise"}
+POLICIES = {"REINFORCE": "policy_gradient", "PPO": "ppo", "DQN": "dqn", "pathwise": "pathwise"}
 POLISHED = "pathwise, then 20 gradient steps"
+LATENTS = "env.generator.latent=16"
 SEARCHING = ["env=latent_gan", "reward=consistency", "steering=set_latent", "env.max_steps=1"]
-HEAD: Row = ["", "PSNR, dB", "of what was damaged", "ms a picture", "generator calls", "minutes of training"]
+AT_ONCE = 200  # pictures that are repaired together
+HEAD: Row = ["", "seed", "PSNR, dB", "of what was damaged", "ms a picture", "generator calls", "updates", "minutes"]
 SMALL = [*QUICK, *SMALL_GAN, "agent.network.body.width=16"]
 SMALL_DQN = ["agent.batch_size=8", "agent.learning_starts=64", "agent.gradient_steps=1"]
 
 
+def batches(count: int) -> list[Tensor]:
+    """The first test pictures, by index, in parts that are repaired together."""
+    return list(torch.arange(count).split(AT_ONCE))
+
+
 def damaged(session: Session, count: int) -> View:
     """The first test pictures, with the same damage for every method."""
-    env, rng = session.envs["test"], stream(0, "repair", session.device)
-    return env.view(starts_from(env).start_from(torch.arange(count, device=session.device), rng))
+    env, views = session.envs["test"], []
+    for i, index in enumerate(batches(count)):
+        rng = stream(0, f"repair/{i}", session.device)
+        views.append(env.view(starts_from(env).start_from(index.to(session.device), rng)))
+    return join(*views)
 
 
 def score(view: View, made: Tensor) -> Row:
@@ -78,24 +92,17 @@ def nearest(view: View, candidates: Tensor) -> Tensor:
 
 
 class Repair:
-    """A task: damaged pictures, and the rows of its table."""
+    """A task with a seed: damaged pictures, and rows of its table."""
 
-    def __init__(self, call: Call, task: str, names: list[str]) -> None:
-        self.call, self.task, self.names = call, task, names
-        self.seed, self.count = call.settings["seed"], call.pick(200, 8)
+    def __init__(self, call: Call, task: str, names: list[str], seed: int) -> None:
+        self.call, self.task, self.names, self.seed, self.count = call, task, names, seed, call.pick(2000, 8)
         self.rows: list[Row] = []
         plain = self.planner("random", [])
         self.view, self.candidates = damaged(plain, self.count), pictures(data_of(plain).train)
 
-    @property
-    def title(self) -> str:
-        """What the results are called."""
-        whole = set(self.names) >= set(POLICIES)
-        return f"repair_{self.task}" + ("" if whole else f"_{slug('_'.join(self.names))}")
-
     def words(self) -> list[str]:
         """Of every session of this task."""
-        return [f"task={self.task}", *mnist(self.call), f"seed={self.seed}"]
+        return [f"task={self.task}", LATENTS, *mnist(self.call), f"seed={self.seed}"]
 
     def planner(self, agent: str, words: list[str]) -> Session:
         """A session whose planner searches a generator that is trained already."""
@@ -103,25 +110,31 @@ class Repair:
         folder = self.call.parts / f"{self.task}_generator_{self.seed}"
         return prepared(folder, [*SEARCHING, *self.words(), f"agent={agent}", *words, *small])
 
-    def add(self, name: str, make: Callable[[], Tensor], calls: int, minutes: str = "") -> None:
-        """A row of what `make` makes of the damaged pictures."""
+    def add(self, name: str, make: Callable[[], Tensor], calls: int, run: Path | None = None) -> None:
+        """A row of what `make` makes of the damaged pictures, by a policy that a run trained, perhaps."""
 
         def measured() -> Row:
             began = time.perf_counter()
             made = make()
             cost = 1000 * (time.perf_counter() - began) / self.count
-            if name == next((policy for policy in POLICIES if policy in self.names), None):
-                shown = self.view._replace(sample=made)
-                write_png(self.call.results / f"{self.title}.png", enlarge(sheet(shown, 64)))
-            return [name, *score(self.view, made), f"{cost:.2g}", calls, minutes]
+            write_png(self.call.results / f"repair_{self.task}_{slug(name)}.png", self.picture(made))
+            trained = ["", ""] if run is None else [f"{updates_of(run):,}", f"{seconds_until(run) / 60:.1f}"]
+            return [name, self.seed, *score(self.view, made), f"{cost:.2g}", calls, *trained]
 
         self.rows.append(remembered(self.call.parts / f"{self.task}_{slug(name)}_{self.seed}.json", measured))
         print(self.task, *self.rows[-1], flush=True)
 
+    def picture(self, made: Tensor) -> Tensor:
+        """The first repairs, beside what was given and the truth."""
+        first = map_tensors(lambda field: field[:64], self.view._replace(sample=made))
+        return enlarge(sheet(first, 64))
+
     def made_by(self, session: Session) -> Callable[[], Tensor]:
         """What the session's agent makes of the damaged pictures."""
-        index = torch.arange(self.count)
-        return lambda: copies(session, index, "repair", at_once=self.count).sample
+        parts = batches(self.count)
+        return lambda: torch.cat(
+            [copies(session, index, f"repair/{i}", at_once=AT_ONCE).sample for i, index in enumerate(parts)]
+        )
 
     def without_generator(self) -> None:
         """Rows of what needs no generator."""
@@ -141,51 +154,57 @@ class Repair:
         session = self.planner(agent, [f"agent.rounds={rounds}", f"agent.samples={samples}"])
         self.add(name, self.made_by(session), rounds * samples)
 
-    def learn(self, name: str) -> Path:
-        """The row of a policy; its run."""
+    def learn(self, name: str) -> None:
+        """The row of a policy."""
         small = self.call.pick([], [*SMALL, *(SMALL_DQN if name == "DQN" else [])])
         words = ["experiment=repair", f"agent={POLICIES[name]}", *self.words(), *small]
         folder = trained(self.call.parts / f"{self.task}_{name}_{self.seed}", words)
         session = opened(folder)
-        minutes = f"{seconds_until(folder) / 60:.1f}"
-        self.add(name, self.made_by(session), session.envs["test"].spec.max_steps, minutes)
-        return folder
+        self.add(name, self.made_by(session), session.envs["test"].spec.max_steps, folder)
+        if name == "pathwise":
+            self.polish(folder)
 
     def polish(self, folder: Path) -> None:
         """The row of a few gradient steps from where a policy led."""
         words = [f"agent.start.guide={folder}", "agent.samples=1", "agent.rounds=20", "agent.learning_rate=0.02"]
         self.add(POLISHED, self.made_by(self.planner("gradient", words)), 21)
 
-    def table(self) -> str:
-        """All rows."""
-        self.without_generator()
-        for name in [name for name in SEARCHES if name in self.names]:
-            self.search(name)
-        for name in [name for name in POLICIES if name in self.names]:
-            folder = self.learn(name)
-            if name == "pathwise":
-                self.polish(folder)
-        return table([HEAD, *self.rows])
+
+def rows_of(call: Call, task: str, names: list[str]) -> list[Row]:
+    """All rows: what needs no training with the first seed, and each policy with every seed."""
+    repairs = [Repair(call, task, names, seed) for seed in call.seeds()]
+    repairs[0].without_generator()
+    for name in [name for name in SEARCHES if name in names]:
+        repairs[0].search(name)
+    learned: list[Row] = []
+    for name in [name for name in POLICIES if name in names]:
+        for repair in repairs:
+            before = len(repair.rows)
+            repair.learn(name)
+            learned += repair.rows[before:]
+            del repair.rows[before:]
+    return [HEAD, *repairs[0].rows, *learned]
 
 
 def measure(call: Call) -> None:
     names = call.each("names") or [*SEARCHES, *POLICIES]
     for task in call.each("tasks")[: call.pick(None, 2)]:
-        repair = Repair(call, task, names)
-        rows = repair.table()
+        rows = rows_of(call, task, names)
+        title = f"repair_{task}" + ("" if set(names) >= set(POLICIES) else f"_{slug('_'.join(names))}")
+        shown = [name for name in POLICIES if name in names]
         write(call, f"Repairing MNIST digits through a generator: {task}", [
-            f"`python -m benchmarks.latent tasks={task}`, seed {repair.seed}, the first {repair.count} test pictures, "
-            "the same damage for every row. What is known for certain is put over what is made. Search sees the "
-            "damaged picture alone (`reward=consistency`); policies had the truth of training pictures as their "
-            "reward, and see the damaged picture alone when they act; the reward is differentiated for pathwise alone. "
-            "REINFORCE and DQN steer a generator with 16 latents, the others one with 64. Pictures: given, the first "
-            "policy's, truth; the first 64, unselected.",
-            rows, f"![]({repair.title}.png)",
-        ], repair.title)  # fmt: skip
+            f"`python -m benchmarks.latent tasks={task}`: the first {call.pick(2000, 8):,} test pictures, the same "
+            "damage for every row. What is known for certain is put over what is made. Search sees the damaged picture "
+            "alone (`reward=consistency`); policies had the truth of training pictures as their reward, and see the "
+            "damaged picture alone when they act; the reward is differentiated for pathwise alone. Every row steers a "
+            "generator with 16 latents, one for each seed. Pictures, of the last seed: given, repaired, truth; the "
+            "first 64, unselected.",
+            table(rows), *(f"{name}: ![](repair_{task}_{slug(name)}.png)" for name in shown),
+        ], title)  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
-    run("latent", measure, arguments, tasks="inpaint,denoise,watermark", names="", seed="1")
+    run("latent", measure, arguments, tasks="inpaint,denoise,watermark", names="", seeds="1,2,3")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """SeqGAN's oracle: likelihood under the oracle against diversity, for maximum likelihood at several temperatures, for a
-policy gradient with a discriminator, and for a better density.
+policy gradient with a discriminator or with a better density as its reward, and for that density.
 
-    python -m benchmarks.seqgan [adversarial=true]
+    python -m benchmarks.seqgan [seeds=1,2,3] [learned=discriminator,density]
+
+`seeds` are of the policy gradients and of the models that they begin with; the other models have one.
 
 NLL_oracle is the oracle's mean −log p of a token of 10 000 samples (lower is likelier), NLL_gen the model's of 2 000
 fresh sequences from the oracle (lower covers more). Sampling at a temperature trades one for the other, so a method is
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.files import ORACLE, published
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, pretrained, seconds_until, trained
+from benchmarks.parts import QUICK, pretrained, seconds_until, trained, updates_of
 from benchmarks.report import Line, Row, curves, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
@@ -40,7 +42,19 @@ METHODS = {
     "maximum likelihood, regularised": [],
 }
 BEGINS_WITH = "maximum likelihood, 28 epochs"
-ADVERSARIAL = "policy gradient with a discriminator"
+DENSITY = "maximum likelihood, regularised"
+# The reward is the log-probability of a token under the regularised model; with γ = 0 and the whole entropy as a bonus,
+# the return's gradient is that of the policy's divergence from it in every state.
+LEARNED = {
+    "discriminator": [],
+    "density": [
+        "~reward.terms.adversarial_sequence", "+reward/term=prior", "agent.rollouts=0", "agent.gamma=0.0",
+        "agent.normalize_advantage=false", "agent.entropy_coef={start: 1.0, end: 1.0}", "agent.anchor.kl_coef=0.0",
+        "num_envs=512", "total_steps=10240000", "agent.optimizer.learning_rate={start: 2.0e-3, end: 2.0e-5}",
+        "eval_interval=2048000", "checkpoint_interval=2048000", "log_interval=204800",
+    ],
+}  # fmt: skip
+CALLED = {"discriminator": "policy gradient, discriminator", "density": "policy gradient, density"}
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 PUBLISHED: list[Row] = [
     ["maximum likelihood (SeqGAN paper)", 9.038], ["SeqGAN", 8.736], ["RankGAN", 8.247], ["LeakGAN", 7.038],
@@ -65,16 +79,26 @@ def slug(name: str) -> str:
     return name.replace(" ", "_").replace(",", "")
 
 
-def words_of(call: Call, name: str) -> list[str]:
+def words_of(call: Call, name: str, seed: int = 1) -> list[str]:
     """What a model by maximum likelihood is trained with."""
-    oracle = [f"data.path={published(call, ORACLE)}", "threads=1"]
+    oracle = [f"data.path={published(call, ORACLE)}", "threads=1", f"seed={seed}"]
     return ["experiment=seqgan_mle", *oracle, *METHODS[name], *call.pick([], SMALL_MODEL)]
 
 
-def adversarial(call: Call, prior: Path) -> Path:
-    """The run of a policy gradient that begins with the plain model."""
-    words = ["experiment=seqgan", f"data.path={published(call, ORACLE)}", f"agent.anchor.prior={prior}", "threads=1"]
-    return trained(call.parts / slug(ADVERSARIAL), [*words, AS_PUBLISHED, *call.pick([], SMALL)])
+def likely(call: Call, name: str, seed: int) -> Path:
+    """The run of a model by maximum likelihood."""
+    return pretrained(call.parts / f"{slug(name)}_{seed}", words_of(call, name, seed))
+
+
+def learned(call: Call, kind: str, seed: int) -> Path:
+    """The run of a policy gradient that begins with the plain model of the same seed."""
+    words = [
+        "experiment=seqgan", f"data.path={published(call, ORACLE)}", "threads=1", f"seed={seed}", AS_PUBLISHED,
+        f"agent.anchor.prior={likely(call, BEGINS_WITH, seed)}", *LEARNED[kind], *call.pick([], SMALL),
+    ]  # fmt: skip
+    if kind == "density":
+        words.append(f"reward.terms.prior.source={likely(call, DENSITY, 1)}")
+    return trained(call.parts / f"{kind}_{seed}", words)
 
 
 def model(call: Call, folder: Path, name: str) -> tuple[Session, MaximumLikelihood]:
@@ -103,20 +127,36 @@ def measured(call: Call, session: Session, agent: MaximumLikelihood, oracle: Ora
     return found
 
 
+class Run(NamedTuple):
+    """A model of the table."""
+
+    name: str
+    seed: int
+    folder: Path
+
+
+def runs_of(call: Call) -> list[Run]:
+    """All models, trained."""
+    runs = [Run(name, 1, likely(call, name, 1)) for name in METHODS if name != BEGINS_WITH]
+    runs += [Run(BEGINS_WITH, seed, likely(call, BEGINS_WITH, seed)) for seed in call.seeds()]
+    kinds = call.each("learned")
+    return runs + [Run(CALLED[kind], seed, learned(call, kind, seed)) for kind in kinds for seed in call.seeds()]
+
+
 def measure(call: Call) -> None:
-    runs = {name: pretrained(call.parts / slug(name), words_of(call, name)) for name in METHODS}
-    if call.settings["adversarial"] == "true":
-        runs[ADVERSARIAL] = adversarial(call, runs[BEGINS_WITH])
     oracle, length = Oracle(published(call, ORACLE)), 20
     fresh = oracle.sample(call.pick(2_000, 50), length, stream(1, "seqgan fresh"))
-    rows: list[Row] = [["method", "temperature", "NLL_oracle", "NLL_gen", "different of 4 000, %", "different pairs"]]
-    cost: list[Row] = [["method", "minutes"]]
+    rows: list[Row] = [
+        ["method", "seed", "temperature", "NLL_oracle", "NLL_gen", "different of 4 000, %", "different pairs"]
+    ]
+    cost: list[Row] = [["method", "seed", "updates", "minutes"]]
     lines: dict[str, Line] = {}
-    for name, folder in runs.items():
+    for name, seed, folder in runs_of(call):
         found = measured(call, *model(call, folder, name), oracle, fresh)
-        lines[name] = [(point.nll_gen, point.nll_oracle) for point in found]
-        rows += [[name, f"{t:g}", f"{o:.3f}", f"{g:.3f}", f"{d:.1f}", f"{p:,.0f}"] for t, o, g, d, p in found]
-        cost.append([name, f"{seconds_until(folder, stage=None if name == ADVERSARIAL else 'model') / 60:.1f}"])
+        lines[f"{name}, seed {seed}"] = [(point.nll_gen, point.nll_oracle) for point in found]
+        rows += [[name, seed, f"{t:g}", f"{o:.3f}", f"{g:.3f}", f"{d:.1f}", f"{p:,.0f}"] for t, o, g, d, p in found]
+        stage = "model" if name in METHODS else None
+        cost.append([name, seed, f"{updates_of(folder):,}", f"{seconds_until(folder, stage=stage) / 60:.1f}"])
     panel = {"lower and further left is better": lines}
     curves(call.results / "seqgan.png", panel, "NLL_gen (the y axis is NLL_oracle)")
     own = oracle.sample(call.pick(10_000, 50), length, stream(2, "seqgan own"))
@@ -128,7 +168,7 @@ def measure(call: Call) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    run("seqgan", measure, arguments, adversarial="true")
+    run("seqgan", measure, arguments, seeds="1,2,3", learned="discriminator,density")
 
 
 if __name__ == "__main__":

@@ -27,11 +27,22 @@ PLANNERS = {
     "prior, not steered": [*ANY_LATENT, "task=generate", "agent=random"],
     "best of 16": [*ANY_LATENT, "task=generate", "agent=best_of", "agent.samples=16", "agent.rounds=1", FREE],
 }
+# Many at once, for a GPU.
+LONGER = [
+    "num_envs=1024",
+    "total_steps=16000000",
+    "agent.network.body.width=512",
+    "reward.terms.latent_distance.weight=5",
+    "eval_interval=4000000",
+    "checkpoint_interval=8000000",
+    "log_interval=500000",
+]
 POLICIES = {
     "REINFORCE": ["experiment=steer"],
     "PPO": ["experiment=steer", "agent=ppo"],
     "DQN": ["experiment=steer", "agent=dqn"],
     "pathwise": ["experiment=steer", "agent=pathwise"],
+    "pathwise, 15 625 updates": ["experiment=steer", "agent=pathwise", *LONGER],
     "REINFORCE, free to go anywhere": ["experiment=steer", FREE],
 }
 # Search where learning has led: the best of 128 tries near what a policy says, by the reward's classifier.
@@ -41,7 +52,7 @@ NEAR = [
     "agent.start.guide_std=0.3", "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=0.5",
     "reward.terms.latent_distance.weight=0.9",
 ]  # fmt: skip
-GUIDES = ("REINFORCE", "PPO", "pathwise")
+GUIDES = ("REINFORCE", "PPO", "pathwise", "pathwise, 15 625 updates")
 HEAD: Row = ["", "seed", "p of the asked label", "p of threes", "Vendi in a label", "Vendi of threes",
              "Fréchet distance", "coverage", "minutes"]  # fmt: skip
 SMALL = [*SMALL_GAN, "reward.terms.classifier.updates=10"]
