@@ -85,6 +85,18 @@ def test_where_nothing_can_be_compiled_one_line_says_so(compiles, caplog):
     assert caplog.messages == ["compile: double runs as it is (no compiler was found)"]
 
 
+@pytest.mark.parametrize("mode", ["auto", "always"])
+@pytest.mark.parametrize("wrong", [lambda given: (), lambda given: given.first.int(), lambda given: given.first[:2]])
+def test_what_a_compiler_lost_or_changed_is_not_used(wrong, mode, compiles, caplog):
+    caplog.set_level(logging.INFO, "rlgen_cli")
+    compiles.append(wrong)
+    function = Compiled(double, "double", mode)
+    for _ in range(2):
+        assert function(pair()).tolist() == [0.0, 2.0, 4.0]
+    (line,) = caplog.messages
+    assert line.startswith("compile: double runs as it is (the compiled result has tensors of [")
+
+
 def test_what_a_cuda_graph_gives_is_copied(compiles, monkeypatch):
     """Played on the CPU: the graph writes every result to the same place."""
     place = torch.zeros(3)

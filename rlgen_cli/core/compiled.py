@@ -63,7 +63,8 @@ class Compiled:
             return self.function
         try:
             compiled = compiled_for(self.function, args)
-            result = compiled(*args)
+            result, expected = compiled(*args), self.function(*args)
+            require_alike(expected, result)
         except Exception as error:  # whatever a compiler, or its absence, may raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
             log.info("compile: %s runs as it is (%s)", self.name, reason)
@@ -71,7 +72,7 @@ class Compiled:
         if self.mode == "always":
             return compiled
         before, after = took(self.function, args), took(compiled, args)
-        same = equal(self.function(*args), result)
+        same = equal(expected, result)
         kept = same and after < before
         verdict = "is compiled" if kept else "runs as it is"
         other = "" if same else ", with other numbers"
@@ -122,7 +123,14 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
+def require_alike(expected: Any, result: Any) -> None:
+    """Raise a ValueError where a compiler lost or changed a tensor of the result."""
+    wanted, found = ([(tensor.shape, tensor.dtype) for tensor in leaves(tree)] for tree in (expected, result))
+    if wanted != found:
+        raise ValueError(f"the compiled result has tensors of {found} in the place of {wanted}")
+
+
 def equal(one: Any, other: Any) -> bool:
-    """The same numbers: to the bit on the CPU, else nearly."""
+    """The same numbers, of trees that are alike: to the bit on the CPU, else nearly."""
     pairs = zip(leaves(one), leaves(other), strict=True)
     return all(torch.equal(a, b) if a.device.type == "cpu" else torch.allclose(a, b) for a, b in pairs)
