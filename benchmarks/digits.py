@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.files import mnist
 from benchmarks.harness import Call, run
 from benchmarks.judge import NOT_A_DIGIT, FixedJudge, blend, digit_judge, pictures, shuffle_patches
-from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, trained, with_planner
+from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, trained, updates_of, with_planner
 from benchmarks.report import Line, Row, curves, table, write
 from benchmarks.rollouts import copies, samples
 from rlgen_cli.core import checkpoint
@@ -107,7 +107,8 @@ def judged_run(judges: Judges, folder: Path, count: int) -> tuple[list[Row], lis
         session, minutes = opened(saved), seconds_until(folder, step_of(saved)) / 60
         view = samples(session, count, "digits/rlgen")
         found = judges(view.sample, view.context["label"])
-        rows.append(found.row(f"seed {session.settings.seed}, {step_of(saved):,} steps, {minutes:.1f} min"))
+        cost = f"{step_of(saved):,} steps, {updates_of(folder, saved):,} updates, {minutes:.1f} min"
+        rows.append(found.row(f"seed {session.settings.seed}, {cost}"))
         points.append(Point(minutes, 100 * found.accepted, found.frechet))
     return rows, points
 

@@ -1,10 +1,10 @@
-"""Learning to Paint: five Bézier strokes a digit, by the pathwise gradient and by REINFORCE, on the test digits.
+"""Learning to Paint: five Bézier strokes a digit, with and without a gradient through them, on the test digits.
 
-    python -m benchmarks.learning_to_paint [seed=1] [runs=FOLDER,FOLDER]
+    python -m benchmarks.learning_to_paint [agents=pathwise,policy_gradient,ppo] [seeds=1,2,3] [runs=FOLDER,FOLDER]
 
-Trains experiment=learning_to_paint by each estimator; `runs` are judged instead. The canvas is judged at 128 × 128,
-quantised after each stroke, against the digits resized bilinearly to 128 × 128: mean squared error over all pixels of
-the 10 000 official test digits, divided by that of the blank canvas.
+Trains experiment=learning_to_paint by each agent (PPO for a GPU); `runs` are judged instead. The canvas is judged at
+128 × 128, quantised after each stroke, against the digits resized bilinearly to 128 × 128: mean squared error over all
+pixels of the 10 000 official test digits, divided by that of the blank canvas.
 """
 
 import sys
@@ -17,10 +17,12 @@ from omegaconf import OmegaConf
 from benchmarks.files import mnist
 from benchmarks.harness import Call, run
 from benchmarks.judge import pictures
-from benchmarks.parts import QUICK, data_of, evaluations, opened, seconds_until, step_of, trained
+from benchmarks.parts import QUICK, data_of, evaluations, opened, seconds_until, step_of, trained, updates_of
 from benchmarks.report import Line, Row, curves, summary, table, write
 from benchmarks.rollouts import episodes
+from rlgen_cli.agents.actor_critic import ActorCritic
 from rlgen_cli.agents.pathwise import Pathwise
+from rlgen_cli.agents.policy_gradient import PolicyGradient
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.media.pictures import sheet
@@ -31,6 +33,7 @@ SIZE, PUBLISHED, PUBLISHED_BLANK = 128, 0.0060, 0.0914
 EXPERIMENT = "experiment=learning_to_paint"
 SMALL = [*QUICK, "agent.network.body.width=16"]
 SHOWN = 64
+CALLED = {Pathwise: "pathwise gradient", PolicyGradient: "REINFORCE", ActorCritic: "PPO"}
 
 
 class Painted(NamedTuple):
@@ -74,38 +77,41 @@ def validation(folder: Path) -> Line:
 
 
 def runs_of(call: Call) -> list[Path]:
-    """Those that are asked for, or trained: one by each estimator."""
+    """Those that are asked for, or trained: one by each agent with each seed."""
     if call.each("runs"):
         return [Path(folder) for folder in call.each("runs")]
-    words = [EXPERIMENT, *mnist(call), f"seed={call.settings['seed']}"]
-    small = call.pick([], SMALL)
-    pathwise = trained(call.parts / "pathwise", [*words, *small])
-    return [pathwise, trained(call.parts / "reinforce", [*words, "agent=policy_gradient", *small])]
+    words = [EXPERIMENT, *mnist(call), *call.pick([], SMALL)]
+    return [
+        trained(call.parts / f"{agent}_{seed}", [*words, f"agent={agent}", f"seed={seed}"])
+        for agent in call.each("agents")
+        for seed in call.seeds()
+    ]
 
 
 def measure(call: Call) -> None:
     size = call.pick(SIZE, 56)
-    rows: list[Row] = [["", "steps", "MSE", "MSE / blank", f"MSE / {PUBLISHED_BLANK}", ""]]
+    rows: list[Row] = [
+        ["", "seed", "steps", "updates", "minutes", "threads", "MSE", "MSE / blank", f"MSE / {PUBLISHED_BLANK}"]
+    ]
     panels: dict[str, Line] = {}
     for folder in runs_of(call):
         session, step = enlarged(folder, size), step_of(checkpoint.newest(folder))
-        name, file = (
-            ("pathwise gradient", "pathwise") if isinstance(session.agent, Pathwise) else ("REINFORCE", "score")
-        )
-        found, minutes = painted(session, call.pick(10_000, 100)), seconds_until(folder, step) / 60
-        threads = session.settings.threads or "all"
-        note = f"{minutes:.1f} min of training, seed {session.settings.seed}, {threads} threads"
+        name, seed = CALLED[type(session.agent)], session.settings.seed
+        found = painted(session, call.pick(10_000, 100))
+        cost = [f"{step:,}", f"{updates_of(folder):,}", f"{seconds_until(folder, step) / 60:.1f}"]
         shares = [f"{found.error / level:.2%}" for level in (found.blank, PUBLISHED_BLANK)]
-        rows.append([name, f"{step:,}", f"{found.error:.5f}", *shares, note])
-        panels[name] = validation(folder)
-        write_png(call.results / f"learning_to_paint_{file}.png", enlarge(sheet(found.shown, 36), 480))
+        rows.append([name, seed, *cost, session.settings.threads or "all", f"{found.error:.5f}", *shares])
+        panels[f"{name}, seed {seed}"] = validation(folder)
+        picture = call.results / f"learning_to_paint_{name.split()[0].lower()}.png"
+        write_png(picture, enlarge(sheet(found.shown, 36), 480))
     known = {"blank canvas": found.blank, "published": PUBLISHED}
     rows[1:1] = [
-        [name, "", f"{error:.4f}", f"{error / found.blank:.1%}", f"{error / PUBLISHED_BLANK:.1%}", ""]
+        [name, "", "", "", "", "", f"{error:.4f}", f"{error / found.blank:.1%}", f"{error / PUBLISHED_BLANK:.1%}"]
         for name, error in known.items()
     ]
     title = "validation error at 28 × 28 / blank canvas's, %"
     curves(call.results / "learning_to_paint_curve.png", {title: panels}, "minutes of training")
+    shown = {str(row[0]): str(row[0]).split()[0].lower() for row in rows[3:]}
     write(call, "Learning to Paint", [
         f"{summary(__doc__)} Judged on all 10 000 official test digits at {size} × {size}; the canvas is "
         "quantised to whole grey levels after each stroke, and the policy acts by its mode, without any search. Our "
@@ -116,15 +122,13 @@ def measure(call: Call) -> None:
         "![error over the training](learning_to_paint_curve.png)",
         f"The published share of 6.5 % is that of a blank canvas at {PUBLISHED_BLANK}, which is the error of the first "
         f"2 000 test digits; over all of them it is {found.blank:.4f}, so both shares are given.",
-        "By the pathwise gradient; painted on the left, wanted on the right:",
-        "![painted and wanted](learning_to_paint_pathwise.png)",
-        "By REINFORCE:",
-        "![painted and wanted](learning_to_paint_score.png)",
+        *(f"By {name}; painted on the left, wanted on the right:\n\n![painted and wanted](learning_to_paint_{file}.png)"
+          for name, file in shown.items()),
     ])  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
-    run("learning_to_paint", measure, arguments, seed="1", runs="")
+    run("learning_to_paint", measure, arguments, agents="pathwise,policy_gradient", seeds="1,2,3", runs="")
 
 
 if __name__ == "__main__":

@@ -152,9 +152,9 @@ def best_of_groups(score: Tensor, size: int) -> Tensor:
     return torch.arange(len(groups), device=score.device) * size + groups.argmax(1)
 
 
-def updates_of(run: Path) -> int:
-    """Steps of the optimizer that a finished run's agent took."""
-    agent = checkpoint.load(checkpoint.newest(run), "training", "cpu")["agent"]
+def updates_of(run: Path, saved: Path | None = None) -> int:
+    """Steps of the optimizer that a run's agent took until its newest checkpoint, or until the one that is named."""
+    agent = checkpoint.load(saved or checkpoint.newest(run), "training", "cpu")["agent"]
     return int(max(entry["step"] for entry in agent["optimizer"]["state"].values()))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.files import mnist
 from benchmarks.harness import Call, run
 from benchmarks.judge import Classifier, pictures, recogniser
-from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, trained, with_planner
+from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, trained, updates_of, with_planner
 from benchmarks.report import Row, summary, table, write
 from benchmarks.rollouts import episodes
 from rlgen_cli.core import checkpoint
@@ -90,7 +90,8 @@ def measure(call: Call) -> None:
             session = opened(saved)
             seen = "" if session.config.env.brush.preview_scale else ", without the preview"
             name = f"rlgen DQN{seen}, seed {session.settings.seed}, {step_of(saved):,} steps"
-            note = f"{seconds_until(folder, step_of(saved)) / 60:.1f} min of training"
+            minutes = seconds_until(folder, step_of(saved)) / 60
+            note = f"{updates_of(folder, saved):,} updates, {minutes:.1f} min of training"
             cells, view = row(name, session, judge, many, note)
             rows.append(cells)
             if folder == runs[0]:
@@ -101,7 +102,7 @@ def measure(call: Call) -> None:
         f"official order. The recogniser is right on {right:.2%} of the binarised test digits. Our DQN's observation "
         "holds a preview of what each pen move gains at once (`env.brush.preview_scale`), which is what the greedy "
         "oracle knows too; the published DQN has no such thing, nor have the rows without it, whose longer training "
-        "was chosen on held-out training digits. A batched step of 128 environments has one update. Drawn on the left, "
+        "was chosen on held-out training digits. Drawn on the left, "
         "wanted on the right:",
         "![drawn and wanted](resketch.png)",
         table(rows),

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.files import mnist
 from benchmarks.harness import Call, run
 from benchmarks.judge import FixedJudge, pictures
-from benchmarks.parts import QUICK, data_of, evaluations, opened, step_of, trained, with_planner
+from benchmarks.parts import QUICK, data_of, evaluations, opened, step_of, trained, updates_of, with_planner
 from benchmarks.report import Line, Row, curves, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.core import checkpoint
@@ -71,7 +71,7 @@ def measure(call: Call) -> None:
     known = judge(pictures(data_of(with_planner([*BASE, *mnist(call)], "random")).test))
     copies: dict[str, Line] = {}
     drawings: dict[str, Line] = {}
-    rows: list[Row] = [["reward", "seed", "steps", "L2 / blank, held-out", "Fréchet distance", "diversity"]]
+    rows: list[Row] = [["reward", "seed", "steps", "updates", "L2 / blank, held-out", "Fréchet distance", "diversity"]]
     for name, words in RUNS.items():
         free = name in FROM_NOTHING
         seeds = call.seeds("seeds" if free else "target_seeds")
@@ -86,7 +86,8 @@ def measure(call: Call) -> None:
             else:
                 copies[label] = distances(folder)
                 away = f"{copies[label][-1][1]:.1f} %"
-            rows.append([name, seed, f"{last.step:,}", away, f"{last.frechet:.0f}", f"{last.diversity:.3f}"])
+            cells = (f"{last.step:,}", f"{updates_of(folder):,}", away)
+            rows.append([name, seed, *cells, f"{last.frechet:.0f}", f"{last.diversity:.3f}"])
     panels = {"with a target: L2 / blank, %": copies, "without: Fréchet distance": drawings}
     curves(call.results / "spiral.png", panels, "thousand environment steps")
     write(call, "SPIRAL's curves", [

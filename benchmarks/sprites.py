@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.files import SPRITES, published
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, data_of, opened, seconds_until, trained
+from benchmarks.parts import QUICK, data_of, opened, seconds_until, trained, updates_of
 from benchmarks.report import Row, table, write
 from benchmarks.rollouts import copies
 from rlgen_cli.core.specs import View
@@ -54,7 +54,8 @@ def measure(call: Call) -> None:
         blank, drawn = error(torch.zeros_like(target), target), error(view.sample, target)
         if len(rows) == 1:
             rows += references(session, blank, target)
-        name = f"rlgen DQN, seed {session.settings.seed}, {seconds_until(folder) / 60:.1f} min"
+        cost = f"{updates_of(folder):,} updates, {seconds_until(folder) / 60:.1f} min"
+        name = f"rlgen DQN, seed {session.settings.seed}, {cost}"
         rows.append([name, f"{drawn:.2f}", f"{drawn / blank:.1%}"])
     shown = View(view.sample[:64], {"target": target[:64]}, {})
     write_png(call.results / "sprites.png", enlarge(sheet(shown), 600))

@@ -15,7 +15,17 @@ from benchmarks.files import mnist
 from benchmarks.generators import ANY_LATENT, SMALL_GAN, slug, write_labels
 from benchmarks.harness import Call, run
 from benchmarks.judge import FixedJudge, mean, pictures, vendi_in_label
-from benchmarks.parts import QUICK, data_of, opened, prepared, remembered, seconds_until, trained, with_planner
+from benchmarks.parts import (
+    QUICK,
+    data_of,
+    opened,
+    prepared,
+    remembered,
+    seconds_until,
+    trained,
+    updates_of,
+    with_planner,
+)
 from benchmarks.report import Row, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.core.specs import View
@@ -54,7 +64,7 @@ NEAR = [
 ]  # fmt: skip
 GUIDES = ("REINFORCE", "PPO", "pathwise", "pathwise, 15 625 updates")
 HEAD: Row = ["", "seed", "p of the asked label", "p of threes", "Vendi in a label", "Vendi of threes",
-             "Fréchet distance", "coverage", "minutes"]  # fmt: skip
+             "Fréchet distance", "coverage", "updates", "minutes"]  # fmt: skip
 SMALL = [*SMALL_GAN, "reward.terms.classifier.updates=10"]
 SMALL_TRAINING = [*QUICK, *SMALL, "agent.network.body.width=16"]
 SMALL_BY_NAME = {
@@ -82,13 +92,13 @@ class Steered:
         p, vendi = self.judge.confidence(features, label), vendi_in_label(features, label)
         return [f"{p.mean():.3f}", f"{p[label == 3].mean():.3f}", f"{mean(vendi.values()):.2f}", f"{vendi[3]:.2f}"]
 
-    def row(self, name: str, seed: int, view: View, minutes: str) -> Row:
+    def row(self, name: str, seed: int, view: View, cost: Row) -> Row:
         """A line of the table, and a picture."""
         features, label = self.judge(view.sample), view.context["label"]
         near = neighbourhoods(self.real[: self.count], features)
         distances = (f"{frechet(features, self.real):.1f}", f"{near['coverage']:.2f}")
         write_labels(self.call, f"steer_{slug(name)}", view.sample, label)
-        row: Row = [name, seed, *self.of_labels(features, label), *distances, minutes]
+        row: Row = [name, seed, *self.of_labels(features, label), *distances, *cost]
         print(*row, flush=True)
         return row
 
@@ -97,7 +107,7 @@ class Steered:
 
         def found() -> Row:
             session = prepared(self.call.parts / f"{slug(name)}_{seed}", [*words, *self.common(seed)])
-            return self.row(name, seed, samples(session, self.count, "steer", at_once), "")
+            return self.row(name, seed, samples(session, self.count, "steer", at_once), ["", ""])
 
         row: Row = remembered(self.call.parts / f"{slug(name)}_{seed}.json", found)
         return row
@@ -109,7 +119,7 @@ class Steered:
 
         def found() -> Row:
             view = samples(opened(folder), self.count, "steer")
-            return self.row(name, seed, view, f"{seconds_until(folder) / 60:.1f}")
+            return self.row(name, seed, view, [f"{updates_of(folder):,}", f"{seconds_until(folder) / 60:.1f}"])
 
         return remembered(self.call.parts / f"{slug(name)}_{seed}.json", found), folder
 
@@ -120,7 +130,7 @@ class Steered:
 
 def measure(call: Call) -> None:
     steered = Steered(call)
-    rows: list[Row] = [HEAD, ["real pictures", "", *steered.of_labels(steered.real, steered.label), "", "", ""]]
+    rows: list[Row] = [HEAD, ["real pictures", "", *steered.of_labels(steered.real, steered.label), "", "", "", ""]]
     asked = call.settings["names"]
     names = asked.split(";") if asked else [*PLANNERS, *POLICIES]
     for name in names:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from benchmarks.harness import ROOT, Call, run
-from benchmarks.parts import QUICK, opened, pretrained, seconds_until, trained, with_planner
+from benchmarks.parts import QUICK, opened, pretrained, seconds_until, trained, updates_of, with_planner
 from benchmarks.report import Row, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.domains.music.encodings import Tokens
@@ -37,7 +37,7 @@ def written(session: Session, count: int) -> Written:
     return Written(encoding.text(sample), unique(sample))
 
 
-def row(name: str, made: Written, text: str, minutes: str) -> Row:
+def row(name: str, made: Written, text: str, cost: Row) -> Row:
     """Share of whole words, and of neighbouring pairs of them, that occur in the text."""
     known, pairs = set(WORD.findall(text)), set(pairwise(WORD.findall(text)))
     inner = [WORD.findall(line)[1:-1] for line in made.lines]  # the first and the last may be cut
@@ -45,7 +45,7 @@ def row(name: str, made: Written, text: str, minutes: str) -> Row:
     both = [pair for line in inner for pair in pairwise(line)]
     right = sum(word in known for word in words) / max(len(words), 1)
     in_pairs = sum(pair in pairs for pair in both) / max(len(both), 1)
-    return [name, f"{right:.1%}", f"{in_pairs:.1%}", f"{made.different:.1%}", minutes]
+    return [name, f"{right:.1%}", f"{in_pairs:.1%}", f"{made.different:.1%}", *cost]
 
 
 def pages(call: Call) -> str:
@@ -71,12 +71,12 @@ def measure(call: Call) -> None:
     made = {"the text itself": Written(real, 1.0), "random": written(chance, count),
             "maximum likelihood": written(opened(prior), count),
             "PPO for a discriminator": written(opened(tuned), count)}  # fmt: skip
-    minutes = {
-        "maximum likelihood": f"{seconds_until(prior, stage='model') / 60:.1f}",
-        "PPO for a discriminator": f"{seconds_until(tuned) / 60:.1f}",
+    costs: dict[str, Row] = {
+        "maximum likelihood": ["", f"{seconds_until(prior, stage='model') / 60:.1f}"],
+        "PPO for a discriminator": [f"{updates_of(tuned):,}", f"{seconds_until(tuned) / 60:.1f}"],
     }
-    rows: list[Row] = [["", "words that occur", "pairs of words that occur", "different", "minutes"]]
-    rows += [row(name, part, text, minutes.get(name, "")) for name, part in made.items()]
+    rows: list[Row] = [["", "words that occur", "pairs of words that occur", "different", "updates", "minutes"]]
+    rows += [row(name, part, text, costs.get(name, ["", ""])) for name, part in made.items()]
     shown = "\n".join(
         f"{name}:\n" + "\n".join(f"    {line}" for line in part.lines[:SHOWN]) for name, part in list(made.items())[1:]
     )
