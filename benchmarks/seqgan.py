@@ -1,9 +1,9 @@
 """SeqGAN's oracle: likelihood under the oracle against diversity, for maximum likelihood at several temperatures, for a
 policy gradient with a discriminator or with a better density as its reward, and for that density.
 
-    python -m benchmarks.seqgan [seeds=1,2,3] [learned=discriminator,density]
+    python -m benchmarks.seqgan [density=1,2,3] [discriminator=1]
 
-`seeds` are of the policy gradients and of the models that they begin with; the other models have one.
+`density` and `discriminator` are the seeds of the policy gradients; each begins with a model of its own seed.
 
 NLL_oracle is the oracle's mean −log p of a token of 10 000 samples (lower is likelier), NLL_gen the model's of 2 000
 fresh sequences from the oracle (lower covers more). Sampling at a temperature trades one for the other, so a method is
@@ -50,8 +50,8 @@ LEARNED = {
     "density": [
         "~reward.terms.adversarial_sequence", "+reward/term=prior", "agent.rollouts=0", "agent.gamma=0.0",
         "agent.normalize_advantage=false", "agent.entropy_coef={start: 1.0, end: 1.0}", "agent.anchor.kl_coef=0.0",
-        "num_envs=512", "total_steps=10240000", "agent.optimizer.learning_rate={start: 2.0e-3, end: 2.0e-5}",
-        "eval_interval=2048000", "checkpoint_interval=2048000", "log_interval=204800",
+        "num_envs=512", "total_steps=3072000", "agent.num_minibatches=4", "agent.optimizer.learning_rate={start: 2.0e-3, end: 2.0e-5}",
+        "eval_interval=614400", "checkpoint_interval=1536000", "log_interval=61440",
     ],
 }  # fmt: skip
 CALLED = {"discriminator": "policy gradient, discriminator", "density": "policy gradient, density"}
@@ -138,9 +138,10 @@ class Run(NamedTuple):
 def runs_of(call: Call) -> list[Run]:
     """All models, trained."""
     runs = [Run(name, 1, likely(call, name, 1)) for name in METHODS if name != BEGINS_WITH]
-    runs += [Run(BEGINS_WITH, seed, likely(call, BEGINS_WITH, seed)) for seed in call.seeds()]
-    kinds = call.each("learned")
-    return runs + [Run(CALLED[kind], seed, learned(call, kind, seed)) for kind in kinds for seed in call.seeds()]
+    asked = [(kind, seed) for kind in LEARNED for seed in call.seeds(kind)]
+    begun = sorted({seed for _, seed in asked})
+    runs += [Run(BEGINS_WITH, seed, likely(call, BEGINS_WITH, seed)) for seed in begun]
+    return runs + [Run(CALLED[kind], seed, learned(call, kind, seed)) for kind, seed in asked]
 
 
 def measure(call: Call) -> None:
@@ -168,7 +169,7 @@ def measure(call: Call) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    run("seqgan", measure, arguments, seeds="1,2,3", learned="discriminator,density")
+    run("seqgan", measure, arguments, density="1,2,3", discriminator="1")
 
 
 if __name__ == "__main__":
