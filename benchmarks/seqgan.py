@@ -50,8 +50,8 @@ LEARNED = {
     "density": [
         "~reward.terms.adversarial_sequence", "+reward/term=prior", "agent.rollouts=0", "agent.gamma=0.0",
         "agent.normalize_advantage=false", "agent.entropy_coef={start: 1.0, end: 1.0}", "agent.anchor.kl_coef=0.0",
-        "num_envs=512", "total_steps=3072000", "agent.num_minibatches=4", "agent.optimizer.learning_rate={start: 2.0e-3, end: 2.0e-5}",
-        "eval_interval=614400", "checkpoint_interval=1536000", "log_interval=61440",
+        "agent.num_minibatches=4", "agent.optimizer.learning_rate={start: 2.0e-3, end: 2.0e-5}", "num_envs=512",
+        "total_steps=3072000", "eval_interval=614400", "checkpoint_interval=1536000", "log_interval=61440",
     ],
 }  # fmt: skip
 CALLED = {"discriminator": "policy gradient, discriminator", "density": "policy gradient, density"}
