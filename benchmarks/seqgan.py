@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.files import ORACLE, published
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, pretrained, seconds_until, trained, updates_of
+from benchmarks.parts import QUICK, pretrained, seconds_until, step_of, trained, updates_of
 from benchmarks.report import Line, Row, curves, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
@@ -156,8 +156,10 @@ def measure(call: Call) -> None:
         found = measured(call, *model(call, folder, name), oracle, fresh)
         lines[f"{name}, seed {seed}"] = [(point.nll_gen, point.nll_oracle) for point in found]
         rows += [[name, seed, f"{t:g}", f"{o:.3f}", f"{g:.3f}", f"{d:.1f}", f"{p:,.0f}"] for t, o, g, d, p in found]
-        stage = "model" if name in METHODS else None
-        cost.append([name, seed, f"{updates_of(folder):,}", f"{seconds_until(folder, stage=stage) / 60:.1f}"])
+        likelihood = name in METHODS  # its steps are updates
+        updates = step_of(checkpoint.newest(folder)) if likelihood else updates_of(folder)
+        seconds = seconds_until(folder, stage="model" if likelihood else None)
+        cost.append([name, seed, f"{updates:,}", f"{seconds / 60:.1f}"])
     panel = {"lower and further left is better": lines}
     curves(call.results / "seqgan.png", panel, "NLL_gen (the y axis is NLL_oracle)")
     own = oracle.sample(call.pick(10_000, 50), length, stream(2, "seqgan own"))
