@@ -1,6 +1,6 @@
 """Learning to Paint: five Bézier strokes a digit, with and without a gradient through them, on the test digits.
 
-    python -m benchmarks.learning_to_paint [agents=pathwise,policy_gradient,ppo] [seeds=1,2,3] [runs=FOLDER,FOLDER]
+    python -m benchmarks.learning_to_paint [agents=pathwise,policy_gradient,ppo] [seeds=1] [runs=FOLDER,FOLDER]
 
 Trains experiment=learning_to_paint by each agent (PPO for a GPU); `runs` are judged instead. The canvas is judged at
 128 × 128, quantised after each stroke, against the digits resized bilinearly to 128 × 128: mean squared error over all
@@ -128,7 +128,7 @@ def measure(call: Call) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    run("learning_to_paint", measure, arguments, agents="pathwise,policy_gradient", seeds="1,2,3", runs="")
+    run("learning_to_paint", measure, arguments, agents="pathwise,policy_gradient", seeds="1", runs="")
 
 
 if __name__ == "__main__":
