@@ -193,7 +193,8 @@ def measure(call: Call) -> None:
         title = f"repair_{task}" + ("" if set(names) >= set(POLICIES) else f"_{slug('_'.join(names))}")
         shown = [name for name in POLICIES if name in names]
         write(call, f"Repairing MNIST digits through a generator: {task}", [
-            f"`python -m benchmarks.latent tasks={task} seeds={call.settings['seeds']}`: the first {call.pick(2000, 8):,} test pictures, the same "
+            f"`python -m benchmarks.latent tasks={task} seeds={call.settings['seeds']}`: "
+            f"the first {call.pick(2000, 8):,} test pictures, the same "
             "damage for every row. What is known for certain is put over what is made. Search sees the damaged picture "
             "alone (`reward=consistency`); policies had the truth of training pictures as their reward, and see the "
             "damaged picture alone when they act; the reward is differentiated for pathwise alone. Every row steers a "
