@@ -109,9 +109,9 @@ def page(call: Call, name: str, recipes: list[str]) -> None:
     judge += "" if name == "mnist" else "picture was turned"
     shown = [recipe for recipe in SHOWN if recipe in recipes]
     write(call, f"GANs on {name} by the clock", [
-        f"`python -m benchmarks.gan sets={name} seeds={call.settings['seeds']}`: "
-            "each recipe from a fresh seed, judged at 60, 120 and 180 s of "
-        "training (the time for judging is not counted), over which its learning rate falls. "
+        f"`python -m benchmarks.gan sets={name} seeds={call.settings['seeds']}`: each recipe from a fresh "
+        "seed, judged at 60, 120 and 180 s of training (the time for judging is not counted), over which its learning "
+        "rate falls. "
         f"{measured.count} samples of fresh latents against the {len(measured.real)} test pictures, in the features of "
         f"{judge}; neighbours (k = 5), and KID, on {measured.near} of each. The row of real pictures is what training "
         "pictures have.",
