@@ -26,6 +26,10 @@ from rlgen_cli.runs.assemble import Session, assemble
 
 RECIPES = {"conditional": ["env.generator.conditional=true", "env.condition=label"]}
 FOLDERS = {"sprites": SPRITES, "emoji": EMOJI}
+SOURCES = {
+    "sprites": "The sprites are tiles of Dungeon Crawl Stone Soup, CC0.",
+    "emoji": "The emoji are those of Noto Emoji, OFL 1.1 and Apache-2.0.",
+}
 SHOWN = ("r1", "conditional")  # recipes whose samples are shown
 HEAD: Row = ["recipe", "seed", "seconds", "updates", "Fréchet distance", "KID", "precision", "recall", "density",
              "coverage", "Vendi"]  # fmt: skip
@@ -118,6 +122,7 @@ def page(call: Call, name: str, recipes: list[str]) -> None:
         table(rows), f"![]({title}.png)",
         *(f"Unselected samples of {recipe} after 180 s, each row above the nearest training pictures:\n\n"
           f"![](gan_{name}_{recipe}.png)" for recipe in shown),
+        *([SOURCES[name]] if name in SOURCES else []),
     ], title)  # fmt: skip
 
 
