@@ -16,8 +16,8 @@ When to use it: for episodes of one or few steps (`steering=set_latent`, `env.ma
 gradient at the end of an episode, and with `baseline=group` where many samples of one start can be compared.
 
 What to expect: it steers a generator as well as anything here does (docs/results/steer.md) and repairs pictures
-(docs/results/repair_inpaint.md). Over forty steps of drawing it ended no better than a blank canvas, where the other
-agents learned (docs/results/agents.md).
+(docs/results/repair_inpaint.md). Over forty steps of drawing it learns with several updates of each window; with one it
+ended as a blank canvas (docs/results/agents.md).
 """
 
 import functools
