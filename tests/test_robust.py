@@ -325,6 +325,20 @@ def test_a_damaged_result_is_noticed_named_and_made_anew(fault, where, tmp_path,
     same(good["trainable"], again["trainable"], "classifier")
 
 
+def test_that_a_result_of_the_cache_takes_the_place_of_the_runs_is_said(tmp_path, caplog):
+    """Another machine may have fitted it, with other numbers, and a policy belongs to its own."""
+    run = tmp_path / "run"
+    assert train(assemble(compose(*CLASSIFIED)), run) == "finished"
+    caplog.clear()
+    session = assemble(compose(*CLASSIFIED), fresh=False)
+    stages.load_stages(session, run)
+    assert caplog.messages == []
+    shutil.rmtree(run / "stages")
+    stages.load_stages(session, run)
+    (line,) = caplog.messages
+    assert line.startswith(f"{run} has no intact stages/classifier/result; that of the cache is taken (")
+
+
 def damage(folder: Path, fault: str) -> None:
     """One file of a checkpoint is not what it was."""
     file = next(folder.glob("*/*.safetensors"))

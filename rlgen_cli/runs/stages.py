@@ -146,11 +146,17 @@ def load_stages(session: Session, folder: Path) -> None:
         UserError: where one is nowhere.
     """
     for stage in session.stages:
-        if not any(load_stage(stage, session, place) for place in places_of(stage, folder)):
+        place = next((place for place in places_of(stage, folder) if load_stage(stage, session, place)), None)
+        if place is None:
             raise UserError(
                 f"run: {folder} has no intact stages/{stage.name}/result; its training did not come that far, or "
                 "resume= fits it anew."
             )
+        if not place.is_relative_to(folder):
+            log.warning(
+                "%s has no intact stages/%s/result; that of the cache is taken (%s), which has other numbers where "
+                "another machine fitted it, so that the policy does not fit it.", folder, stage.name, place,
+            )  # fmt: skip
 
 
 def places_of(stage: Stage, folder: Path) -> list[Path]:
