@@ -3,8 +3,9 @@
     python -m benchmarks.latent [tasks=inpaint,denoise,watermark] [names=NAME;NAME] [seeds=1]
 
 `names` are of policies and searches, separated by semicolons: REINFORCE; PPO; DQN; pathwise; best of 16;
-cross-entropy method, 2 × 8; best of 1 024; cross-entropy method, 20 × 64; gradient, 4 × 200. Without it, all. A table for each task. Every row steers a generator with 16
-latents, one for each seed; searches are measured with the first seed.
+cross-entropy method, 2 × 8; best of 1 024; cross-entropy method, 20 × 64; gradient, 4 × 200. Without it, all. A
+table for each task. Every row steers a generator with 16 latents, one for each seed; searches are measured with the
+first seed.
 """
 
 import sys
