@@ -153,7 +153,9 @@ class Repair:
         agent, rounds, samples = SEARCHES[name]
         if self.call.quick:
             rounds, samples = 2, 8
-        session = self.planner(agent, [f"agent.rounds={rounds}", f"agent.samples={samples}"])
+        words = [f"agent.rounds={rounds}", f"agent.samples={samples}"]
+        words += [f"agent.elite={max(2, samples // 8)}"] if agent == "cem" else []
+        session = self.planner(agent, words)
         self.add(name, self.made_by(session), rounds * samples)
 
     def learn(self, name: str) -> None:
