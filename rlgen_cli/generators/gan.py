@@ -11,8 +11,8 @@ Deviations from the papers, numbered:
 When to use it: to have something to steer, or as a generator of small pictures or sequences by itself (`rlgen
 pretrain env=latent_gan`). `conditional` gave the lower Fréchet distance.
 
-What to expect: digits at 28 × 28 within one to three minutes on two cores (docs/results/gan.md, which measured `r1`;
-the other recipes have no measured distance).
+What to expect: digits at 28 × 28 within one to three minutes on a core, coloured pictures only crudely in that time
+(docs/results/gan.md, gan_sprites.md and gan_emoji.md, which measured `r1`; the other recipes have no measured distance).
 """
 
 import copy
