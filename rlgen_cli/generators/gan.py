@@ -12,7 +12,7 @@ When to use it: to have something to steer, or as a generator of small pictures 
 pretrain env=latent_gan`). `conditional` gave the lower Fréchet distance.
 
 What to expect: digits at 28 × 28 within one to three minutes on a core, coloured pictures only crudely in that time
-(docs/results/gan.md, gan_sprites.md and gan_emoji.md, which measured `r1`; the other recipes have no measured distance).
+(docs/results/gan.md, gan_sprites.md and gan_emoji.md, which measured `r1`; the others have no measured distance).
 """
 
 import copy
