@@ -119,7 +119,8 @@ class Repair:
             began = time.perf_counter()
             made = make()
             cost = 1000 * (time.perf_counter() - began) / self.count
-            write_png(self.call.results / f"repair_{self.task}_{slug(name)}.png", self.picture(made))
+            if name in POLICIES:
+                write_png(self.call.results / f"repair_{self.task}_{slug(name)}.png", self.picture(made))
             trained = ["", ""] if run is None else [f"{updates_of(run):,}", f"{seconds_until(run) / 60:.1f}"]
             return [name, self.seed, *score(self.view, made), f"{cost:.2g}", calls, *trained]
 
