@@ -282,7 +282,8 @@ def test_group_and_mean_baselines_by_hand():
 
 def test_a_learned_baseline_learns():
     """The value's loss is ½ (V − return)², and reaches the value's weights."""
-    run = session(*TINY, "agent=policy_gradient", "agent.gamma=1", "agent.optimizer.learning_rate.start=0.01")
+    words = ["agent=policy_gradient", "agent.num_minibatches=1", "agent.gamma=1"]
+    run = session(*TINY, *words, "agent.optimizer.learning_rate.start=0.01")
     agent, env = run.agent, run.envs["train"]
     assert isinstance(agent, PolicyGradient)
     bias = agent.policy.net.value.bias

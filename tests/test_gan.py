@@ -465,6 +465,7 @@ def test_a_reward_of_the_users_own_is_followed_through_z(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     words = ["reward=function", "reward.terms.function.path=mine:ink", "env.generator.batch_size=32"]
     words += ["env.generator.updates=400", "env.generator.fused_reward.weight=5"]
+    words += ["env.generator.optimizer.learning_rate.end=2e-3"]  # so few updates are too few at a rate that falls
     source = build(*words, "env.generator.fused_reward.noise_std=0.5").source
     assert source.fused_reward.has_gradient is False
     z = torch.randn(256, LATENT, generator=rng())
