@@ -106,7 +106,7 @@ def measure(call: Call) -> None:
         f"{call.pick(4000, 50)} samples: digits against test pictures in the fixed judge's features; sprites against "
         "the training pictures in the features of a net trained to tell by how far a picture was turned. "
         "A row of the pictures is a λ, from 0 upwards. The distance of the sprites is therefore to what the generator "
-        "learned from, and says nothing about pictures that it has not seen; [gan_sprites.md](gan_sprites.md) has the "
+        "learned from, and says nothing about pictures that it has not seen; `benchmarks.gan sets=sprites` has the "
         "distance to held-out ones.",
         table(rows), "![](fused.png)", "![](fused_digits.png)", "![](fused_sprites.png)",
     ])  # fmt: skip
