@@ -155,7 +155,8 @@ class Curve(NamedTuple):
 
 
 GAN = ["env.size=16", "env.generator.updates=300", "env.generator.batch_size=16", "env.generator.network.width=16",
-       "env.generator.discriminator.width=8", "env.generator.latent=8"]  # fmt: skip
+       "env.generator.discriminator.width=8", "env.generator.latent=8",
+       "env.generator.optimizer.learning_rate.end=2e-3"]  # fmt: skip  # 300 updates are too few for a rate that falls
 CURVES = {
     "resketch": Curve(
         ["env.size=12", "env.max_steps=16", "env.brush.patch_size=7", "env.brush.widths=[2]", "num_envs=16",
