@@ -109,8 +109,8 @@ def page(call: Call, name: str, recipes: list[str]) -> None:
             lines[f"{recipe}, seed {seed}"] = found["curve"]
     title = "gan" if name == "mnist" else f"gan_{name}"
     curves(call.results / f"{title}.png", {"Fréchet distance": lines}, "seconds of training")
-    judge = "the fixed judge, which trains nothing" if name == "mnist" else "a net trained to tell by how far a "
-    judge += "" if name == "mnist" else "picture was turned"
+    turned = "a net trained to tell by how far a picture was turned"
+    judge = "the fixed judge, which trains nothing" if name == "mnist" else turned
     shown = [recipe for recipe in SHOWN if recipe in recipes]
     write(call, f"GANs on {name} by the clock", [
         f"`python -m benchmarks.gan sets={name} seeds={call.settings['seeds']}`: each recipe from a fresh "

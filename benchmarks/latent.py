@@ -98,7 +98,6 @@ class Repair:
 
     def __init__(self, call: Call, task: str, names: list[str], seed: int) -> None:
         self.call, self.task, self.names, self.seed, self.count = call, task, names, seed, call.pick(2000, 8)
-        self.rows: list[Row] = []
         plain = self.planner("random", [])
         self.view, self.candidates = damaged(plain, self.count), pictures(data_of(plain).train)
 
@@ -112,7 +111,7 @@ class Repair:
         folder = self.call.parts / f"{self.task}_generator_{self.seed}"
         return prepared(folder, [*SEARCHING, *self.words(), f"agent={agent}", *words, *small])
 
-    def add(self, name: str, make: Callable[[], Tensor], calls: int, run: Path | None = None) -> None:
+    def add(self, name: str, make: Callable[[], Tensor], calls: int, run: Path | None = None) -> Row:
         """A row of what `make` makes of the damaged pictures, by a policy that a run trained, perhaps."""
 
         def measured() -> Row:
@@ -124,8 +123,9 @@ class Repair:
             trained = ["", ""] if run is None else [f"{updates_of(run):,}", f"{seconds_until(run) / 60:.1f}"]
             return [name, self.seed, *score(self.view, made), f"{cost:.2g}", calls, *trained]
 
-        self.rows.append(remembered(self.call.parts / f"{self.task}_{slug(name)}_{self.seed}.json", measured))
-        print(self.task, *self.rows[-1], flush=True)
+        row: Row = remembered(self.call.parts / f"{self.task}_{slug(name)}_{self.seed}.json", measured)
+        print(self.task, *row, flush=True)
+        return row
 
     def picture(self, made: Tensor) -> Tensor:
         """The first repairs, beside what was given and the truth."""
@@ -139,17 +139,18 @@ class Repair:
             [copies(session, index, f"repair/{i}", at_once=AT_ONCE).sample for i, index in enumerate(parts)]
         )
 
-    def without_generator(self) -> None:
+    def without_generator(self) -> list[Row]:
         """Rows of what needs no generator."""
         given = self.view.context["damaged"]
-        self.add("as given", lambda: given, 0)
-        if self.task != "inpaint":
-            self.add("median filter", lambda: median(given), 0)
         average = self.candidates.mean(0, keepdim=True)
-        self.add("mean of the training pictures", lambda: average.expand(self.count, -1, -1, -1), 0)
-        self.add("nearest of 5 000 training pictures", lambda: nearest(self.view, self.candidates[:5000]), 0)
+        return [
+            self.add("as given", lambda: given, 0),
+            *([self.add("median filter", lambda: median(given), 0)] if self.task != "inpaint" else []),
+            self.add("mean of the training pictures", lambda: average.expand(self.count, -1, -1, -1), 0),
+            self.add("nearest of 5 000 training pictures", lambda: nearest(self.view, self.candidates[:5000]), 0),
+        ]
 
-    def search(self, name: str) -> None:
+    def search(self, name: str) -> Row:
         """The row of a planner."""
         agent, rounds, samples = SEARCHES[name]
         if self.call.quick:
@@ -157,38 +158,29 @@ class Repair:
         words = [f"agent.rounds={rounds}", f"agent.samples={samples}"]
         words += [f"agent.elite={max(2, samples // 8)}"] if agent == "cem" else []
         session = self.planner(agent, words)
-        self.add(name, self.made_by(session), rounds * samples)
+        return self.add(name, self.made_by(session), rounds * samples)
 
-    def learn(self, name: str) -> None:
-        """The row of a policy."""
+    def learn(self, name: str) -> list[Row]:
+        """The row of a policy, and of a few gradient steps from where pathwise led."""
         small = self.call.pick([], [*SMALL, *(SMALL_DQN if name == "DQN" else [])])
         words = ["experiment=repair", f"agent={POLICIES[name]}", *self.words(), *small]
         folder = trained(self.call.parts / f"{self.task}_{name}_{self.seed}", words)
         session = opened(folder)
-        self.add(name, self.made_by(session), session.envs["test"].spec.max_steps, folder)
-        if name == "pathwise":
-            self.polish(folder)
+        row = self.add(name, self.made_by(session), session.envs["test"].spec.max_steps, folder)
+        return [row, self.polish(folder)] if name == "pathwise" else [row]
 
-    def polish(self, folder: Path) -> None:
+    def polish(self, folder: Path) -> Row:
         """The row of a few gradient steps from where a policy led."""
         words = [f"agent.start.guide={folder}", "agent.samples=1", "agent.rounds=20", "agent.learning_rate=0.02"]
-        self.add(POLISHED, self.made_by(self.planner("gradient", words)), 21)
+        return self.add(POLISHED, self.made_by(self.planner("gradient", words)), 21)
 
 
 def rows_of(call: Call, task: str, names: list[str]) -> list[Row]:
     """All rows: what needs no training with the first seed, and each policy with every seed."""
     repairs = [Repair(call, task, names, seed) for seed in call.seeds()]
-    repairs[0].without_generator()
-    for name in [name for name in SEARCHES if name in names]:
-        repairs[0].search(name)
-    learned: list[Row] = []
-    for name in [name for name in POLICIES if name in names]:
-        for repair in repairs:
-            before = len(repair.rows)
-            repair.learn(name)
-            learned += repair.rows[before:]
-            del repair.rows[before:]
-    return [HEAD, *repairs[0].rows, *learned]
+    first = [*repairs[0].without_generator(), *(repairs[0].search(name) for name in SEARCHES if name in names)]
+    learned = [row for name in POLICIES if name in names for repair in repairs for row in repair.learn(name)]
+    return [HEAD, *first, *learned]
 
 
 def measure(call: Call) -> None:

@@ -94,6 +94,7 @@ def measure(call: Call) -> None:
         ["", "seed", "steps", "updates", "minutes", "threads", "MSE", "MSE / blank", f"MSE / {PUBLISHED_BLANK}"]
     ]
     panels: dict[str, Line] = {}
+    shown: dict[str, str] = {}  # an agent's picture
     for folder in runs_of(call):
         session, step = enlarged(folder, size), step_of(checkpoint.newest(folder))
         name, seed = CALLED[type(session.agent)], session.settings.seed
@@ -102,8 +103,8 @@ def measure(call: Call) -> None:
         shares = [f"{found.error / level:.2%}" for level in (found.blank, PUBLISHED_BLANK)]
         rows.append([name, seed, *cost, session.settings.threads or "all", f"{found.error:.5f}", *shares])
         panels[f"{name}, seed {seed}"] = validation(folder)
-        picture = call.results / f"learning_to_paint_{name.split()[0].lower()}.png"
-        write_png(picture, enlarge(sheet(found.shown, 36), 480))
+        shown[name] = f"learning_to_paint_{name.split()[0].lower()}.png"
+        write_png(call.results / shown[name], enlarge(sheet(found.shown, 36), 480))
     known = {"blank canvas": found.blank, "published": PUBLISHED}
     rows[1:1] = [
         [name, "", "", "", "", "", f"{error:.4f}", f"{error / found.blank:.1%}", f"{error / PUBLISHED_BLANK:.1%}"]
@@ -111,7 +112,6 @@ def measure(call: Call) -> None:
     ]
     title = "validation error at 28 × 28 / blank canvas's, %"
     curves(call.results / "learning_to_paint_curve.png", {title: panels}, "minutes of training")
-    shown = {str(row[0]): str(row[0]).split()[0].lower() for row in rows[3:]}
     write(call, "Learning to Paint", [
         f"{summary(__doc__)} Judged on all 10 000 official test digits at {size} × {size}; the canvas is "
         "quantised to whole grey levels after each stroke, and the policy acts by its mode, without any search. Our "
@@ -122,8 +122,8 @@ def measure(call: Call) -> None:
         "![error over the training](learning_to_paint_curve.png)",
         f"The published share of 6.5 % is that of a blank canvas at {PUBLISHED_BLANK}, which is the error of the first "
         f"2 000 test digits; over all of them it is {found.blank:.4f}, so both shares are given.",
-        *(f"By {name}; painted on the left, wanted on the right:\n\n![painted and wanted](learning_to_paint_{file}.png)"
-          for name, file in shown.items()),
+        *(f"By {name}; painted on the left, wanted on the right:\n\n![painted and wanted]({picture})"
+          for name, picture in shown.items()),
     ])  # fmt: skip
 
 
