@@ -187,7 +187,7 @@ CASES: dict[str, Callable[[], Callable[[], Numbers]]] = {
     ),
     "reinforce": lambda: of_agent(
         words_of("agent=policy_gradient", "brush=pen", "reward=target", "env.stop=true", "baseline=mean",
-                 "agent.normalize_advantage=true"), 12,
+                 "agent.normalize_advantage=true", "agent.num_minibatches=1"), 12,
     ),
     "pathwise": lambda: of_pathwise(
         words_of("agent=pathwise", "brush=stroke", "reward=target", "agent.gradient_steps=1"), 6

@@ -28,7 +28,13 @@ ENDLESS = ["total_steps=100000000", "checkpoint_interval=4000", "eval_interval=1
 RUNS = {
     "dqn": ["env=tiny", "agent=dqn", "replay=prioritized"],
     "ppo with a memory": ["agent=ppo", "network=gru", "reward=target", "agent.num_minibatches=1"],
-    "reinforce with an end": ["agent=policy_gradient", "env.stop=true", "reward=target", "baseline=mean"],
+    "reinforce with an end": [
+        "agent=policy_gradient",
+        "agent.num_minibatches=1",
+        "env.stop=true",
+        "reward=target",
+        "baseline=mean",
+    ],
     "pathwise": ["agent=pathwise", "brush=stroke", "reward=target"],
     "adversarial": ["agent=actor_critic", "reward=adversarial", "agent.num_steps=4"],
     "anchored": ["env=music", "agent=ppo_tune", "reward=tonality"],
