@@ -68,7 +68,8 @@ def summary(doc: str | None) -> str:
 
 
 def curves(path: Path, panels: Mapping[str, Mapping[str, Line]], x: str) -> None:
-    """Panels side by side, each with named lines; a line of two equal heights is drawn dashed."""
+    """Panels side by side, each with named lines; a line of two equal heights is drawn dashed. Lines that are named
+    `METHOD, seed SEED` share their method's colour, and their place in the legend."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -76,10 +77,15 @@ def curves(path: Path, panels: Mapping[str, Mapping[str, Line]], x: str) -> None
 
     figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3), layout="constrained", squeeze=False)
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
+        methods: list[str] = []
         for name, points in lines.items():
             level = len({y for _, y in points}) == 1
             style = "--" if level and len(points) > 1 else "o-"
-            axis.plot([at for at, _ in points], [y for _, y in points], style, label=name, markersize=3)
+            method = name.partition(", seed ")[0]
+            label = method if method not in methods else None
+            methods += [label] if label else []
+            colour = f"C{methods.index(method)}"
+            axis.plot([at for at, _ in points], [y for _, y in points], style, color=colour, label=label, markersize=3)
         axis.set(title=title, xlabel=x)
         axis.legend(fontsize=7)
     figure.savefig(path, dpi=110)
