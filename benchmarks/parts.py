@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.files import write_atomic
@@ -117,6 +118,16 @@ def opened(saved: Path, changes: dict[str, Any] | None = None) -> Session:
     config = composed("sample", [f"run='{saved}'"])
     config.set = changes
     return open_run(config).session
+
+
+def likelihood_model(words: list[str], folder: Path) -> tuple[Session, MaximumLikelihood]:
+    """The session of `rlgen pretrain WORDS` with the policy of a run, whatever trained that, and its agent, whose
+    temperature can be set."""
+    session = assemble(composed("pretrain", words), fresh=False)
+    agent = session.agent
+    assert isinstance(agent, MaximumLikelihood)
+    agent.policy.load_state_dict(checkpoint.load(checkpoint.newest(folder), "policy", session.device)["policy"])
+    return session, agent
 
 
 def data_of(session: Session) -> Splits:

@@ -19,16 +19,15 @@ from torch import Tensor
 
 from benchmarks.files import ORACLE, published
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, pretrained, seconds_until, step_of, trained, updates_of
+from benchmarks.parts import QUICK, likelihood_model, pretrained, seconds_until, step_of, trained, updates_of
 from benchmarks.report import Line, Row, curves, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
-from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.domains.music.datasets.oracle import Oracle
 from rlgen_cli.evaluation.evaluate import unique
-from rlgen_cli.runs.assemble import Session, assemble
+from rlgen_cli.runs.assemble import Session
 
 AS_PUBLISHED = "agent.network={init_scale: 0.57, body: {embed: 32, init_std: 0.1}, recurrent: {width: 32}}"
 PLAIN = [
@@ -102,14 +101,9 @@ def learned(call: Call, kind: str, seed: int) -> Path:
 
 
 def model(call: Call, folder: Path, name: str) -> tuple[Session, MaximumLikelihood]:
-    """A run's policy as a likelihood model, whatever trained it."""
+    """A run's policy, which can be sampled at a temperature."""
     words = words_of(call, name if name in METHODS else BEGINS_WITH)
-    session = assemble(composed("pretrain", [*words, "data.count=100"]), fresh=False)
-    agent = session.agent
-    assert isinstance(agent, MaximumLikelihood)
-    saved = checkpoint.load(checkpoint.newest(folder), "policy", session.device)
-    agent.policy.load_state_dict(saved["policy"])
-    return session, agent
+    return likelihood_model([*words, "data.count=100"], folder)
 
 
 @torch.no_grad()

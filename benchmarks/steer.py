@@ -32,10 +32,11 @@ from rlgen_cli.core.specs import View
 from rlgen_cli.evaluation.distances import frechet, neighbourhoods
 
 FREE = "reward.terms.latent_distance.weight=0"
+FITTED = "reward.terms.classifier.updates=4000"  # the reward's classifier, as in experiment=steer
 # Planners act on the GAN alone; policies are trained.
 PLANNERS = {
     "prior, not steered": [*ANY_LATENT, "task=generate", "agent=random"],
-    "best of 16": [*ANY_LATENT, "task=generate", "agent=best_of", "agent.samples=16", "agent.rounds=1", FREE],
+    "best of 16": [*ANY_LATENT, "task=generate", "agent=best_of", "agent.samples=16", "agent.rounds=1", FREE, FITTED],
 }
 POLICIES = {
     "REINFORCE": ["experiment=steer"],
@@ -48,7 +49,7 @@ POLICIES = {
 NEAR = [
     "env=latent_gan", "task=generate", "steering=continuous_step", "env.steering.directions=24",
     "env.steering.stride=3", "env.max_steps=1", "agent=best_of", "agent.samples=128", "agent.rounds=1",
-    "agent.start.guide_std=0.3", "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=0.5",
+    "agent.start.guide_std=0.3", "reward.terms.classifier.weight=1", "reward.terms.classifier.temperature=0.5", FITTED,
     "reward.terms.latent_distance.weight=0.9",
 ]  # fmt: skip
 GUIDES = ("REINFORCE", "PPO", "pathwise")

@@ -190,7 +190,7 @@ CURVES = {
     "steer": Curve(
         [*GAN, "env.steering.directions=8", "num_envs=128", "total_steps=25600", "agent.network.body.width=64",
          "reward.terms.classifier.updates=150"],
-        ("classifier",), -6.71, 1.32,
+        ("classifier",), -3.15, 0.69,
     ),
     "repair": Curve(
         [*GAN, "num_envs=128", "total_steps=38400", "agent.network.body.width=64"],
