@@ -22,7 +22,7 @@ from benchmarks.files import mnist
 from benchmarks.generators import SMALL_GAN, slug
 from benchmarks.harness import Call, run
 from benchmarks.judge import pictures
-from benchmarks.parts import QUICK, data_of, opened, prepared, remembered, seconds_until, trained, updates_of
+from benchmarks.parts import QUICK, data_of, opened, prepared, remembered, trained, training_cost
 from benchmarks.report import Row, table, write
 from benchmarks.rollouts import copies, starts_from
 from rlgen_cli.core.seeding import stream
@@ -120,8 +120,8 @@ class Repair:
             cost = 1000 * (time.perf_counter() - began) / self.count
             if name in POLICIES:
                 write_png(self.call.results / f"repair_{self.task}_{slug(name)}.png", self.picture(made))
-            trained = ["", ""] if run is None else [f"{updates_of(run):,}", f"{seconds_until(run) / 60:.1f}"]
-            return [name, self.seed, *score(self.view, made), f"{cost:.2g}", calls, *trained]
+            learned = ["", ""] if run is None else training_cost(run)
+            return [name, self.seed, *score(self.view, made), f"{cost:.2g}", calls, *learned]
 
         row: Row = remembered(self.call.parts / f"{self.task}_{slug(name)}_{self.seed}.json", measured)
         print(self.task, *row, flush=True)

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from benchmarks.report import Row
 from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
 from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
@@ -173,6 +174,16 @@ def seconds_until(run: Path, step: int | None = None, stage: str | None = None) 
     """Wall time that a run's training (or one of its stages) took until `step` (to its end)."""
     seconds = [float(line["seconds"]) for line in records(run, stage) if step is None or line["step"] <= step]
     return max(seconds, default=0.0)
+
+
+def likelihood_cost(run: Path) -> Row:
+    """Updates, which are its steps, and minutes of a model's training by maximum likelihood."""
+    return [f"{step_of(checkpoint.newest(run)):,}", f"{seconds_until(run, stage='model') / 60:.1f}"]
+
+
+def training_cost(run: Path) -> Row:
+    """Updates and minutes of an agent's training."""
+    return [f"{updates_of(run):,}", f"{seconds_until(run) / 60:.1f}"]
 
 
 def records(run: Path, stage: str | None = None) -> list[dict[str, Any]]:

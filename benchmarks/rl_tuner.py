@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.files import NOTE_RNN, SHARED, published
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, music_of, opened, seconds_until, trained, updates_of
+from benchmarks.parts import QUICK, music_of, opened, trained, training_cost
 from benchmarks.report import Row, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.config.compose import composed
@@ -137,7 +137,7 @@ def measure(call: Call) -> None:
                 keep_samples(call, name, session, view)
             found.append(values)
             steps = json.loads((folder / "status.json").read_text())["step"]
-            cost.append([name, seed, f"{steps:,}", f"{updates_of(folder):,}", f"{seconds_until(folder) / 60:.1f}"])
+            cost.append([name, seed, f"{steps:,}", *training_cost(folder)])
         if found:
             columns[f"{name} ({len(found)} seeds)" if len(found) > 1 else name] = found
     head: Row = ["", *(f"{name}, published" for name in ("Note RNN", "Q", "Ψ", "G")), "best published", *columns]

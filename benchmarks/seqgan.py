@@ -19,11 +19,10 @@ from torch import Tensor
 
 from benchmarks.files import ORACLE, published
 from benchmarks.harness import Call, run
-from benchmarks.parts import QUICK, likelihood_model, pretrained, seconds_until, step_of, trained, updates_of
+from benchmarks.parts import QUICK, likelihood_cost, likelihood_model, pretrained, trained, training_cost
 from benchmarks.report import Line, Row, curves, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
-from rlgen_cli.core import checkpoint
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.domains.music.datasets.oracle import Oracle
 from rlgen_cli.evaluation.evaluate import unique
@@ -150,10 +149,7 @@ def measure(call: Call) -> None:
         found = measured(call, *model(call, folder, name), oracle, fresh)
         lines[f"{name}, seed {seed}"] = [(point.nll_gen, point.nll_oracle) for point in found]
         rows += [[name, seed, f"{t:g}", f"{o:.3f}", f"{g:.3f}", f"{d:.1f}", f"{p:,.0f}"] for t, o, g, d, p in found]
-        likelihood = name in METHODS  # its steps are updates
-        updates = step_of(checkpoint.newest(folder)) if likelihood else updates_of(folder)
-        seconds = seconds_until(folder, stage="model" if likelihood else None)
-        cost.append([name, seed, f"{updates:,}", f"{seconds / 60:.1f}"])
+        cost.append([name, seed, *(likelihood_cost(folder) if name in METHODS else training_cost(folder))])
     panel = {"lower and further left is better": lines}
     curves(call.results / "seqgan.png", panel, "NLL_gen (the y axis is NLL_oracle)")
     own = oracle.sample(call.pick(10_000, 50), length, stream(2, "seqgan own"))

@@ -21,9 +21,8 @@ from benchmarks.parts import (
     opened,
     prepared,
     remembered,
-    seconds_until,
     trained,
-    updates_of,
+    training_cost,
     with_planner,
 )
 from benchmarks.report import Row, table, write
@@ -109,7 +108,7 @@ class Steered:
 
         def found() -> Row:
             view = samples(opened(folder), self.count, "steer")
-            return self.row(name, seed, view, [f"{updates_of(folder):,}", f"{seconds_until(folder) / 60:.1f}"])
+            return self.row(name, seed, view, training_cost(folder))
 
         return remembered(self.call.parts / f"{slug(name)}_{seed}.json", found), folder
 

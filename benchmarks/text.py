@@ -20,19 +20,17 @@ from benchmarks.harness import ROOT, Call, run
 from benchmarks.parts import (
     QUICK,
     data_of,
+    likelihood_cost,
     likelihood_model,
     opened,
     pretrained,
-    seconds_until,
-    step_of,
     trained,
-    updates_of,
+    training_cost,
     with_planner,
 )
 from benchmarks.report import Line, Row, curves, summary, table, write
 from benchmarks.rollouts import samples
 from rlgen_cli.agents.maximum_likelihood import MaximumLikelihood
-from rlgen_cli.core import checkpoint
 from rlgen_cli.core.seeding import stream
 from rlgen_cli.domains.music.encodings import Tokens
 from rlgen_cli.runs.assemble import Session
@@ -149,10 +147,7 @@ def measure(call: Call) -> None:
             words[f"{name}, seed {seed}"] = [(nats, made.words) for _, nats, made in found]
             pairs[f"{name}, seed {seed}"] = [(nats, made.pairs) for _, nats, made in found]
             rows += [[name, seed, f"{t:g}", f"{nats:.3f}", *made.cells()] for t, nats, made in found]
-            likelihood = name == PRIOR  # its steps are updates
-            updates = step_of(checkpoint.newest(folder)) if likelihood else updates_of(folder)
-            seconds = seconds_until(folder, stage="model" if likelihood else None)
-            cost.append([name, seed, f"{updates:,}", f"{seconds / 60:.1f}"])
+            cost.append([name, seed, *(likelihood_cost(folder) if name == PRIOR else training_cost(folder))])
             shown[name] = lines_of(opened(folder), text.count)
     panels = {"words that occur, %": words, "pairs that occur, %": pairs}
     curves(call.results / "text.png", panels, "nats a held-out character")
