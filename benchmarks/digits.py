@@ -1,8 +1,10 @@
 """Digits from nothing: how many an 11-class judge accepts, and how far they are from real ones, over the training.
 
-    python -m benchmarks.digits [seeds=1] [judge=0] [runs=FOLDER,FOLDER]
+    python -m benchmarks.digits [recipes=strokes,strokes_28,lattice] [seeds=1,2,3] [other_seeds=1] [judge=0]
+        [runs=FOLDER,FOLDER]
 
-Trains experiment=digits with each seed; `judge` is the judge's own. `runs` are judged instead of trained.
+`strokes`: experiment=digits_strokes, with `seeds`; `strokes_28`: the same at 28 × 28, `lattice`: experiment=digits,
+with `other_seeds`. `judge` is the judge's own seed. `runs` are judged instead of trained.
 """
 
 import sys
@@ -15,20 +17,30 @@ from torch import Tensor
 from benchmarks.files import mnist
 from benchmarks.harness import Call, run
 from benchmarks.judge import NOT_A_DIGIT, FixedJudge, blend, digit_judge, pictures, shuffle_patches
-from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, trained, updates_of, with_planner
+from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, trained, training_cost, with_planner
 from benchmarks.report import Line, Row, curves, table, write
 from benchmarks.rollouts import copies, samples
+from rlgen_cli.agents.pathwise import Pathwise
 from rlgen_cli.core import checkpoint
 from rlgen_cli.evaluation.distances import frechet, neighbourhoods
 from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
 from rlgen_cli.runs.assemble import Session
 
-SMALL = [
-    *QUICK, "agent.batch_size=8", "agent.learning_starts=64", "agent.replay.buffer_size=2000",
-    "agent.network.body.width=16", "reward.terms.classifier.updates=10",
-]  # fmt: skip
-WIDTHS, LENGTHS = ("[1.0]", "[1.4]", "[2.0]"), (5, 9, 14)  # random strokes that the judge learns to refuse
+LATTICE, STROKES = "experiment=digits", "experiment=digits_strokes"
+SMALL = {
+    LATTICE: [
+        *QUICK, "agent.batch_size=8", "agent.learning_starts=64", "agent.replay.buffer_size=2000",
+        "agent.network.body.width=16", "reward.terms.classifier.updates=10",
+    ],
+    STROKES: [*QUICK, "agent.network.body.width=16"],
+}  # fmt: skip
+SIZE, LARGER = 16, 28  # widths are given for the first
+WIDTHS, LENGTHS = (1.0, 1.4, 2.0), (5, 9, 14)  # random strokes that the judge learns to refuse
 EACH = 16  # samples of a label that are shown
+HEADER: Row = [
+    "", "seed", "updates", "minutes", "accepted", "as asked", "accepted as 0 … 9", "Fréchet distance", "precision",
+    "coverage",
+]  # fmt: skip
 
 
 class Judged(NamedTuple):
@@ -41,26 +53,27 @@ class Judged(NamedTuple):
     precision: float
     coverage: float
 
-    def row(self, name: str) -> Row:
-        """A line of the table."""
+    def cells(self) -> Row:
+        """The end of its line in the table."""
         asked = "" if self.as_asked is None else f"{self.as_asked:.1%}"
-        cells = (f"{self.frechet:.1f}", f"{self.precision:.2f}", f"{self.coverage:.2f}")
-        return [name, f"{self.accepted:.1%}", asked, " ".join(map(str, self.counts)), *cells]
+        distances = (f"{self.frechet:.1f}", f"{self.precision:.2f}", f"{self.coverage:.2f}")
+        return [f"{self.accepted:.1%}", asked, " ".join(map(str, self.counts)), *distances]
 
 
 class Judges:
-    """The 11-class judge and the fixed network, with the test pictures that they compare to."""
+    """The 11-class judge and the fixed network, with the test pictures that they compare to, all of one size."""
 
-    def __init__(self, call: Call, session: Session, words: list[str], seed: int) -> None:
-        data, count = data_of(session), call.pick(4000, 50)
-        negatives = random_strokes(words, call.pick(40_000, 90), "train")
-        self.judge = digit_judge(data.train, negatives, call.pick(2500, 10), seed)
+    def __init__(self, call: Call, size: int, seed: int) -> None:
+        words = [LATTICE, *mnist(call), f"env.size={size}", *call.pick([], SMALL[LATTICE])]
+        self.data, count = data_of(with_planner(words, "random")), call.pick(4000, 50)
+        negatives = random_strokes(words, size, call.pick(40_000, 90), "train")
+        self.judge = digit_judge(self.data.train, negatives, call.pick(2500, 10), seed)
         self.network, self.near = FixedJudge(call), call.pick(2000, 40)
-        test = pictures(data.test)
+        test = pictures(self.data.test)
         self.known = self.network(test)
-        self.right = float((self.judge.classify(test) == data.test.labels.cpu()).float().mean())
+        self.right = float((self.judge.classify(test) == self.data.test.labels.cpu()).float().mean())
         rng, some = torch.Generator().manual_seed(1), test[:count]
-        wrong = {"random strokes": random_strokes(words, count, "fresh"), "blends": blend(some, rng)}
+        wrong = {"random strokes": random_strokes(words, size, count, "fresh"), "blends": blend(some, rng)}
         wrong |= {f"{parts} × {parts} patches": shuffle_patches(some, parts, rng) for parts in (2, 4)}
         self.fooled = {name: float((self.judge.classify(x) != NOT_A_DIGIT).float().mean()) for name, x in wrong.items()}
 
@@ -75,12 +88,13 @@ class Judges:
         )  # fmt: skip
 
 
-def random_strokes(words: list[str], count: int, name: str) -> Tensor:
-    """Strokes of several widths and lengths, none of them drawn by a learner, float [M, 1, S, S]."""
+def random_strokes(words: list[str], size: int, count: int, name: str) -> Tensor:
+    """Pen strokes of several widths and lengths, none of them drawn by a learner, float [M, 1, S, S]."""
     each, parts = count // (len(WIDTHS) * len(LENGTHS)) + 1, []
     for width in WIDTHS:
         for length in LENGTHS:
-            session = with_planner([*words, f"env.brush.widths={width}", f"env.max_steps={length}"], "random")
+            scaled = [f"env.brush.widths=[{width * size / SIZE}]", f"env.max_steps={length}"]
+            session = with_planner([*words, *scaled], "random")
             parts.append(samples(session, each, f"digits/{name}/{width}/{length}", at_once=each).sample)
     return torch.cat(parts)
 
@@ -96,70 +110,108 @@ class Point(NamedTuple):
     """A checkpoint judged."""
 
     minutes: float
-    accepted: float  # percent
-    frechet: float
+    judged: Judged
 
 
-def judged_run(judges: Judges, folder: Path, count: int) -> tuple[list[Row], list[Point]]:
-    """A row and a point for each checkpoint."""
-    rows, points = [], []
+def points_of(judges: Judges, folder: Path, count: int) -> list[Point]:
+    """One for each checkpoint."""
+    points = []
     for saved in checkpoint.steps(folder):
-        session, minutes = opened(saved), seconds_until(folder, step_of(saved)) / 60
-        view = samples(session, count, "digits/rlgen")
-        found = judges(view.sample, view.context["label"])
-        cost = f"{step_of(saved):,} steps, {updates_of(folder, saved):,} updates, {minutes:.1f} min"
-        rows.append(found.row(f"seed {session.settings.seed}, {cost}"))
-        points.append(Point(minutes, 100 * found.accepted, found.frechet))
-    return rows, points
+        view = samples(opened(saved), count, "digits/rlgen")
+        minutes = seconds_until(folder, step_of(saved)) / 60
+        points.append(Point(minutes, judges(view.sample, view.context["label"])))
+    return points
 
 
-def plot(call: Call, points: list[Point], random: Judged) -> None:
-    """Accepted and Fréchet distance over the minutes of training, beside random strokes and the goal."""
-    last = points[-1].minutes
+def free(size: int) -> list[str]:
+    """experiment=digits_strokes on a canvas of this size."""
+    widths = [round(width * size / SIZE, 2) for width in (1.2, 2.5)]
+    return [STROKES] if size == SIZE else [
+        STROKES, f"env.size={size}", f"env.brush.edge={size / SIZE}", f"env.brush.widths={widths}",
+    ]  # fmt: skip
+
+
+def runs_of(call: Call) -> list[Path]:
+    """Those that are asked for, or trained."""
+    if call.each("runs"):
+        return [Path(folder) for folder in call.each("runs")]
+    recipes = {"strokes": free(SIZE), "strokes_28": free(LARGER), "lattice": [LATTICE]}
+    folders = []
+    for name in call.each("recipes"):
+        words = [*recipes[name], *mnist(call), *call.pick([], SMALL[recipes[name][0]]), "keep_checkpoints=100"]
+        for seed in call.seeds("seeds" if name == "strokes" else "other_seeds"):
+            folders.append(trained(call.parts / f"{name}_{seed}", [*words, f"seed={seed}"]))
+    return folders
+
+
+def called(session: Session) -> str:
+    """A run's recipe, in the table."""
+    if isinstance(session.agent, Pathwise):
+        return "four free strokes, pathwise gradient, discriminator alone"
+    return "ten pen strokes, DQN, discriminator and classifier"
+
+
+def by_chance(call: Call, judges: Judges, size: int) -> list[Row]:
+    """What random strokes are worth, and real pictures."""
+    count, rows, data = call.pick(4000, 50), list[Row](), judges.data.train
+    for name, words in (("random pen strokes", [LATTICE, f"env.size={size}"]), ("random free strokes", free(size))):
+        words = [*words, *mnist(call), *call.pick([], SMALL[words[0]])]
+        drawn = samples(with_planner(words, "random"), count, "digits/random").sample
+        rows.append([name, "", "", "", *judges(drawn, None).cells()])
+    real = judges(pictures(data)[:count], data.labels[:count])
+    return [*rows, ["real training images", "", "", "", *real.cells()]]
+
+
+def plot(call: Call, lines: dict[str, list[Point]]) -> None:
+    """Accepted and Fréchet distance over the minutes of training."""
     accepted: dict[str, Line] = {
-        "rlgen DQN": [(point.minutes, point.accepted) for point in points], "goal": [(0.0, 50.0), (last, 50.0)],
-    }  # fmt: skip
-    quarter = random.frechet / 4
+        name: [(point.minutes, 100 * point.judged.accepted) for point in points] for name, points in lines.items()
+    }
     distance: dict[str, Line] = {
-        "rlgen DQN": [(0.0, random.frechet), *((point.minutes, point.frechet) for point in points)],
-        "goal: a quarter of random's": [(0.0, quarter), (last, quarter)],
+        name: [(point.minutes, point.judged.frechet) for point in points] for name, points in lines.items()
     }
     panels = {"accepted as digits, %": accepted, "Fréchet distance": distance}
     curves(call.results / "digits_curve.png", panels, "minutes of training")
 
 
 def measure(call: Call) -> None:
-    words, count = ["experiment=digits", *mnist(call), *call.pick([], SMALL)], call.pick(4000, 50)
-    runs = [Path(folder) for folder in call.each("runs")] or [
-        trained(call.parts / f"seed_{seed}", [*words, "keep_checkpoints=100", f"seed={seed}"]) for seed in call.seeds()
-    ]
-    random = with_planner(words, "random")
-    judges = Judges(call, random, words, int(call.settings["judge"]))
-    by_chance = judges(samples(random, count, "digits/random").sample, None)
-    real = data_of(random).train
-    rows: list[Row] = [["", "accepted", "as asked", "accepted as 0 … 9", "Fréchet distance", "precision", "coverage"]]
-    rows += [
-        by_chance.row("random strokes"),
-        judges(pictures(real)[:count], real.labels[:count]).row("real training images"),
-    ]
-    for folder in runs:
-        found, points = judged_run(judges, folder, count)
-        rows += found
-    plot(call, points, by_chance)
-    write_png(call.results / "digits.png", enlarge(grid(of_each_label(opened(runs[-1])), columns=EACH), 600))
-    fooled = ", ".join(f"{name} {share:.1%}" for name, share in judges.fooled.items())
+    count, lines = call.pick(4000, 50), dict[str, list[Point]]()
+    sessions = {folder: opened(folder) for folder in runs_of(call)}
+    parts = []
+    for size in sorted({session.config.env.size for session in sessions.values()}):
+        judges = Judges(call, size, int(call.settings["judge"]))
+        rows, shown = [HEADER, *by_chance(call, judges, size)], dict[str, str]()
+        for folder, session in sessions.items():
+            if session.config.env.size != size:
+                continue
+            name, points = called(session), points_of(judges, folder, count)
+            lines[f"{size} × {size}, {name}, seed {session.settings.seed}"] = points
+            rows.append([name, session.settings.seed, *training_cost(folder), *points[-1].judged.cells()])
+            shown[name] = f"digits_{type(session.agent).__name__.lower()}_{size}.png"
+            write_png(call.results / shown[name], enlarge(grid(of_each_label(session), columns=EACH), 600))
+        fooled = ", ".join(f"{name} {share:.1%}" for name, share in judges.fooled.items())
+        parts += [
+            f"## {size} × {size}",
+            f"The judge is right on {judges.right:.1%} of the test digits and takes for digits: {fooled}.",
+            table(rows),
+            *(f"{name[0].upper()}{name[1:]}, a row a label:\n\n![drawn digits]({picture})"
+              for name, picture in shown.items()),
+        ]  # fmt: skip
+    plot(call, lines)
     write(call, "Digits from nothing", [
-        f"Drawn from a blank 16 × 16 canvas in ten strokes by experiment=digits; n = {count} samples a row, against "
-        "the 10 000 test images at the same size. The judge took no part in training: it is right on "
-        f"{judges.right:.1%} of the test digits and takes for digits: {fooled}.",
-        "![drawn digits, one row a label](digits.png)",
+        "Drawn on a blank canvas by experiment=digits_strokes and by experiment=digits, which see a label and no "
+        f"target; n = {count} samples a row, against the 10 000 test images at the same size. The judge, an 11-class "
+        "classifier, took no part in training.",
+        *parts,
         "![over the training](digits_curve.png)",
-        table(rows),
     ])  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
-    run("digits", measure, arguments, seeds="1", judge="0", runs="")
+    run(
+        "digits", measure, arguments, recipes="strokes,strokes_28,lattice", seeds="1,2,3", other_seeds="1", judge="0",
+        runs="",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

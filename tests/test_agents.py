@@ -216,6 +216,27 @@ def test_the_pathwise_gradient_is_the_slope_of_the_return():
     assert (values[0] - values[1]) / 0.4 == pytest.approx(grad.norm().item(), rel=0.25)
 
 
+def test_a_terminal_score_is_found_once_in_an_unrolled_episode_and_has_the_gradient_of_a_potential(monkeypatch):
+    """With a discount of 1 the potential's rewards sum to the final score, less that of the blank canvas."""
+    words = [*COPY, "brush=stroke", "agent=pathwise", "agent.gamma=1", "num_envs=8", "precision=float32"]
+    gradients, calls = list[Tensor](), list[int]()
+    for form in ("potential", "terminal"):
+        run = session(*words, "agent.network.body.width=32", "env.max_steps=3", f"reward.terms.target.form={form}")
+        agent, term = run.agent, run.reward.terms["target"]
+        assert isinstance(agent, Pathwise)
+        seen, score = [], type(term.score).__call__
+        monkeypatch.setattr(
+            type(term.score), "__call__", lambda *a, seen=seen, score=score: (seen.append(1), score(*a))[1]
+        )
+        returns = agent._unroll(run.envs["train"].reset(8, run.streams["env"]), rng(3)).returns
+        monkeypatch.undo()
+        gradients.append(torch.autograd.grad(returns.mean(), agent.policy.net.head.numbers.weight)[0])
+        calls.append(len(seen))
+    assert calls == [3, 1]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0
+
+
 def test_what_gradients_cannot_pass_is_refused():
     with pytest.raises(
         UserError, match=r"^agent: Pathwise cannot act in env\.brush=SpiralBrush.*use another brush \(.*stroke"

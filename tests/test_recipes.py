@@ -172,6 +172,12 @@ CURVES = {
          "reward.terms.classifier.updates=150"],
         ("classifier",), -1.268, 0.261,
     ),
+    "digits_strokes": Curve(
+        ["env.size=12", "num_envs=16", "total_steps=6400", "agent.network.body.width=64",
+         "reward.terms.adversarial.net={channels: 8, width: 32}", "reward.terms.adversarial.batch_size=32",
+         "+reward/term=classifier", "reward.terms.classifier.weight=0", "reward.terms.classifier.updates=150"],
+        ("classifier",), -1.0, 0.1,
+    ),
     "sprites": Curve(
         ["env.size=8", "env.colours=8", "env.max_steps=32", "num_envs=8", "total_steps=5120", "agent.batch_size=32",
          "agent.learning_starts=256", "agent.replay.buffer_size=6400", "agent.network.maps.channels=8"],

@@ -134,7 +134,8 @@ class Pathwise:
             action, log_prob = out.policy.draw(rng)
             state, carry = env.step(state, action), out.carry
             before, view = view, env.view(state)
-            scored = self.reward(before, view, env.done(state), known=known)
+            ending = t + 1 == env.spec.max_steps or not env.spec.fixed_length
+            scored = self.reward(before, view, env.done(state), known=known, ending=ending)
             returns, known = returns + self.gamma**t * scored.total, scored.scores
             entropy = entropy + out.policy.evaluate_actions(action)[1]
             if self.anchor.active:
