@@ -225,11 +225,11 @@ def test_a_terminal_score_is_found_once_in_an_unrolled_episode_and_has_the_gradi
         agent, term = run.agent, run.reward.terms["target"]
         assert isinstance(agent, Pathwise)
         seen, score = [], type(term.score).__call__
-        monkeypatch.setattr(
-            type(term.score), "__call__", lambda *a, seen=seen, score=score: (seen.append(1), score(*a))[1]
-        )
-        returns = agent._unroll(run.envs["train"].reset(8, run.streams["env"]), rng(3)).returns
-        monkeypatch.undo()
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                type(term.score), "__call__", lambda *a, seen=seen, score=score: (seen.append(1), score(*a))[1]
+            )
+            returns = agent._unroll(run.envs["train"].reset(8, run.streams["env"]), rng(3)).returns
         gradients.append(torch.autograd.grad(returns.mean(), agent.policy.net.head.numbers.weight)[0])
         calls.append(len(seen))
     assert calls == [3, 1]
