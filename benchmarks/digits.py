@@ -34,8 +34,9 @@ SMALL = {
     ],
     STROKES: [*QUICK, "agent.network.body.width=16"],
 }  # fmt: skip
-SIZE, LARGER = 16, 28  # widths are given for the first
-WIDTHS, LENGTHS = (1.0, 1.4, 2.0), (5, 9, 14)  # random strokes that the judge learns to refuse
+SIZE, LARGER = 16, 28  # of canvases; widths are given for the first
+# Random strokes that the judge learns to refuse: by pen, and how many free ones.
+WIDTHS, LENGTHS, FREE_LENGTHS = (1.0, 1.4, 2.0), (5, 9, 14), (2, 4, 8)
 EACH = 16  # samples of a label that are shown
 HEADER: Row = [
     "", "seed", "updates", "minutes", "accepted", "as asked", "accepted as 0 … 9", "Fréchet distance", "precision",
@@ -64,16 +65,16 @@ class Judges:
     """The 11-class judge and the fixed network, with the test pictures that they compare to, all of one size."""
 
     def __init__(self, call: Call, size: int, seed: int) -> None:
-        words = [LATTICE, *mnist(call), f"env.size={size}", *call.pick([], SMALL[LATTICE])]
-        self.data, count = data_of(with_planner(words, "random")), call.pick(4000, 50)
-        negatives = random_strokes(words, size, call.pick(40_000, 90), "train")
-        self.judge = digit_judge(self.data.train, negatives, call.pick(2500, 10), seed)
+        self.data = data_of(with_planner([STROKES, *mnist(call), f"env.size={size}"], "random"))
+        count = call.pick(4000, 50)
+        negatives = random_strokes(call, size, call.pick(40_000, 90), "train")
+        self.judge = digit_judge(self.data.train, torch.cat(list(negatives.values())), call.pick(2500, 10), seed)
         self.network, self.near = FixedJudge(call), call.pick(2000, 40)
         test = pictures(self.data.test)
         self.known = self.network(test)
         self.right = float((self.judge.classify(test) == self.data.test.labels.cpu()).float().mean())
         rng, some = torch.Generator().manual_seed(1), test[:count]
-        wrong = {"random strokes": random_strokes(words, size, count, "fresh"), "blends": blend(some, rng)}
+        wrong = random_strokes(call, size, count, "fresh") | {"blends": blend(some, rng)}
         wrong |= {f"{parts} × {parts} patches": shuffle_patches(some, parts, rng) for parts in (2, 4)}
         self.fooled = {name: float((self.judge.classify(x) != NOT_A_DIGIT).float().mean()) for name, x in wrong.items()}
 
@@ -88,15 +89,28 @@ class Judges:
         )  # fmt: skip
 
 
-def random_strokes(words: list[str], size: int, count: int, name: str) -> Tensor:
-    """Pen strokes of several widths and lengths, none of them drawn by a learner, float [M, 1, S, S]."""
-    each, parts = count // (len(WIDTHS) * len(LENGTHS)) + 1, []
-    for width in WIDTHS:
-        for length in LENGTHS:
-            scaled = [f"env.brush.widths=[{width * size / SIZE}]", f"env.max_steps={length}"]
-            session = with_planner([*words, *scaled], "random")
-            parts.append(samples(session, each, f"digits/{name}/{width}/{length}", at_once=each).sample)
-    return torch.cat(parts)
+def random_strokes(call: Call, size: int, count: int, name: str) -> dict[str, Tensor]:
+    """About `count` pictures of strokes by pen, of several widths and lengths, and as many of free ones, none of them
+    drawn by a learner, float [M, 1, S, S] each."""
+    recipes = {
+        "random pen strokes": [
+            [LATTICE, f"env.size={size}", f"env.brush.widths=[{width * size / SIZE}]", f"env.max_steps={length}"]
+            for width in WIDTHS for length in LENGTHS
+        ],
+        "random free strokes": [[*free(size), f"env.max_steps={length}"] for length in FREE_LENGTHS],
+    }  # fmt: skip
+    return {
+        kind: torch.cat([
+            by_chance(call, words, count // len(several) + 1, f"digits/{name}/{i}") for i, words in enumerate(several)
+        ])
+        for kind, several in recipes.items()
+    }  # fmt: skip
+
+
+def by_chance(call: Call, words: list[str], count: int, name: str) -> Tensor:
+    """What random actions draw by a recipe, float [count, 1, S, S]."""
+    session = with_planner([*words, *mnist(call), *call.pick([], SMALL[words[0]])], "random")
+    return samples(session, count, name).sample
 
 
 def of_each_label(session: Session) -> Tensor:
@@ -151,13 +165,11 @@ def called(session: Session) -> str:
     return "ten pen strokes, DQN, discriminator and classifier"
 
 
-def by_chance(call: Call, judges: Judges, size: int) -> list[Row]:
-    """What random strokes are worth, and real pictures."""
-    count, rows, data = call.pick(4000, 50), list[Row](), judges.data.train
+def scale(call: Call, judges: Judges, size: int) -> list[Row]:
+    """Rows of what random strokes are worth, and real pictures."""
+    count, data, rows = call.pick(4000, 50), judges.data.train, list[Row]()
     for name, words in (("random pen strokes", [LATTICE, f"env.size={size}"]), ("random free strokes", free(size))):
-        words = [*words, *mnist(call), *call.pick([], SMALL[words[0]])]
-        drawn = samples(with_planner(words, "random"), count, "digits/random").sample
-        rows.append([name, "", "", "", *judges(drawn, None).cells()])
+        rows.append([name, "", "", "", *judges(by_chance(call, words, count, "digits/random"), None).cells()])
     real = judges(pictures(data)[:count], data.labels[:count])
     return [*rows, ["real training images", "", "", "", *real.cells()]]
 
@@ -180,7 +192,7 @@ def measure(call: Call) -> None:
     parts = []
     for size in sorted({session.config.env.size for session in sessions.values()}):
         judges = Judges(call, size, int(call.settings["judge"]))
-        rows, shown = [HEADER, *by_chance(call, judges, size)], dict[str, str]()
+        rows, shown = [HEADER, *scale(call, judges, size)], dict[str, str]()
         for folder, session in sessions.items():
             if session.config.env.size != size:
                 continue

@@ -173,10 +173,11 @@ CURVES = {
         ("classifier",), -1.268, 0.261,
     ),
     "digits_strokes": Curve(
-        ["env.size=12", "num_envs=16", "total_steps=6400", "agent.network.body.width=64",
+        ["env.size=12", "num_envs=32", "total_steps=38400", "agent.network.body.width=64",
          "reward.terms.adversarial.net={channels: 8, width: 32}", "reward.terms.adversarial.batch_size=32",
+         "reward.terms.adversarial.interval=1",
          "+reward/term=classifier", "reward.terms.classifier.weight=0", "reward.terms.classifier.updates=150"],
-        ("classifier",), -1.0, 0.1,
+        ("classifier",), -2.071, 0.100,
     ),
     "sprites": Curve(
         ["env.size=8", "env.colours=8", "env.max_steps=32", "num_envs=8", "total_steps=5120", "agent.batch_size=32",
