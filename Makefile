@@ -124,11 +124,13 @@ TRAINED := learning_to_paint digits resketch captions diffusion diffusion_reward
   fused gan agents paint painters organ sprites dqn_gan tunes
 BENCHMARKS := $(TIMED) $(TRAINED)
 
-# Long: about seven hours on two cores. Interrupted, it goes on where it was; what is complete for this version of the
-# code is skipped. Each writes its table and pictures below docs/results.
+# Long: the minutes of the tables sum to some twenty hours of one core, so about half a day on two; `BENCHMARKS_AT_ONCE=8`
+# where there are more. Interrupted, it goes on where it was; what is complete for this version of the code is skipped.
+# Each writes its table and pictures below docs/results.
+BENCHMARKS_AT_ONCE ?= 2
 benchmarks: setup $(VENV)/.benchmarks
 	for name in $(TIMED); do $(BIN)/python -m benchmarks.$$name once=true || exit 1; done
-	printf '%s\n' $(TRAINED) | OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE xargs -n 1 -P 2 \
+	printf '%s\n' $(TRAINED) | OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE xargs -n 1 -P $(BENCHMARKS_AT_ONCE) \
 	  sh -c '$(BIN)/python -m benchmarks.$$0 once=true || exit 255'
 
 # The same code in minutes, with tiny sizes and synthetic files; tables go below outputs/benchmarks/quick.

@@ -149,10 +149,10 @@ def runs_of(call: Call) -> list[Path]:
     """Those that are asked for, or trained."""
     if call.each("runs"):
         return [Path(folder) for folder in call.each("runs")]
-    recipes = {"strokes": free(SIZE), "strokes_28": free(LARGER), "lattice": [LATTICE]}
+    recipes = {"strokes": free(SIZE), "strokes_28": [*free(LARGER), "total_steps=600000"], "lattice": [LATTICE]}
     folders = []
     for name in call.each("recipes"):
-        words = [*recipes[name], *mnist(call), *call.pick([], SMALL[recipes[name][0]]), "keep_checkpoints=100"]
+        words = [*recipes[name], *mnist(call), "keep_checkpoints=100", *call.pick([], SMALL[recipes[name][0]])]
         for seed in call.seeds("seeds" if name == "strokes" else "other_seeds"):
             folders.append(trained(call.parts / f"{name}_{seed}", [*words, f"seed={seed}"]))
     return folders
