@@ -29,7 +29,7 @@ from rlgen_cli.evaluation.media.raster import enlarge, write_png
 BASE = ["experiment=spiral", "threads=1", "keep_checkpoints=100"]
 COPYING = [
     "experiment=learning_to_paint", "agent=policy_gradient", "total_steps=1000000", "eval_interval=50000",
-    "checkpoint_interval=500000", "threads=1",
+    "checkpoint_interval=500000", "threads=1", "agent.gamma=1.0",
 ]  # fmt: skip
 LOSS = "reward.terms.adversarial.loss"
 WASSERSTEIN = [
