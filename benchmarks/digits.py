@@ -21,6 +21,7 @@ from benchmarks.parts import QUICK, data_of, opened, seconds_until, step_of, tra
 from benchmarks.report import Line, Row, curves, table, write
 from benchmarks.rollouts import copies, samples
 from rlgen_cli.agents.pathwise import Pathwise
+from rlgen_cli.config.compose import composed
 from rlgen_cli.core import checkpoint
 from rlgen_cli.evaluation.distances import frechet, neighbourhoods
 from rlgen_cli.evaluation.media.raster import enlarge, grid, write_png
@@ -34,7 +35,7 @@ SMALL = {
     ],
     STROKES: [*QUICK, "agent.network.body.width=16"],
 }  # fmt: skip
-SIZE, LARGER = 16, 28  # of canvases; widths are given for the first
+SIZE, LARGER = 16, 28  # of canvases; widths are those of the first
 # Random strokes that the judge learns to refuse: by pen, and how many free ones.
 WIDTHS, LENGTHS, FREE_LENGTHS = (1.0, 1.4, 2.0), (5, 9, 14), (2, 4, 8)
 EACH = 16  # samples of a label that are shown
@@ -138,11 +139,10 @@ def points_of(judges: Judges, folder: Path, count: int) -> list[Point]:
 
 
 def free(size: int) -> list[str]:
-    """experiment=digits_strokes on a canvas of this size."""
-    widths = [round(width * size / SIZE, 2) for width in (1.2, 2.5)]
-    return [STROKES] if size == SIZE else [
-        STROKES, f"env.size={size}", f"env.brush.edge={size / SIZE}", f"env.brush.widths={widths}",
-    ]  # fmt: skip
+    """experiment=digits_strokes on a canvas of this size: strokes grow with it."""
+    brush, times = composed("train", [STROKES]).env.brush, size / SIZE
+    widths = [round(width * times, 2) for width in brush.widths]
+    return [STROKES, f"env.size={size}", f"env.brush.edge={brush.edge * times}", f"env.brush.widths={widths}"]
 
 
 def runs_of(call: Call) -> list[Path]:

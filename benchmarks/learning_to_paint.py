@@ -111,8 +111,8 @@ def measure(call: Call) -> None:
         hard = OmegaConf.load(folder / "config.yaml").env.brush.edge == HARD_EDGE
         name += ", for a hard rim" if hard else ""
         cost = [f"{step_of(checkpoint.newest(folder)):,}", *training_cost(folder)]
-        judged = {painted_rim: painted(enlarged(folder, size, painted_rim), call.pick(10_000, 100))
-                  for painted_rim in (rim, HARD_RIM)}  # fmt: skip
+        digits = call.pick(10_000, 100)
+        judged = {rim: painted(session, digits), HARD_RIM: painted(enlarged(folder, size, HARD_RIM), digits)}
         for painted_rim, found in judged.items():
             shares = [f"{found.error / level:.2%}" for level in (found.blank, PUBLISHED_BLANK)]
             rows.append([name, seed, *cost, f"{rim:.1f}", f"{painted_rim:.1f}", f"{found.error:.5f}", *shares])
