@@ -10,7 +10,7 @@ from rlgen_cli.core.seeding import stream
 from rlgen_cli.core.specs import Scored, View
 from rlgen_cli.data.images import Images, Splits
 from rlgen_cli.domains.latent.environment import LatentPictures
-from rlgen_cli.domains.latent.steering import ContinuousStep, DiscreteStep, SetLatent
+from rlgen_cli.domains.latent.steering import ContinuousStep, DiscreteStep, SetCoordinate, SetLatent
 from rlgen_cli.generators.fused_reward import FusedReward
 from rlgen_cli.generators.gan import GAN, GANOptimizer
 from rlgen_cli.generators.joint import JointTraining
@@ -74,11 +74,16 @@ def make_gan(device: str = "cpu", reward: Any = None, **changes: Any) -> GAN:
 def make_env(source: Any, steering: str = "discrete_step", **changes: Any) -> LatentPictures:
     """An environment that steers the source's generator; `changes` are of its own arguments or the steering's."""
     generator, device = source.generator, next(iter(source.generator.state_dict().values())).device
-    kinds: dict[str, Any] = {"discrete_step": DiscreteStep, "continuous_step": ContinuousStep, "set_latent": SetLatent}
+    kinds: dict[str, Any] = {
+        "discrete_step": DiscreteStep,
+        "continuous_step": ContinuousStep,
+        "set_coordinate": SetCoordinate,
+        "set_latent": SetLatent,
+    }
     settings: dict[str, Any] = {"limit": 3.0}
     if steering != "set_latent":
-        steps = {"device": device, "space": "latent", "basis": "auto", "directions": 4, "stride": 0.7}
-        settings |= steps
+        settings |= {"device": device, "space": "latent", "basis": "auto", "directions": 4}
+        settings |= {"levels": 5} if steering == "set_coordinate" else {"stride": 0.7}
     settings |= {key: changes.pop(key) for key in list(changes) if key in settings}
     images = changes.pop("images") if "images" in changes else pictures(device)
     own: dict[str, Any] = {
@@ -88,6 +93,7 @@ def make_env(source: Any, steering: str = "discrete_step", **changes: Any) -> La
         "start": "prior",
         "damage": None,
         "condition": "none",
+        "time_encoding": "fraction",
     }
     return LatentPictures(
         data=Splits(images, images, images),

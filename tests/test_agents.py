@@ -656,7 +656,7 @@ def fixed_dqn(q: Tensor, backup: Backup, td_lambda: float, n_step: int) -> DQN:
         target_update=HardUpdate(interval=1),
         optimizer=partial(Adam, learning_rate=Linear(0.01, 0.01, 1.0), max_grad_norm=1.0, eps=1e-5, weight_decay=0.0, nonfinite="stop"),
         gamma=Linear(GAMMA, GAMMA, 1.0), n_step=n_step, td_lambda=td_lambda, temperature=Linear(TAU, TAU, 1.0),
-        batch_size=64, gradient_steps=1.0, learning_starts=0,
+        batch_size=64, gradient_steps=1.0, learning_starts=0, huber_delta=1.0,
     )  # fmt: skip
 
 
@@ -675,6 +675,24 @@ def walk(agent: DQN, calls: int, ends: Callable[[int], bool]) -> None:
         after = state._replace(step=state.step + 1)
         agent.observe(Transition(state, action, reward, reward, after, done))
         state = agent.env.reset(4, rng(3)) if ends(call) else after
+
+
+@pytest.mark.parametrize(
+    ("huber_delta", "losses", "settled"), [(1.0, [0.125, 2.5], 0.25), (2.0, [0.125, 4.0], 0.5), (None, [0.125, 4.5], 2)]
+)
+def test_the_loss_of_dqn_by_hand(huber_delta, losses, settled):
+    """Of errors of .5 and 3; and where a value settles whose targets are 0, 0, 0, 0 and 10, with the mean 2: at δ / 4 of
+    Huber's, since one linear error then pulls as much as four squared ones."""
+    agent = fixed_dqn(REWARD, SoftBackup(mean=True), 1.0, n_step=1)
+    agent.huber_delta = huber_delta
+    assert agent._loss(torch.tensor([0.5, 3.0]), torch.zeros(2)).tolist() == losses
+    target, q = torch.tensor([0.0, 0.0, 0.0, 0.0, 10.0]), torch.tensor(1.0, requires_grad=True)
+    optimizer = torch.optim.SGD([q], lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        agent._loss(q.expand(5), target).sum().backward()
+        optimizer.step()
+    assert float(q) == pytest.approx(settled, abs=1e-3)
 
 
 @pytest.mark.parametrize("td_lambda", [0.0, 0.5, 1.0])

@@ -125,6 +125,7 @@ WRONG = {
     "train env=tiny reward=adversarial": r"reward\.terms\.adversarial: needs data",
     "train agent=dqn brush=spiral_continuous": r"DQN cannot act in env\.brush=SpiralContinuous.*actor_critic",
     "train agent=ppo agent.objective.clip_range=-1": r"agent\.objective\.clip_range: must be above 0, or null for none, got -1",
+    "train agent.huber_delta=0": r"agent\.huber_delta: must be above 0, or null for squared errors, got 0",
     "train agent=ppo agent.num_minibatches=3": r"agent\.num_minibatches: must divide 2048 steps, got 3",
     "train agent=ppo agent.gama=1": r"agent\.gama: .*did you mean gamma",
     "train agent=ppo agent.anchor.prior=nowhere": r"agent\.anchor\.prior: must be none, start, the folder",

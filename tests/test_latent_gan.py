@@ -19,7 +19,7 @@ from tests.conftest import compose, session, small, write_picture
 from tests.resuming import resumes
 from tests.small_gan import LATENT, make_env, make_gan, pictures, rng
 
-STEERINGS = ["discrete_step", "continuous_step", "set_latent"]
+STEERINGS = ["discrete_step", "continuous_step", "set_coordinate", "set_latent"]
 SEEN = [
     ({}, {"canvas", "time", "latent"}, {"start_latent"}),
     ({"condition": "target"}, {"canvas", "target", "time", "latent"}, {"start_latent", "target"}),
@@ -124,6 +124,39 @@ def test_steps_by_hand():
     moved = env.step(state, torch.tensor([1, 5, 8])).point - state.point
     assert torch.allclose(moved[:, 1], torch.tensor([0.5, -0.5, 0.0]), atol=1e-6)
     assert not bool(moved[:, [0, 2, 3, 4, 5]].any())
+
+
+def test_coordinates_by_hand():
+    """Of 4 directions and 5 levels, the normal quantiles of .1, .3, .5, .7 and .9: step t sets coordinate t mod 4."""
+    env = make_env(make_gan(), "set_coordinate", basis="axes", max_steps=5, time_encoding="one_hot")
+    start = env.reset(3, rng())
+    state, levels = start, [-1.28155, -0.52440, 0.0, 0.52440, 1.28155]
+    for actions in ([0, 1, 2], [3, 3, 3], [4, 0, 4], [1, 1, 1], [4, 3, 2]):
+        assert torch.equal(env.observe(state)["time"].argmax(1), state.step.long())
+        state = env.step(state, torch.tensor(actions))
+    columns = [[4, 3, 2], [3, 3, 3], [4, 0, 4], [1, 1, 1]]  # the last step set the first coordinate again
+    expected = torch.tensor([[levels[row[i]] for row in columns] for i in range(3)])
+    assert torch.allclose(state.point[:, :4], expected, atol=1e-4)
+    assert torch.equal(state.point[:, 4:], start.point[:, 4:])
+    assert not bool(env.observe(state)["time"].any())
+
+
+def test_a_coordinate_is_set_along_a_direction_and_leaves_the_others():
+    env = make_env(make_gan(), "set_coordinate", basis="random", directions=None, limit=9.0)
+    rows = env.steering.directions.matrix  # type: ignore[attr-defined]
+    state = env.reset(3, rng())
+    moved = env.step(state, torch.tensor([0, 2, 4])).point @ rows.T - state.point @ rows.T
+    along = env.step(state, torch.tensor([0, 2, 4])).point @ rows[0]
+    assert torch.allclose(along, torch.tensor([-1.28155, 0.0, 1.28155]), atol=1e-4)
+    assert torch.allclose(moved[:, 1:], torch.zeros(3, LATENT - 1), atol=1e-5)
+
+
+def test_uniform_coordinates_are_about_the_latent_prior():
+    env = make_env(make_gan(), "set_coordinate", basis="axes", levels=1000)
+    values = env.steering.values  # type: ignore[attr-defined]
+    assert float(values.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(values.std()) == pytest.approx(1, abs=0.005)
+    assert float((values > 1.6449).float().mean()) == pytest.approx(0.05, abs=0.001)
 
 
 def test_episodes_begin_at_the_mean_or_anywhere():
@@ -320,6 +353,7 @@ def test_a_gradient_through_the_generator_needs_a_continuous_steering():
         (["env.generator.conditional=true"], r"env\.condition: a conditional generator needs labels"),
         (["env.size=15"], r"env\.size: must be even"),
         (["env.steering.directions=7"], r"env\.steering\.directions: must be from 1 to 6"),
+        (["steering=set_coordinate", "env.steering.levels=1"], r"env\.steering\.levels: must be from 2 to 1000, got 1"),
         (["steering=set_latent", "env.steering.space=parameters"], r"env\.steering\.space: is no key here"),
         (["env.steering.basis=principal", "env.steering.space=parameters"], "principal directions are not known here"),
         (["reward=reconstruction", "damage=null"], "needs a known_mask|known_mask"),

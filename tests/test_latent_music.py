@@ -12,7 +12,7 @@ from rlgen_cli.core.errors import UserError
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.sequences import Sequences
 from rlgen_cli.domains.latent.sequences import LatentSequences
-from rlgen_cli.domains.latent.steering import ContinuousStep, DiscreteStep, SetLatent
+from rlgen_cli.domains.latent.steering import ContinuousStep, DiscreteStep, SetCoordinate, SetLatent
 from rlgen_cli.domains.music.encodings import Melody
 from rlgen_cli.evaluation.evaluate import evaluate
 from rlgen_cli.generators.gan import GAN
@@ -93,7 +93,7 @@ def test_pictures_of_tokens_and_back():
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-@pytest.mark.parametrize("steering", ["discrete_step", "continuous_step", "set_latent"])
+@pytest.mark.parametrize("steering", ["discrete_step", "continuous_step", "set_coordinate", "set_latent"])
 @pytest.mark.parametrize("space", ["latent", "parameters"])
 def test_contract(steering, space, device):
     if space == "parameters" and steering == "set_latent":
@@ -104,18 +104,18 @@ def test_contract(steering, space, device):
         "space": space,
         "basis": "auto",
         "directions": 4,
-        "stride": 0.7,
         "limit": 3.0,
     }
     steerings: dict[str, Any] = {
-        "discrete_step": lambda: DiscreteStep(generator=gan.generator, **steps),
-        "continuous_step": lambda: ContinuousStep(generator=gan.generator, **steps),
+        "discrete_step": lambda: DiscreteStep(generator=gan.generator, stride=0.7, **steps),
+        "continuous_step": lambda: ContinuousStep(generator=gan.generator, stride=0.7, **steps),
+        "set_coordinate": lambda: SetCoordinate(generator=gan.generator, levels=5, **steps),
         "set_latent": lambda: SetLatent(generator=gan.generator, limit=3.0),
     }
     data = sequences(device)
     env = LatentSequences(
         data=Splits(data, data, data), device=gan.device, generator=gan.generator, steering=steerings[steering](),
-        encoding=ENCODING, length=8, bar=4, tempo=100.0, max_steps=3, start="prior",
+        encoding=ENCODING, length=8, bar=4, tempo=100.0, max_steps=3, start="prior", time_encoding="fraction",
     )  # fmt: skip
     assert set(env.spec.observation) == {"tokens", "time", space}
     assert set(env.spec.context) == {"prime", "start_latent"}

@@ -116,6 +116,7 @@ def test_what_damages_pictures_has_moved() -> None:
     other = {"_target_": "rlgen_cli.domains.latent.scores.LatentPrior", "weight": 1.0}
     saved = {"env": env | {"damage": hole}, "reward": {"terms": {"error": error, "other": other}}}
     found = migrations.current_config(saved, 7)
+    env["time_encoding"] = "fraction"  # of format 9
     assert found["env"] == env | {"damage": hole | {"_target_": "rlgen_cli.data.damage.CentreHole"}}
     moved = error | {"_target_": "rlgen_cli.rewards.restoration.HiddenRegionError"}
     assert found["reward"]["terms"] == {"error": moved, "other": other}
@@ -123,6 +124,18 @@ def test_what_damages_pictures_has_moved() -> None:
     assert migrations.current_config({"env": denoising}, 7)["env"] == denoising | {"damage": None}
     for target in migrations.MOVED.values():
         assert find(target, "here")
+
+
+@pytest.mark.parametrize("target", sorted(migrations.STEERED))
+def test_what_dqn_and_a_steered_generator_did_before(target: str) -> None:
+    agent, env = {"_target_": "rlgen_cli.agents.dqn.DQN"}, {"_target_": target}
+    assert find(target, "here")
+    found = migrations.current_config({"agent": agent, "env": env}, 8)
+    assert found == {"agent": agent | {"huber_delta": 1.0}, "env": env | {"time_encoding": "fraction"}}
+    chosen = {"agent": agent | {"huber_delta": None}, "env": env | {"time_encoding": "one_hot"}}
+    assert migrations.current_config(chosen, 8) == chosen
+    other = {"agent": {"_target_": "other"}, "env": {"_target_": "other"}}
+    assert migrations.current_config(other, 8) == other
 
 
 def test_a_part_of_a_checkpoint_is_migrated_and_its_tensors_are_shared(later: None) -> None:
@@ -160,8 +173,8 @@ def test_a_run_says_its_format_and_another_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (9, r"checkpoint: here was written by format 9 of rlgen, this version reads up to 8; update rlgen\.$"),
-        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 8; open it with an earlier"),
+        (10, r"checkpoint: here was written by format 10 of rlgen, this version reads up to 9; update rlgen\.$"),
+        (1, r"checkpoint: here was written by format 1 of rlgen, this version reads 2 to 9; open it with an earlier"),
         ("2", r"checkpoint: here is damaged \(it says format '2', which is no number from 1\)\.$"),
         (None, r"checkpoint: here is damaged \(it says format None"),
         (True, r"checkpoint: here is damaged"),

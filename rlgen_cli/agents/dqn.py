@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import huber_loss, mse_loss
 
 from rlgen_cli.agents.backups import Backup, NextValues
 from rlgen_cli.core import ranks, seeding
@@ -167,6 +167,8 @@ class DQN:
         temperature: of the policy and of entropy-regularised backups, a schedule; 0 for a greedy policy.
         batch_size: windows per update. gradient_steps: updates per batched environment step, may be a fraction.
         learning_starts: environment steps before the first update.
+        huber_delta: TD errors above it count linearly, so that values lean towards the median of their targets, not
+            the mean; None: all are squared.
 
     Raises:
         UserError: for a value out of range, or a backup that the temperature or a missing prior rules out.
@@ -201,6 +203,7 @@ class DQN:
         batch_size: int,
         gradient_steps: float,
         learning_starts: int,
+        huber_delta: float | None,
     ) -> None:
         for discount in (gamma.start, gamma.end):
             require(0.0 <= discount <= 1.0, f"gamma: must be in [0, 1], got {discount}.")
@@ -213,7 +216,10 @@ class DQN:
         require(coldest > 0 or not soft, "temperature: must be above 0 with an entropy-regularised backup.")
         require(batch_size >= 1, f"batch_size: must be at least 1, got {batch_size}.")
         require(0 < gradient_steps <= 10_000, f"gradient_steps: must be above 0, at most 10000, got {gradient_steps}.")
+        bounded = huber_delta is None or huber_delta > 0
+        require(bounded, f"huber_delta: must be above 0, or null for squared errors, got {huber_delta}.")
         assert isinstance(env.spec.action, Discrete | Factored)
+        self.huber_delta = huber_delta
         self.env, self.reward, self.rng, self.backup = env, reward, rng, backup
         self.gamma, self.td_lambda, self.target_update = gamma, float(td_lambda), target_update
         self.batch_size, self.gradient_steps = ranks.share(batch_size, "batch_size"), float(gradient_steps)
@@ -266,16 +272,23 @@ class DQN:
         q = q.masked_fill(~window.valid.unsqueeze(2), 0.0)
         with torch.no_grad():
             td_target = self._td_target(window, frames, online.detach(), progress)
-        td_error = (q - td_target.unsqueeze(2)).abs()  # [L, B, F]
-        huber = smooth_l1_loss(q, td_target.unsqueeze(2).expand_as(q), reduction="none").mean(2)
+        td_target = td_target.unsqueeze(2).expand_as(q)
+        td_error = (q - td_target).abs()  # [L, B, F]
+        losses = self._loss(q, td_target).mean(2)  # [L, B]
         steps = ranks.mean(window.valid.sum()).clamp(min=1)  # a rank's part of those of all
-        loss = (huber * window.valid * window.weight).sum() / steps
+        loss = (losses * window.valid * window.weight).sum() / steps
         self.optimizer.step(loss, progress)
         self.updates += 1
         self.target_update.follow(self.target, self.policy.net, self.updates)
         error = (td_error.detach().mean(2) * window.valid).mean(0)
         self.replay.set_priority(window.start, error)
         return {"loss": loss.detach(), "q": q.detach().mean(2).sum() / steps, "td_error": error.mean()}
+
+    def _loss(self, q: Tensor, td_target: Tensor) -> Tensor:
+        """Half the squared errors, or Huber's, of the same shape."""
+        if self.huber_delta is None:
+            return mse_loss(q, td_target, reduction="none") / 2
+        return huber_loss(q, td_target, reduction="none", delta=self.huber_delta)
 
     def _td_target(self, window: Window, frames: "Frames", online: Tensor, progress: float) -> Tensor:
         """λ-returns of each position of the windows, [L, B]; `online` is Q of the online network, as far as known."""

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from rlgen_cli.core.errors import require
 
 Plain: TypeAlias = dict[str, Any]  # nested dicts and lists of plain values and tensors
-FORMAT = 8  # what is written now
+FORMAT = 9  # what is written now
 UNNAMED = 2  # the format of configs that do not say theirs, which are of rlgen 0.1.0
 KEY = "format"  # of a run's config.yaml
 
@@ -90,6 +90,23 @@ def with_damage_for_all(config: Plain) -> Plain:
     return config
 
 
+STEERED = {
+    "rlgen_cli.domains.latent.environment.LatentPictures",
+    "rlgen_cli.domains.latent.sequences.LatentSequences",
+}
+
+
+def with_huber_delta_and_time_encoding(config: Plain) -> Plain:
+    """Format 9 says from where on DQN's errors count linearly, and how a policy that steers a generator sees the time;
+    the values do what was done before."""
+    agent, env = config.get("agent") or {}, config.get("env") or {}
+    if agent.get("_target_") == "rlgen_cli.agents.dqn.DQN":
+        agent.setdefault("huber_delta", 1.0)
+    if env.get("_target_") in STEERED:
+        env.setdefault("time_encoding", "fraction")
+    return config
+
+
 # By the format that each begins with; there is none older than 2.
 MIGRATIONS: dict[int, Migration] = {
     2: Migration(config=with_new_settings),
@@ -98,6 +115,7 @@ MIGRATIONS: dict[int, Migration] = {
     5: Migration(config=with_one_device),
     6: Migration(config=with_smoothed_labels),
     7: Migration(config=with_damage_for_all),
+    8: Migration(config=with_huber_delta_and_time_encoding),
 }
 
 

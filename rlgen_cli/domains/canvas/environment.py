@@ -33,6 +33,7 @@ from rlgen_cli.core.specs import (
     image,
     vector,
 )
+from rlgen_cli.core.time_encoding import TimeEncoding, encoded_time, time_spec
 from rlgen_cli.data.images import Splits
 from rlgen_cli.data.palette import canvas_palette
 from rlgen_cli.domains.canvas.brushes.brush import Brush, Mark, MatchesTarget, PredictsGain, box_cells, cells_around
@@ -96,7 +97,7 @@ class Canvas:
         condition: Literal["none", "target", "label", "both"],
         noise: int,
         observation_size: int | None,
-        time_encoding: Literal["fraction", "one_hot"],
+        time_encoding: TimeEncoding,
     ) -> None:
         self.request(size, channels)
         require(2 <= colours <= 32, f"colours: must be from 2 to 32, got {colours}.")
@@ -191,7 +192,7 @@ class Canvas:
             spec["pen"] = image(1, side, side)
         if k:
             spec["patch"] = TensorSpec("patch", (planes + 1, k, k), 0.0, 1.0)
-        spec["time"] = vector(1 if self.time_encoding == "fraction" else self.max_steps, 0.0, 1.0)
+        spec["time"] = time_spec(self.time_encoding, self.max_steps)
         if self.noise:
             spec["noise"] = vector(self.noise)
         if self.has_pen:
@@ -279,7 +280,7 @@ class Canvas:
             observation["pen"] = self._pen_plane(xy)
         if self.brush.patch_size:
             observation["patch"] = self._patch(list(pictures.values()), xy)
-        observation["time"] = self._time(state.step)
+        observation["time"] = encoded_time(state.step, self.max_steps, self.time_encoding)
         if self.noise:
             observation["noise"] = state.noise
         if self.has_pen:
@@ -306,12 +307,6 @@ class Canvas:
         """At the observation's size."""
         side = self.observation_size
         return picture if side == self.size else interpolate(as_unit(picture), [side, side], mode="bilinear")
-
-    def _time(self, step: Tensor) -> Tensor:
-        """The fraction of steps left, float [N, 1], or the step as one of `max_steps`, [N, max_steps]."""
-        if self.time_encoding == "fraction":
-            return 1 - step.unsqueeze(1) / self.max_steps
-        return (step.unsqueeze(1) == torch.arange(self.max_steps, device=self.device)).float()
 
     def _pen_plane(self, xy: Tensor) -> Tensor:
         """White at the pixel under the pen, as the policy sees it, uint8 [N, 1, H, W]."""

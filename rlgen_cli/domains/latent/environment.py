@@ -30,6 +30,7 @@ from rlgen_cli.core.specs import (
     image,
     vector,
 )
+from rlgen_cli.core.time_encoding import TimeEncoding, encoded_time, time_spec
 from rlgen_cli.data.damage import Damage
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.latent.steering import Steering, start_latents
@@ -61,6 +62,7 @@ class LatentPictures:
         start: z is drawn from the prior, or is its mean 0; auto is mean with damage, else prior.
         damage: what is wrong with the data's picture, which then is to be reconstructed, or null.
         condition: what of the data's picture the policy sees: none, target, label, or both.
+        time_encoding: how the policy sees the time: fraction (of steps left) or one_hot (an input for each step).
 
     Raises:
         UserError: for a value out of range, or a combination that the generator rules out.
@@ -80,6 +82,7 @@ class LatentPictures:
         start: Literal["auto", "prior", "mean"],
         damage: Damage | None,
         condition: Literal["none", "target", "label", "both"],
+        time_encoding: TimeEncoding,
     ) -> None:
         self.request(size, channels)
         planes, high, wide = generator.shape
@@ -98,7 +101,7 @@ class LatentPictures:
             not generator.classes or labelled, "condition: a conditional generator needs labels; use label or both."
         )
         self.generator, self.steering = generator, steering
-        self.device, self.damage = device, damage
+        self.device, self.damage, self.time_encoding = device, damage, time_encoding
         self.size, self.channels, self.max_steps = size, channels, max_steps
         self.start: Literal["prior", "mean"] = start if start != "auto" else "prior" if damage is None else "mean"
         self.sees_target = condition in ("target", "both") and damage is None
@@ -143,7 +146,7 @@ class LatentPictures:
         if self.damage is not None:
             spec |= {"damaged": picture, "known_mask": image(1, self.size, self.size)}
         space, limit = self.steering.space, self.steering.limit
-        spec |= {"time": vector(1, 0.0, 1.0), space.name: vector(space.dim, -limit, limit)}
+        spec |= {"time": time_spec(self.time_encoding, self.max_steps), space.name: vector(space.dim, -limit, limit)}
         if self.sees_label:
             spec["label"] = vector(self.classes, 0.0, 1.0)
         return spec
@@ -175,7 +178,7 @@ class LatentPictures:
 
     def step(self, state: LatentPictureState, action: Tensor) -> LatentPictureState:
         over = self.done(state)
-        point = torch.where(over.unsqueeze(1), state.point, self.steering.move(state.point, action))
+        point = torch.where(over.unsqueeze(1), state.point, self.steering.move(state.point, action, state.step))
         made = self._make(point, state)
         differentiable = state.picture.is_floating_point()  # see `differentiable_state`
         picture = made + (made.round() - made).detach() if differentiable else made.round().to(torch.uint8)
@@ -197,7 +200,7 @@ class LatentPictures:
             seen["target"] = self.images.index_select(0, state.index)
         if self.damage is not None:
             seen |= {"damaged": state.damaged, "known_mask": state.known_mask.to(torch.uint8) * 255}
-        seen["time"] = 1 - state.step.unsqueeze(1) / self.max_steps
+        seen["time"] = encoded_time(state.step, self.max_steps, self.time_encoding)
         seen[self.steering.space.name] = state.point
         if self.sees_label:
             seen["label"] = one_hot(self.labels[state.index], self.classes).float()

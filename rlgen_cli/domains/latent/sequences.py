@@ -16,6 +16,7 @@ from torch import Tensor
 from rlgen_cli.core.errors import require
 from rlgen_cli.core.protocols import Encoding, Generator
 from rlgen_cli.core.specs import EnvSpec, Observation, SequenceSpec, TensorSpec, View, vector
+from rlgen_cli.core.time_encoding import TimeEncoding, encoded_time, time_spec
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.latent.steering import Steering, start_latents
 
@@ -43,6 +44,7 @@ class LatentSequences:
         tempo: beats a minute, when it is played.
         max_steps: actions an episode.
         start: z is drawn from the prior, or is its mean 0.
+        time_encoding: how the policy sees the time: fraction (of steps left) or one_hot (an input for each step).
 
     Raises:
         UserError: for a value out of range, or a combination that the generator rules out.
@@ -61,6 +63,7 @@ class LatentSequences:
         tempo: float,
         max_steps: int,
         start: Literal["prior", "mean"],
+        time_encoding: TimeEncoding,
     ) -> None:
         require(20 <= tempo <= 400, f"tempo: must be from 20 to 400 beats a minute, got {tempo}.")
         require(1 <= max_steps <= 10_000, f"max_steps: must be from 1 to 10000, got {max_steps}.")
@@ -73,11 +76,12 @@ class LatentSequences:
         self.data, self.device, self.encoding = data, device, encoding
         self.generator, self.steering = generator, steering
         self.length, self.bar, self.tempo, self.max_steps, self.start = length, bar, float(tempo), max_steps, start
+        self.time_encoding: TimeEncoding = time_encoding
         space, limit, latent = self.steering.space, self.steering.limit, vector(generator.latent)
         self.spec = EnvSpec(
             observation={
                 "tokens": TensorSpec("tokens", (length, 1), vocabulary=sizes),
-                "time": vector(1, 0.0, 1.0),
+                "time": time_spec(time_encoding, max_steps),
                 space.name: vector(space.dim, -limit, limit),
             },
             action=self.steering.action,
@@ -111,7 +115,7 @@ class LatentSequences:
 
     def step(self, state: LatentSequenceState, action: Tensor) -> LatentSequenceState:
         over = self.done(state)
-        point = torch.where(over.unsqueeze(1), state.point, self.steering.move(state.point, action))
+        point = torch.where(over.unsqueeze(1), state.point, self.steering.move(state.point, action, state.step))
         tokens = torch.where(over.view(-1, 1, 1), state.tokens, self._tokens(state.start_latent, point))
         return state._replace(point=point, tokens=tokens, step=state.step + ~over)
 
@@ -119,7 +123,7 @@ class LatentSequences:
         return state.step >= self.max_steps
 
     def observe(self, state: LatentSequenceState) -> Observation:
-        left = 1 - state.step.unsqueeze(1) / self.max_steps
+        left = encoded_time(state.step, self.max_steps, self.time_encoding)
         return {"tokens": state.tokens.long(), "time": left, self.steering.space.name: state.point}
 
     def view(self, state: LatentSequenceState) -> View:

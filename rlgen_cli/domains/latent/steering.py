@@ -117,8 +117,8 @@ class Steering(Protocol):
     action: ActionSpec
     limit: float  # no coordinate leaves [−limit, limit]
 
-    def move(self, point: Tensor, action: Tensor) -> Tensor:
-        """Where the actions [N, …] lead from the points [N, D]."""
+    def move(self, point: Tensor, action: Tensor, step: Tensor) -> Tensor:
+        """Where the actions [N, …] lead from the points [N, D], after `step` [N] earlier ones."""
         ...
 
 
@@ -152,7 +152,7 @@ class DiscreteStep:
         self.directions = Directions(basis, directions, self.space, generator, device)
         self.action = Discrete(2 * self.directions.count + 1)
 
-    def move(self, point: Tensor, action: Tensor) -> Tensor:
+    def move(self, point: Tensor, action: Tensor, step: Tensor) -> Tensor:
         basis = self.directions.matrix
         step = torch.cat([basis, -basis, torch.zeros_like(basis[:1])])[action]  # [N, D]
         return (point + self.stride * step).clamp(-self.limit, self.limit)
@@ -188,9 +188,48 @@ class ContinuousStep:
         self.directions = Directions(basis, directions, self.space, generator, device)
         self.action = Continuous(self.directions.count)
 
-    def move(self, point: Tensor, action: Tensor) -> Tensor:
+    def move(self, point: Tensor, action: Tensor, step: Tensor) -> Tensor:
         step = (2 * action - 1) @ self.directions.matrix  # [N, D]
         return (point + self.stride * step).clamp(-self.limit, self.limit)
+
+
+class SetCoordinate:
+    """One coordinate a step, along one direction after the other: step t sets it along direction t mod K to one of
+    `levels` values, the normal quantiles of equal shares, so that uniform actions make about the latent prior.
+
+    Args:
+        generator: what is steered. device: where its latents lie.
+        space: latent, or parameters.
+        basis, directions: see Directions.
+        levels: values to choose from.
+        limit: no coordinate leaves [−limit, limit].
+
+    Raises:
+        UserError: for a value out of range, or directions that the generator does not know.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        device: torch.device,
+        space: Literal["latent", "parameters"],
+        basis: Basis,
+        directions: int | None,
+        levels: int,
+        limit: float,
+    ) -> None:
+        _check_range(limit=limit)
+        require(2 <= levels <= 1000, f"levels: must be from 2 to 1000, got {levels}.")
+        self.space, self.limit = space_of(space, generator), float(limit)
+        self.directions = Directions(basis, directions, self.space, generator, device)
+        self.values = torch.special.ndtri((torch.arange(levels, device=device) + 0.5) / levels)  # [levels]
+        self.action = Discrete(levels)
+
+    def move(self, point: Tensor, action: Tensor, step: Tensor) -> Tensor:
+        direction = self.directions.matrix[step.long() % self.directions.count]  # [N, D]
+        change = self.values[action] - (point * direction).sum(1)  # [N]
+        return (point + change.unsqueeze(1) * direction).clamp(-self.limit, self.limit)
 
 
 class SetLatent:
@@ -210,7 +249,7 @@ class SetLatent:
         self.space, self.limit = LatentSpace(generator), float(limit)
         self.action = Continuous(generator.latent)
 
-    def move(self, point: Tensor, action: Tensor) -> Tensor:
+    def move(self, point: Tensor, action: Tensor, step: Tensor) -> Tensor:
         return torch.special.ndtri(action.clamp(EDGE, 1 - EDGE)).clamp(-self.limit, self.limit)
 
 

@@ -24,6 +24,7 @@ from rlgen_cli.core.specs import (
     View,
     vector,
 )
+from rlgen_cli.core.time_encoding import TimeEncoding, encoded_time, time_spec
 from rlgen_cli.data.images import Splits
 from rlgen_cli.domains.music.encodings import MusicEncoding
 from rlgen_cli.domains.music.notes import MAJOR, NAMES
@@ -77,7 +78,7 @@ class Composition:
         given_tokens: int,
         harmonise: bool,
         history: int,
-        time_encoding: Literal["fraction", "one_hot"],
+        time_encoding: TimeEncoding,
     ) -> None:
         require(key in NAMES, f"key: must be one of {', '.join(NAMES)}, got {key}.")
         require(20 <= tempo <= 400, f"tempo: must be from 20 to 400 beats a minute, got {tempo}.")
@@ -118,7 +119,7 @@ class Composition:
         sizes, voices = self.encoding.vocabulary, self.encoding.voices
         observation = {
             "tokens": TensorSpec("tokens", (self.history, len(sizes)), vocabulary=sizes),
-            "time": vector(1 if self.time_encoding == "fraction" else self.length, 0.0, 1.0),
+            "time": time_spec(self.time_encoding, self.length),
             "bar_position": vector(self.bar_positions, 0.0, 1.0),
         }
         return EnvSpec(
@@ -164,12 +165,10 @@ class Composition:
         newest = state.tokens.gather(1, index.clamp(min=0).unsqueeze(2).expand(-1, -1, state.tokens.shape[2]))
         before = torch.where((index == -1).unsqueeze(2), state.prime.unsqueeze(1), -1)
         tokens = torch.where((index >= 0).unsqueeze(2), newest, before).long()
-        one_hot = self.time_encoding == "one_hot"
-        left = step.unsqueeze(1) == self.positions if one_hot else (1 - step / self.length).unsqueeze(1)
         position = self.encoding.onset(state.tokens, step) % self.bar // self.grid
         found = {
             "tokens": tokens,
-            "time": left.float(),
+            "time": encoded_time(step, self.length, self.time_encoding),
             "bar_position": _one_hot(position, self.bar_positions),
         }
         if self.encoding.voices > 1:
