@@ -106,14 +106,21 @@ class Decisions:
 
 
 class SquashedGaussian:
-    """Sigmoid of a normal variable: float [N, D] in (0, 1). `mean` and `log_std` are those before the sigmoid."""
+    """Sigmoid of a normal variable: float [N, D] in (0, 1). `mean` and `log_std` are those before the sigmoid.
+
+    Farther than `LIMIT` from 0 the sigmoid is flat, and its inverse in float32 no longer tells what was drawn, so that
+    densities there would be those of other draws, and their gradients grow without bound: a mean beyond counts as the
+    limit.
+    """
+
+    LIMIT = 8.0
 
     # Gauss-Hermite nodes and weights for E[f(ε)], ε standard normal: exact for polynomials up to degree 9.
     NODES = (-2.8569700138728, -1.3556261799743, 0.0, 1.3556261799743, 2.8569700138728)
     WEIGHTS = (0.0112574113277, 0.2220759220056, 0.5333333333333, 0.2220759220056, 0.0112574113277)
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
-        self.mean, self.log_std = mean, log_std
+        self.mean, self.log_std = mean.clamp(-self.LIMIT, self.LIMIT), log_std
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         noise = torch.randn(self.mean.shape, generator=rng, device=self.mean.device)
