@@ -1,10 +1,12 @@
 """SPIRAL's two findings, as curve pairs: discriminator against L2 reward, and potential against terminal reward.
 
-    python -m benchmarks.spiral [seeds=1,2] [target_seeds=1,2,3]
+    python -m benchmarks.spiral [seeds=1,2,3] [target_seeds=1,2,3] [target_steps=1000000] [target_envs=256]
+        [target_gamma=1.0]
 
 With a target: the squared distance to it on held-out digits, for an agent rewarded by that distance and for one that is
 rewarded by a discriminator which sees canvas and target (`target_seeds`). Five free strokes by REINFORCE, which learns
-to copy by either reward, with the discriminator of the paper (WGAN-GP). Without: the Fréchet distance of finished
+to copy by either reward, with the discriminator of the paper (WGAN-GP); a GPU has time for
+`target_steps=10000000 target_envs=512 target_gamma=0.7`. Without: the Fréchet distance of finished
 drawings to the test digits, for the change of the discriminator's score at each of twenty strokes and for its score at
 the end (`seeds`), by PPO and SPIRAL's brush.
 """
@@ -27,10 +29,7 @@ from rlgen_cli.evaluation.media.pictures import diversity, sheet
 from rlgen_cli.evaluation.media.raster import enlarge, write_png
 
 BASE = ["experiment=spiral", "threads=1", "keep_checkpoints=100"]
-COPYING = [
-    "experiment=learning_to_paint", "agent=policy_gradient", "total_steps=1000000", "eval_interval=50000",
-    "checkpoint_interval=500000", "threads=1", "agent.gamma=1.0",
-]  # fmt: skip
+COPYING = ["experiment=learning_to_paint", "agent=policy_gradient", "threads=1"]
 LOSS = "reward.terms.adversarial.loss"
 WASSERSTEIN = [
     "reward=adversarial", "reward.terms.adversarial.net.pairs=true", "reward.terms.adversarial.interval=1",
@@ -80,6 +79,15 @@ def judged(call: Call, judge: FixedJudge, known: Tensor, folder: Path, picture: 
     return points
 
 
+def length(call: Call) -> list[str]:
+    """Words for the trainings with a target: how long, and of how many environments."""
+    steps = int(call.settings["target_steps"])
+    return [
+        f"total_steps={steps}", f"eval_interval={steps // 20}", f"checkpoint_interval={steps // 2}",
+        f"num_envs={call.settings['target_envs']}", f"agent.gamma={call.settings['target_gamma']}",
+    ]  # fmt: skip
+
+
 def measure(call: Call) -> None:
     judge, count = FixedJudge(call), call.pick(2000, 50)
     known = judge(pictures(data_of(with_planner([*BASE, *mnist(call)], "random")).test))
@@ -90,7 +98,7 @@ def measure(call: Call) -> None:
         free = name in FROM_NOTHING
         seeds = call.seeds("seeds" if free else "target_seeds")
         for seed in seeds:
-            asked = [*words, *mnist(call), f"seed={seed}", *call.pick([], SMALL)]
+            asked = [*words, *([] if free else length(call)), *mnist(call), f"seed={seed}", *call.pick([], SMALL)]
             folder = trained(call.parts / f"{name.replace(' ', '_')}_{seed}", asked)
             label = name if len(seeds) == 1 else f"{name}, seed {seed}"
             points = judged(call, judge, known, folder, f"spiral_{name.split()[0].lower()}.png", 100 if free else 1)
@@ -122,7 +130,10 @@ def measure(call: Call) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    run("spiral", measure, arguments, seeds="1,2", target_seeds="1,2,3")
+    run(
+        "spiral", measure, arguments, seeds="1,2,3", target_seeds="1,2,3", target_steps="1000000", target_envs="256",
+        target_gamma="1.0",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
