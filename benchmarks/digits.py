@@ -149,7 +149,7 @@ def runs_of(call: Call) -> list[Path]:
     """Those that are asked for, or trained."""
     if call.each("runs"):
         return [Path(folder) for folder in call.each("runs")]
-    recipes = {"strokes": free(SIZE), "strokes_28": [*free(LARGER), "total_steps=600000"], "lattice": [LATTICE]}
+    recipes = {"strokes": free(SIZE), "strokes_28": free(LARGER), "lattice": [LATTICE]}
     folders = []
     for name in call.each("recipes"):
         words = [*recipes[name], *mnist(call), "keep_checkpoints=100", *call.pick([], SMALL[recipes[name][0]])]
