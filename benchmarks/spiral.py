@@ -80,7 +80,7 @@ def judged(call: Call, judge: FixedJudge, known: Tensor, folder: Path, picture: 
 
 
 def length(call: Call) -> list[str]:
-    """Words for the trainings with a target: how long, and of how many environments."""
+    """Words for the trainings with a target: how long, of how many environments, and with which discount."""
     steps = int(call.settings["target_steps"])
     return [
         f"total_steps={steps}", f"eval_interval={steps // 20}", f"checkpoint_interval={steps // 2}",

@@ -76,7 +76,7 @@ class LatentSequences:
         self.data, self.device, self.encoding = data, device, encoding
         self.generator, self.steering = generator, steering
         self.length, self.bar, self.tempo, self.max_steps, self.start = length, bar, float(tempo), max_steps, start
-        self.time_encoding: TimeEncoding = time_encoding
+        self.time_encoding = time_encoding
         space, limit, latent = self.steering.space, self.steering.limit, vector(generator.latent)
         self.spec = EnvSpec(
             observation={

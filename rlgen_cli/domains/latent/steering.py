@@ -154,8 +154,8 @@ class DiscreteStep:
 
     def move(self, point: Tensor, action: Tensor, step: Tensor) -> Tensor:
         basis = self.directions.matrix
-        step = torch.cat([basis, -basis, torch.zeros_like(basis[:1])])[action]  # [N, D]
-        return (point + self.stride * step).clamp(-self.limit, self.limit)
+        way = torch.cat([basis, -basis, torch.zeros_like(basis[:1])])[action]  # [N, D]
+        return (point + self.stride * way).clamp(-self.limit, self.limit)
 
 
 class ContinuousStep:
@@ -189,8 +189,8 @@ class ContinuousStep:
         self.action = Continuous(self.directions.count)
 
     def move(self, point: Tensor, action: Tensor, step: Tensor) -> Tensor:
-        step = (2 * action - 1) @ self.directions.matrix  # [N, D]
-        return (point + self.stride * step).clamp(-self.limit, self.limit)
+        way = (2 * action - 1) @ self.directions.matrix  # [N, D]
+        return (point + self.stride * way).clamp(-self.limit, self.limit)
 
 
 class SetCoordinate:
