@@ -26,6 +26,7 @@ from rlgen_cli.domains.music.datasets.tunes import tonal_melody
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.stages import fit_cached
+from tests.parsed_once import keep_what_is_parsed
 
 Rlgen = Callable[..., tuple[int, str, str]]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -45,6 +46,7 @@ if sys.version_info < (3, 12):  # a newer Python looks attributes of a protocol 
         )
 
     PROTOCOLS.__instancecheck__ = strictly
+keep_what_is_parsed()
 
 SMALL = [
     f"device={os.environ.get('RLGEN_TEST_DEVICE', 'cpu')}",  # whatever the machine has
@@ -124,7 +126,12 @@ def compose(*overrides: str) -> DictConfig:
 
 def session(*overrides: str) -> Session:
     """All objects of a run, its stages fitted."""
-    built = assemble(compose(*overrides))
+    return fitted(compose(*overrides))
+
+
+def fitted(config: DictConfig) -> Session:
+    """The same of a config that is composed already."""
+    built = assemble(config)
     for stage in built.stages:
         fit_cached(stage, built)
     return built

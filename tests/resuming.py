@@ -1,5 +1,6 @@
 """A run that was cut off and went on ends like one that was not."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 
 from rlgen_cli.core import checkpoint
 from rlgen_cli.runs.trainer import resume, train
-from tests.conftest import session
+from tests.conftest import compose, fitted
 
 PARTS = ("policy", "training", "streams")
 
@@ -17,8 +18,11 @@ def resumes(words: list[str], total: int, tmp_path: Path) -> None:
     """Train twice nearly to the end, once with a break half way: checkpoints and records are equal; and on to the
     end. What the runs leave is in the folders `whole` and `parts`."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(session(*words, f"stop_at={total - 4}"), whole) == "stopped"
-    assert train(session(*words, f"stop_at={total // 2}"), parts) == "stopped"
+    config = compose(*words)  # once, since Hydra takes as long as a short training
+    for stop_at, folder in ((total - 4, whole), (total // 2, parts)):
+        stopping = copy.deepcopy(config)
+        stopping.stop_at = stop_at
+        assert train(fitted(stopping), folder) == "stopped"
     assert resume(parts, {"stop_at": total - 4}) == "stopped"
     for part in PARTS:
         one, two = (checkpoint.load(checkpoint.steps(folder)[-1], part, "cpu") for folder in (whole, parts))
