@@ -79,6 +79,19 @@ def triples(*groups: str) -> Iterator[tuple[str, ...]]:
     return itertools.product(*map(words_of, groups))
 
 
+def every_pair_of_three(*groups: str) -> list[tuple[str, ...]]:
+    """Some of `triples`, so few that every two choices still come together."""
+    missing = {pair for row in triples(*groups) for pair in itertools.combinations(row, 2)}
+    chosen = []
+    for enough in (3, 2, 1):  # pairs that a row brings, the richest rows first
+        for row in triples(*groups):
+            new = missing.intersection(itertools.combinations(row, 2))
+            if len(new) >= enough:
+                missing -= new
+                chosen.append(row)
+    return chosen
+
+
 def write_place(folder: Path) -> None:
     """The files that choices read, by the names in GIVEN."""
     shipped.write_files(folder)

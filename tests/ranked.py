@@ -200,7 +200,7 @@ CASES: dict[str, Callable[[], Callable[[], Numbers]]] = {
                  f"env.generator.batch_size={GAN_BATCH}"),
     ),
 }  # fmt: skip
-# Trainings of a thousand batched steps, after which all ranks have the same weights.
+# Trainings of hundreds of batched steps, after which all ranks have the same weights.
 LONG = {
     "ppo, long": ["env=tiny", "agent=ppo", "agent.num_steps=16"],
     "dqn, long": ["env=tiny", "agent=dqn"],
@@ -218,8 +218,8 @@ LONG = {
 
 
 def trained(words: list[str]) -> Tensor:
-    """All weights of this rank after a training of a thousand batched steps."""
-    steps = [f"total_steps={1000 * ENVS}", "log_interval=4000", "eval_interval=4000", "logger=none"]
+    """All weights of this rank after a training of 300 batched steps."""
+    steps = [f"total_steps={300 * ENVS}", "log_interval=4000", "eval_interval=4000", "logger=none"]
     run = assemble(compose(*words_of(*words), *steps))
     assert train(run, Path("run")) == "finished"
     gan = [run.source.generator.state_dict()] if run.joint and run.source is not None else []

@@ -15,7 +15,19 @@ from rlgen_cli.core import capacity
 from rlgen_cli.core.errors import UserError
 from rlgen_cli.runs.assemble import assemble
 from tests import wrong_values
-from tests.combinations import BUILT, built, faults, given, outcome, pairs, triples, words_of, write_place, wrong
+from tests.combinations import (
+    BUILT,
+    built,
+    every_pair_of_three,
+    faults,
+    given,
+    outcome,
+    pairs,
+    triples,
+    words_of,
+    write_place,
+    wrong,
+)
 from tests.conftest import compose, slow
 
 PARTS = 6  # of the slow ones, so that several processes share them
@@ -82,7 +94,15 @@ def test_a_sample_of_all_pairs(place: None) -> None:
 
 @pytest.mark.parametrize("part", slow(*range(PARTS)))
 def test_environments_agents_and_networks(part: int, place: None) -> None:
-    assert faults(list(triples("env", "agent", "network"))[part::PARTS]) == []
+    """Every two of them together, with a third that changes from pair to pair."""
+    assert faults(every_pair_of_three("env", "agent", "network")[part::PARTS]) == []
+
+
+def test_every_two_of_three_groups_come_together() -> None:
+    chosen = every_pair_of_three("env", "agent", "network")
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        here = {(row[i], row[j]) for row in chosen}
+        assert here == {(row[i], row[j]) for row in triples("env", "agent", "network")}
 
 
 @pytest.mark.parametrize("part", slow(*range(PARTS)))

@@ -234,7 +234,7 @@ def test_a_reward_that_is_no_number_stops_the_run(rlgen: Rlgen) -> None:
 @pytest.mark.slow
 def test_a_training_goes_on_when_its_reader_has_gone() -> None:
     """As in `rlgen train … | head -1`."""
-    words = shlex.split(f"train env=tiny {TINY.replace('total_steps=32', 'total_steps=3200')} hydra.run.dir=run")
+    words = shlex.split(f"train env=tiny {TINY.replace('total_steps=32', 'total_steps=640')} hydra.run.dir=run")
     command = [sys.executable, "-m", "rlgen_cli", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -112,8 +112,9 @@ def test_a_pretraining_on_two_devices_goes_on_bit_for_bit(words: list[str]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-@pytest.mark.parametrize("case", RUNS)
+@pytest.mark.parametrize(
+    ("case", "before", "after"), [*((case, 2, 1) for case in RUNS), ("dqn", 1, 2), ("joint gan", 1, 2)]
+)
 def test_a_run_goes_on_on_another_number_of_devices_and_says_what_begins_anew(
     case: str, before: int, after: int
 ) -> None:

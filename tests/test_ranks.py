@@ -25,6 +25,6 @@ def test_ranks_compute_what_one_process_does_on_the_joined_batch(case: str, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ranked.LONG)
-def test_all_ranks_have_the_same_weights_after_a_thousand_steps(case: str, tmp_path: Path) -> None:
+def test_all_ranks_have_the_same_weights_after_hundreds_of_steps(case: str, tmp_path: Path) -> None:
     one, other = (numbers["weights"] for numbers in ranked.in_ranks(case, tmp_path))
     assert torch.equal(one, other)
