@@ -43,6 +43,7 @@ documents = pytest.mark.parametrize("document", DOCUMENTS, ids=[path.stem for pa
 # Pages whose lines take long, and run with the slow tests.
 LONG = (
     "artists", "evaluation", "scaling", "trackers", "music", "latent", "quickstart", "report", "export", "recipes",
+    "diffusion", "paint",
 )  # fmt: skip
 
 # Lines that are not run here, and why.
@@ -147,7 +148,7 @@ def runnable(command: str, words: list[str]) -> list[str]:
     if command == "eval":
         return [command, *words, "n=5", "updates=2"]
     if command == "paint":
-        return [command, *words, "width=48", "strokes=20", "refine=2"]
+        return [command, *words, "width=48", "strokes=20", "refine=2", "terms.style.updates=4"]
     if any(word.startswith("resume=") for word in words):
         return [command, *words, "total_steps=96"]
     if command not in (*cli.TRAINERS, "tune"):

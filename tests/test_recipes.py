@@ -86,15 +86,25 @@ def test_an_experiment_builds(name, published):
     assert assemble(composed_for(name, *words)).agent is not None
 
 
-@pytest.mark.parametrize("agent", choices("agent"))
-@pytest.mark.parametrize("name", choices("experiment"))
+def tuned_for(name: str, agent: str) -> bool:
+    return (config_folder() / "experiment" / "tuned" / name / f"{agent}.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "agent"),
+    [
+        # With the slow tests, agents for which nothing was tuned; the one that acts everywhere runs always.
+        pytest.param(name, agent, marks=[] if agent == "random" or tuned_for(name, agent) else [pytest.mark.slow])
+        for name in choices("experiment")
+        for agent in choices("agent")
+    ],
+)
 def test_an_experiment_takes_every_agent_that_can_act_there(name, agent, published):
     """An agent for which nothing was tuned has its defaults; one that cannot act there says so."""
     config = composed_for(name, f"agent={agent}", f"paths.data={published}", "threads=1", "device=cpu")
     if "anchor" in config.agent:
         config.agent.anchor.prior = "none"
-    tuned = (config_folder() / "experiment" / "tuned" / name / f"{agent}.yaml").exists()
-    spec = spec_of(f"{name} agent={agent}" if tuned else f"{name} agent=random", published)
+    spec = spec_of(f"{name} agent={agent if tuned_for(name, agent) else 'random'}", published)
     if accepts(CLASSES[agent], spec):
         assert assemble(config).config.total_steps > 0
     else:
