@@ -1,5 +1,5 @@
-# make demo: install, train two minutes, look at the pictures.  make test: set up and run the tests (nine minutes
-# on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
+# make demo: install, train two minutes, look at the pictures.  make test: set up and run the tests (ten to twenty-five
+# minutes on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
 # make test-scale: several hosts (two minutes).  make test-faults: kills, signals, damaged files and full disks (a
 # quarter of an hour), counted in docs/results/faults.md.
 # make setup-locked: the same environment from files whose hashes are in locks/.  make release: dist/ with checksums and a
@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup setup-locked lock release audit demo test test-all test-slow test-bfloat16 test-faults test-scale fuzz coverage check docs \
+.PHONY: setup setup-locked lock release audit demo test test-all test-slow test-long test-bfloat16 test-faults test-scale fuzz coverage check docs \
   benchmarks benchmarks-quick system clean
 
 setup: $(VENV)/.ready
@@ -75,14 +75,19 @@ audit: $(TOOLS)
 demo: setup
 	$(BIN)/rlgen train env=pixel agent=dqn
 
+# In two parts, the second of which is `make coverage`.
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 $(COVERED:%=--ignore=tests/test_%.py)
+	$(MAKE) coverage
 
-test-all: setup
-	$(BIN)/python -m pytest -n 2 -m "not faults and not scale"
+test-all: test test-slow test-long
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# Trainings of minutes.
+test-long: setup
+	$(BIN)/python -m pytest -n 2 -m long
 
 # What depends on the number format: forced, whatever the processor.
 test-bfloat16: setup

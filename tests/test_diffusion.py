@@ -577,7 +577,7 @@ SPREAD = math.sqrt(0.3) / 12
 KEPT = {0: 4, 2: 10, 4: 4, 6: 5, 10: 10, 13: 5, 17: 4, 20: 15, 24: 4}  # modes by their weights
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_toy_of_25_gaussians():
     """Relative trajectory balance's (Venkatraman et al. 2024, section 3.1): a model of 25 Gaussians on a grid, and a
     reward that leaves nine of them with weights of their own, whose normaliser is 1. The model is trained, too."""
