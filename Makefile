@@ -91,7 +91,7 @@ test-long: setup
 
 # What depends on the number format: forced, whatever the processor.
 test-bfloat16: setup
-	RLGEN_TEST_PRECISION=bfloat16 $(BIN)/python -m pytest -n 2 tests/test_train.py tests/test_agents.py \
+	RLGEN_TEST_PRECISION=bfloat16 $(BIN)/python -m pytest -n 2 --every-case tests/test_train.py tests/test_agents.py \
 		tests/test_policies.py tests/test_latent_gan.py tests/test_latent_music.py tests/test_checkpoint.py
 
 # The modules that read what others wrote are run through line by line (.coveragerc).

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 
@@ -75,9 +76,9 @@ def measured(words: list[str], folder: Path, seconds: float) -> Case:
 
 def looping(words: list[str], folder: Path, compile_mode: str) -> Loop:
     """A training that has learned at least once, and has compiled what it will."""
-    compiled.PATIENCE = PATIENCE
-    session = prepared(folder / compile_mode, [*words, f"compile={compile_mode}"])
-    loop = Loop(session)
+    with patch.object(compiled, "PATIENCE", PATIENCE):
+        session = prepared(folder / compile_mode, [*words, f"compile={compile_mode}"])
+        loop = Loop(session)
     waiting = set(session.learners)
     began = time.perf_counter()
     while waiting or (compile_mode == "auto" and time.perf_counter() - began < 50 * PATIENCE):

@@ -9,6 +9,7 @@ import string
 import struct
 import sys
 import typing
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from rlgen_cli.domains.music.datasets.tunes import tonal_melody
 from rlgen_cli.domains.music.midi import write_midi
 from rlgen_cli.runs.assemble import Session, assemble
 from rlgen_cli.runs.stages import fit_cached
-from tests.parsed_once import keep_what_is_parsed
+from tests.made_once import keep_what_is_made
 
 Rlgen = Callable[..., tuple[int, str, str]]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -46,7 +47,7 @@ if sys.version_info < (3, 12):  # a newer Python looks attributes of a protocol 
         )
 
     PROTOCOLS.__instancecheck__ = strictly
-keep_what_is_parsed()
+keep_what_is_made()
 
 SMALL = [
     f"device={os.environ.get('RLGEN_TEST_DEVICE', 'cpu')}",  # whatever the machine has
@@ -96,6 +97,25 @@ LEARNERS = {
     "gradient": ["agent.samples=4", "agent.rounds=2"],
     "maximum_likelihood": ["agent.network.recurrent.width=8", "agent.network.body.embed=4", "agent.batch_size=4"],
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-case", action="store_true", help="no case is slow for being one of many")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test that is `mostly_slow(n)`, one case in n runs with the fast tests, whichever their names' sums pick, and
+    so from all over its parameters."""
+    cases: dict[object, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("mostly_slow") and not config.getoption("every_case"):
+            cases.setdefault(getattr(item, "function", None), []).append(item)
+    for several in cases.values():
+        n = next(mark.args[0] for mark in several[0].iter_markers("mostly_slow"))
+        by_sum = sorted(several, key=lambda item: zlib.crc32(item.name.encode()))
+        for item in by_sum[-(-len(several) // n) :]:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

@@ -96,6 +96,7 @@ def test_random_actions_do_not_solve_the_tiny_environment():
 
 
 @pytest.mark.parametrize("words", DQNS.values(), ids=DQNS.keys())
+@pytest.mark.mostly_slow(3)
 def test_dqn_solves_the_tiny_environment(words):
     tau = [] if "target_update=hard" in words else ["agent.target_update.tau=0.02"]
     score = target_score(trained(session(*TINY, *LEARNER, *tau, *words)), 200, 1)
@@ -149,6 +150,7 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("words", POLICIES.values(), ids=POLICIES.keys())
+@pytest.mark.mostly_slow(2)
 def test_policies_solve_the_tiny_environment(words):
     score = target_score(trained(session(*TINY, FAST, *words)), 200, 1)
     assert score > -0.2, f"of the wanted cells {-score:.0%} are missing"
@@ -173,6 +175,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("words", REAL.values(), ids=REAL.keys())
+@pytest.mark.mostly_slow(4)
 def test_agents_beat_random_with_every_kind_of_action(words):
     rate = ["agent.optimizer.learning_rate.start=0.005"]
     learned = target_score(trained(session(*COPY, *words, "agent.network.body.width=64", *rate, "total_steps=1920")))
@@ -736,6 +739,7 @@ def test_soft_lambda_targets_by_hand_where_an_episode_ends():
 
 
 @pytest.mark.parametrize("words", [[], ["agent.n_step=3"], ["backup=soft", "agent.n_step=3", "agent.td_lambda=0.5", *COLD], ["replay=prioritized", "agent.n_step=3"]])  # fmt: skip
+@pytest.mark.mostly_slow(4)
 def test_forbidden_actions_beside_last_frames_do_no_harm(words):
     """A chorale's voices have different notes to choose from, so that an action of an earlier lap is forbidden in the
     frame in which no action was taken: its value of −∞ must not be counted."""

@@ -15,7 +15,7 @@ import torch
 from benchmarks import gpu, harness, parts
 from benchmarks.agents import interquartile_mean, interval
 from benchmarks.report import table, with_interval
-from rlgen_cli.core import checkpoint, compiled
+from rlgen_cli.core import checkpoint
 from rlgen_cli.core.returns import lambda_returns
 
 FOLDER = Path(harness.__file__).parent
@@ -24,10 +24,8 @@ NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?")
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch):
-    """Benchmarks set the number of threads that a run asks for, and how soon functions are compiled: left at that, every
-    later test of the process would compile what it runs."""
-    monkeypatch.setattr(compiled, "PATIENCE", compiled.PATIENCE)
+def _as_before():
+    """Benchmarks set the number of threads that a run asks for."""
     yield
     torch.set_num_threads(1)
 

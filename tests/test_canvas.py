@@ -120,6 +120,7 @@ def test_contract(brush, variant):
         for case in CASES
     ],
 )
+@pytest.mark.mostly_slow(4)
 def test_on_meta(brush, variant):
     check_env(canvas(brush, META, **variant), device=META)
 

@@ -149,6 +149,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("run", RUNS)
+@pytest.mark.mostly_slow(5)
 def test_training_runs_and_resumes_bit_for_bit(run, folder, tmp_path):
     resumes(small(*words(folder, *RUNS[run])), 160, tmp_path)
     scores = json.loads((tmp_path / "parts" / "samples" / "final" / "scores.json").read_text())

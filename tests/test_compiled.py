@@ -127,6 +127,7 @@ def test_gradients_flow_through_the_function_as_it_is(compiles):
 
 
 @pytest.mark.parametrize("env", variants())
+@pytest.mark.mostly_slow(5)
 def test_what_an_environment_does_is_one_graph(env):
     """No branch on a tensor and no look at one: step and observe are traced whole, and give the same."""
     torch._dynamo.reset()

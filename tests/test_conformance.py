@@ -81,6 +81,7 @@ def test_environments_on_held_out_data_and_on_meta(env):
 
 
 @pytest.mark.parametrize("case", component_cases("env"))
+@pytest.mark.mostly_slow(4)
 def test_components_of_environments(case, files):
     component, *owners = case.split()
     needs = NEEDS.get(component.partition("=")[2], [])
@@ -114,6 +115,7 @@ def test_policies(variant, agent):
 
 @pytest.mark.parametrize("learner", ["ppo", "dqn"])
 @pytest.mark.parametrize("name", choices("network"))
+@pytest.mark.mostly_slow(3)
 def test_networks(name, learner, files):
     agent = [f"agent={learner}", f"network={name}"]
     needs = NEEDS.get(name, [])
@@ -163,6 +165,7 @@ def test_agents(variant, agent):
 
 
 @pytest.mark.parametrize("case", component_cases("agent"))
+@pytest.mark.mostly_slow(3)
 def test_components_of_agents(case, files):
     component, owner, *_ = case.split()
     name = component.partition("=")[2]
@@ -176,6 +179,7 @@ def test_components_of_agents(case, files):
 
 
 @pytest.mark.parametrize("name", choices("reward/term"))
+@pytest.mark.mostly_slow(4)
 def test_terms(name, files, tmp_path):
     """Each score keeps its contract; those that learn, the learners' too."""
     if name == "clip":

@@ -263,6 +263,7 @@ def test_the_model_sees_more_after_more_steps():
 
 
 @pytest.mark.parametrize("control", ["pick_noise", "guidance", "stop"])
+@pytest.mark.mostly_slow(3)
 def test_choices_on_the_way_train_and_resume_bit_for_bit(control, tmp_path):
     words = ["env.generator.conditional=true"] if control == "guidance" else []
     reward = "reward=[classifier,step_cost]" if control == "stop" else "reward=classifier"
@@ -385,6 +386,7 @@ TASKS = {
 
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("task", [*TASKS][:1] + [pytest.param(name, marks=pytest.mark.slow) for name in [*TASKS][1:]])
+@pytest.mark.mostly_slow(5)
 def test_every_agent_has_every_task(task, agent, tmp_path):
     """But for those whose reward lets no gradient through, and agents that need one."""
     sizes = [word for word in TASKS[task] if word.startswith("env.")]  # which win over what makes it small
@@ -492,6 +494,7 @@ def test_held_out_samples_may_take_more_steps():
 
 
 @pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.mostly_slow(5)
 def test_every_agent_trains_and_resumes_bit_for_bit(agent, tmp_path):
     able = agent not in ("best_of", "cem", "gradient", "particles", "random")
     words = small("env=diffusion", f"agent={agent}", "reward=classifier", *(["network=denoiser"] if able else []))

@@ -94,6 +94,7 @@ def line(word: str, *more: str) -> list[str]:
         for word in CHOICES
     ],
 )
+@pytest.mark.mostly_slow(4)
 def test_a_choice_runs_with_the_defaults_of_all_others(word: str, rlgen: Rlgen, place: None) -> None:
     more = shlex.split(NEEDS.get(word, ("", ""))[0])
     if word.startswith(DOWNLOADED) and "paths.data=published" not in more:
@@ -112,6 +113,7 @@ def test_a_choice_runs_with_the_defaults_of_all_others(word: str, rlgen: Rlgen, 
 
 
 @pytest.mark.parametrize("word", NEEDS)
+@pytest.mark.mostly_slow(3)
 def test_a_choice_says_what_it_needs(word: str, rlgen: Rlgen, place: None) -> None:
     code, _, err = rlgen(*line(word))
     assert code == 2

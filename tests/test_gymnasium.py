@@ -77,11 +77,13 @@ def test_every_environment_has_an_id_and_is_checked_here():
 @pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space")  # normal actions have none
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("env", "words"), SHIPPED)
+@pytest.mark.mostly_slow(4)
 def test_gymnasium_accepts_it(env, words):
     check_env(single(env, words, render_mode="rgb_array"))
 
 
 @pytest.mark.parametrize(("env", "words"), SHIPPED)
+@pytest.mark.mostly_slow(4)
 def test_a_vector_keeps_its_spaces_through_several_episodes(env, words):
     envs = vector(env, words)
     observation, _ = envs.reset(seed=1)

@@ -83,6 +83,7 @@ ELSEWHERE = ("generator=file", "generator=diffusers", "generator=melody", "task=
 
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in ELSEWHERE])
+@pytest.mark.mostly_slow(4)
 def test_every_choice_runs_with_its_defaults(choice):
     words = ["env=latent_gan", "agent=random", "reward=coverage", "data.per_class=4", "threads=1", "env.max_steps=2"]
     words += ["env.generator.updates=1", "env.generator.batch_size=4"]
@@ -259,6 +260,7 @@ def test_a_conditional_generator_needs_labels():
         for case in EPISODES
     ],
 )
+@pytest.mark.mostly_slow(6)
 def test_every_agent_steers_and_resumes_bit_for_bit(agent, space, task, tmp_path):
     words = small("env=latent_gan", f"agent={agent}", steering_of(agent))
     words += [f"task={task}", f"env.steering.space={space}", *REWARDS.get(task, [])]

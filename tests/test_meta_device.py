@@ -97,6 +97,7 @@ def go_on(session: Session, loop: Loop) -> set[str]:
 
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("variant", variants())
+@pytest.mark.mostly_slow(5)
 def test_every_agent_in_every_environment(variant, agent):
     """With a reward of every kind at once for an agent that learns from it, and of rules alone for others."""
     env, kind = env_of(variant), CLASSES[agent]
@@ -119,6 +120,7 @@ def test_kept_near_a_prior(agent):
 
 @pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize("steering", choices("steering"))
+@pytest.mark.mostly_slow(5)
 def test_a_generator_that_learns_along(steering, agent):
     env = ["env=latent_gan", f"steering={steering}"]
     if CLASSES[agent].accepts(spec_of(" ".join(env))):
@@ -128,6 +130,7 @@ def test_a_generator_that_learns_along(steering, agent):
 
 @pytest.mark.parametrize("agent", ["dqn", "ppo", "pathwise"])
 @pytest.mark.parametrize("task", ["inpaint", "denoise", "watermark"])
+@pytest.mark.mostly_slow(3)
 def test_reconstruction(task, agent):
     steering = "discrete_step" if agent == "dqn" else "set_latent"
     env = ["env=latent_gan", f"steering={steering}", f"task={task}"]
@@ -135,6 +138,7 @@ def test_reconstruction(task, agent):
 
 
 @pytest.mark.parametrize("name", [name for name in choices("reward/term") if name != "jpeg_size"])
+@pytest.mark.mostly_slow(4)
 def test_every_term(name, files, tmp_path):
     if name == "clip":
         write_clip(tmp_path / "clip")
@@ -149,6 +153,7 @@ def test_what_leaves_the_device_says_so(name, files):
 
 
 @pytest.mark.parametrize("case", component_cases("env"))
+@pytest.mark.mostly_slow(4)
 def test_every_component_of_environments(case, files, tmp_path):
     """In the first environment that takes it, whose generator, if there is one, learns along."""
     component, *owners = case.split()
@@ -162,6 +167,7 @@ def test_every_component_of_environments(case, files, tmp_path):
 
 
 @pytest.mark.parametrize("case", component_cases("agent"))
+@pytest.mark.mostly_slow(3)
 def test_every_component_of_agents(case, files):
     component, owner, *_ = case.split()
     name = component.partition("=")[2]
@@ -173,6 +179,7 @@ def test_every_component_of_agents(case, files):
 
 @pytest.mark.parametrize("learner", ["ppo", "dqn"])
 @pytest.mark.parametrize("name", choices("network"))
+@pytest.mark.mostly_slow(4)
 def test_every_network(name, learner, files):
     """Where tokens are seen, if it reads tokens, else on a canvas whose actions lie on no grid."""
     agent = [f"agent={learner}", f"network={name}"]

@@ -390,6 +390,7 @@ def test_tokens_are_judged_as_their_embeddings(rows, encoding, kind):
 
 @pytest.mark.parametrize("device", [CPU, META], ids=str)
 @pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.mostly_slow(4)
 def test_everything_runs_on_the_device(encoding, device):
     """Also on the meta device, which has no data: nothing may be asked of it on the host, or stay on the CPU."""
     env, rng = composition(encoding, device, given_tokens=2, length=8), stream(0, "x", device)
@@ -724,6 +725,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
+@pytest.mark.mostly_slow(3)
 def test_wrong_input_is_named(words):
     with pytest.raises(UserError, match=WRONG[words]):
         session(*words.split(), "threads=1")

@@ -281,6 +281,7 @@ PAIRS = [(network, agent) for network in PLAIN if network not in TOKENS for agen
         for pair in PAIRS
     ],
 )
+@pytest.mark.mostly_slow(4)
 def test_every_network_runs_and_resumes_bit_for_bit(network, agent, tmp_path):
     body = ["agent.network.body.updates=3"] if network == "vae" else []
     words = small(f"agent={agent}", f"network={network}", "brush=spiral", "env.brush.grid=4")

@@ -80,6 +80,7 @@ def test_a_backup_that_drifts_is_noticed():
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
+@pytest.mark.mostly_slow(4)
 def test_an_experiment_builds(name, published):
     """Every key of an experiment is one that its components have."""
     words = [*RUNS.get(name, []), f"paths.data={published}", "threads=1"]
@@ -99,6 +100,7 @@ def tuned_for(name: str, agent: str) -> bool:
         for agent in choices("agent")
     ],
 )
+@pytest.mark.mostly_slow(4)
 def test_an_experiment_takes_every_agent_that_can_act_there(name, agent, published):
     """An agent for which nothing was tuned has its defaults; one that cannot act there says so."""
     config = composed_for(name, f"agent={agent}", f"paths.data={published}", "threads=1", "device=cpu")

@@ -71,6 +71,7 @@ NETWORKS = {"dqn": "lstm", "ppo": "transformer", "policy_gradient": "lstm", "act
     [pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.slow]) for pair in COMBINATIONS],
 )
 @pytest.mark.parametrize("agent", DRAWERS)
+@pytest.mark.mostly_slow(5)
 def test_every_combination_runs_samples_and_resumes_bit_for_bit(agent, brush, reward, tmp_path):
     if brush in CANNOT.get(agent, ()):
         with pytest.raises(UserError, match=r"cannot act in env\.brush=.*(actor_critic.*random)"):
@@ -101,6 +102,7 @@ def test_imitation_needs_sequences():
         for encoding in SONGS
     ],
 )
+@pytest.mark.mostly_slow(5)
 def test_every_agent_composes_and_resumes_bit_for_bit(agent, encoding, tmp_path):
     words = small("env=music", f"agent={agent}", f"encoding={encoding}", f"reward={SONGS[encoding]}")
     if agent in (*SEARCHERS, "pathwise", *DENOISERS) or (encoding == "notes" and agent == "greedy"):
@@ -123,6 +125,7 @@ def test_networks_that_remember_compose_and_resume_bit_for_bit(agent, tmp_path):
 
 
 @pytest.mark.parametrize("reward", SOUNDS)
+@pytest.mark.mostly_slow(3)
 def test_every_reward_of_music_trains_and_resumes_bit_for_bit(reward, tmp_path):
     resumes(
         small("env=music", "agent=ppo", f"reward={reward}", "env.prime=random", "env.given_tokens=3"), 160, tmp_path

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from omegaconf import DictConfig
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ class StableBaselines:
         config = task.config()
         envs = envs or Batch(CanvasVectorEnv(env="pixel", num_envs=config.num_envs, overrides=task.environment))
         self.model = model = built(task.algorithm, config, envs, task.session().envs["train"].spec.observation)
+        model.set_logger(Logger(folder=None, output_formats=[]))  # else each call of learn would leave a folder
         self.actor = Greedy(self._act)
         self.parameters = size(model.q_net if isinstance(model, DQN) else model.policy)
 

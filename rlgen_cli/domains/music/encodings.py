@@ -325,10 +325,9 @@ def _windows(tokens: Tensor, length: int, stride: int) -> list[Tensor]:
 
 def _cut(events: Tensor, length: int, stride: int) -> list[Tensor]:
     """Windows of an event sequence in which a note that goes on from before starts anew, without silent ones."""
-    found, newest = _windows(events, length, stride), _newest(events.unsqueeze(0))[0]
-    for i, window in enumerate(found):
-        window[0] = newest[i * stride]
-    return [window for window in found if bool((window > HOLD).any())]
+    found = torch.stack(_windows(events, length, stride))  # [W, length, V]
+    found[:, 0] = _newest(events.unsqueeze(0))[0, ::stride][: len(found)]
+    return list(found[(found > HOLD).flatten(1).any(1)])
 
 
 def _newest(codes: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The embedded default: tonal melodies from a generator, and a few traditional tunes. No file, no download."""
 
+import functools
 import random
 
 from rlgen_cli.core.errors import require
@@ -8,6 +9,7 @@ from rlgen_cli.domains.music.datasets.harmonise import harmonised
 from rlgen_cli.domains.music.datasets.tunes import TUNES, tonal_melody
 from rlgen_cli.domains.music.datasets.windows import encode_splits, split_pieces
 from rlgen_cli.domains.music.encodings import MusicEncoding
+from rlgen_cli.domains.music.notes import Piece
 
 
 class Melodies:
@@ -23,10 +25,15 @@ class Melodies:
         self.count, self.bars, self.tonic, self.transpose = count, bars, tonic, transpose
 
     def load(self, encoding: MusicEncoding, length: int, bar: int) -> Splits:
-        rng = random.Random(0)
-        pieces = [tonal_melody(rng, self.bars) for _ in range(self.count)] + list(TUNES)
+        pieces = [*_melodies(self.count, self.bars), *TUNES]
         # The generator's bars are 16 sixteenths; with another env.bar a piece is cut into those.
         pieces = [piece._replace(bar=bar) if piece.bar % bar == 0 else piece for piece in pieces]
         if encoding.voices > 1:
             pieces = [voiced for piece in pieces if (voiced := harmonised(piece)) is not None]
         return encode_splits(split_pieces(pieces), encoding, length, bar, self.tonic, self.transpose)
+
+
+@functools.lru_cache(maxsize=2)  # the jobs of a sweep have the same
+def _melodies(count: int, bars: int) -> tuple[Piece, ...]:
+    rng = random.Random(0)
+    return tuple(tonal_melody(rng, bars) for _ in range(count))
