@@ -1,4 +1,4 @@
-# make demo: install, train two minutes, look at the pictures.  make test: set up and run the tests (ten to twenty-five
+# make demo: install, train two minutes, look at the pictures.  make test: set up and run the tests (seven to fifteen
 # minutes on two cores).  make test-all: the slow ones, too.  make test-bfloat16: trainings and policies in bfloat16.
 # make test-scale: several hosts (two minutes).  make test-faults: kills, signals, damaged files and full disks (a
 # quarter of an hour), counted in docs/results/faults.md.
