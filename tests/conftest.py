@@ -105,14 +105,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test that is `mostly_slow(n)`, one case in n runs with the fast tests, whichever their names' sums pick, and
-    so from all over its parameters."""
-    cases: dict[object, list[pytest.Item]] = {}
+    """Of a test that is `mostly_slow(n)`, one in n of the cases that are not slow anyway runs with the fast tests,
+    whichever their names' sums pick, and so from all over its parameters."""
+    cases: dict[tuple[object, int], list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("mostly_slow") and not config.getoption("every_case"):
-            cases.setdefault(getattr(item, "function", None), []).append(item)
-    for several in cases.values():
-        n = next(mark.args[0] for mark in several[0].iter_markers("mostly_slow"))
+        marker = item.get_closest_marker("mostly_slow")
+        if marker and not item.get_closest_marker("slow") and not config.getoption("every_case"):
+            cases.setdefault((getattr(item, "function", None), marker.args[0]), []).append(item)
+    for (_, n), several in cases.items():
         by_sum = sorted(several, key=lambda item: zlib.crc32(item.name.encode()))
         for item in by_sum[-(-len(several) // n) :]:
             item.add_marker("slow")

@@ -9,10 +9,8 @@ import copy
 import functools
 import pickle
 import sys
-from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
@@ -20,7 +18,7 @@ from hydra.core.default_element import InputDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, OmegaConf, _utils, grammar_parser
+from omegaconf import DictConfig, _utils, grammar_parser
 
 from rlgen_cli.config.locate import config_folder
 from rlgen_cli.data.images import Splits
@@ -76,12 +74,8 @@ def _keep_words() -> None:
 
 def _keep_files() -> None:
     """Files that ship do not change while tests run; others are read anew."""
-    read, load, embed = OmegaConf.load, ConfigRepository.load_config, ConfigLoaderImpl._embed_result_config
+    load, embed = ConfigRepository.load_config, ConfigLoaderImpl._embed_result_config
     results = dict[tuple[str, str], ConfigResult]()
-
-    def read_once(file_: Any) -> Any:
-        path = Path(str(getattr(file_, "name", file_))).resolve()
-        return OmegaConf.create(content(path)) if path.is_relative_to(config_folder()) else read(file_)
 
     def load_once(self: ConfigRepository, config_path: str) -> ConfigResult | None:
         source = self._find_object_source(config_path, ObjectType.CONFIG)
@@ -102,15 +96,8 @@ def _keep_files() -> None:
             embedded.config = copy.deepcopy(ret.config)
         return embedded
 
-    setattr(OmegaConf, "load", staticmethod(read_once))  # noqa: B010
     setattr(ConfigRepository, "load_config", load_once)  # noqa: B010
     setattr(ConfigLoaderImpl, "_embed_result_config", staticmethod(embed_copied))  # noqa: B010
-
-
-@functools.cache
-def content(path: Path) -> Any:
-    """What a YAML holds, as plain values."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_utils.get_yaml_loader()) or {}
 
 
 def _look_up_choices_where_asked() -> None:
