@@ -695,7 +695,7 @@ def test_the_loss_of_dqn_by_hand(huber_delta, losses, settled):
         optimizer.zero_grad()
         agent._loss(q.expand(5), target).sum().backward()
         optimizer.step()
-    assert float(q) == pytest.approx(settled, abs=1e-3)
+    assert q.item() == pytest.approx(settled, abs=1e-3)
 
 
 @pytest.mark.parametrize("td_lambda", [0.0, 0.5, 1.0])
